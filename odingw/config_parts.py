@@ -1,0 +1,250 @@
+"""Values of the configuration that are written as text: networks, state URLs, functions, endpoints.
+
+Every function here raises ``ValueError`` with a text that fits behind ``<file>: <key>: ``; a text
+that may hold a secret is never repeated in it.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from msgspec import Struct
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MAX_PORT: Final = 65535
+
+AVAILABLE_SCHEMES: Final = frozenset({"memory"})
+"""The state URL schemes that this version has a store for; ``parse`` understands all of them."""
+
+RESERVED_POOLS: Final = frozenset(
+    {
+        "clients",
+        "healthz",
+        "internal",
+        "metrics",
+        "monitor",
+        "openapi.json",
+        "openrpc.json",
+        "ping",
+        "readyz",
+        "rpc.discover",
+        "turn",
+    }
+)
+"""Paths of the gateway itself, which a pool of that name would hide."""
+
+_ENDPOINT = re.compile(r"[A-Za-z][A-Za-z0-9_-]*:.", re.DOTALL)
+_ENDPOINT_PORT = re.compile(r"(?:haproxy:)*(?:tcp6?|ssl):(?:port=)?([^:=]*)(?::|\Z)")
+_POOL = re.compile(r"[A-Za-z0-9._-]+")
+_REDIS_PORT: Final = 6379
+
+
+class Networks(tuple[Network, ...]):
+    """IP networks in the order in which they were written."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, texts: Iterable[object]) -> Self:
+        """Read networks or single addresses; bits behind the prefix may be set (``127.0.0.1/8``).
+
+        Raises:
+            ValueError: the text begins with the index of the item that is none.
+        """
+        networks = []
+        for index, text in enumerate(texts):
+            try:
+                if not isinstance(text, str):
+                    raise ValueError
+                networks.append(ipaddress.ip_network(text, strict=False))
+            except ValueError:
+                raise ValueError(
+                    f"[{index}]: {_shown(text)} is not a network; "
+                    'write an address or a network such as "10.0.0.0/8" or "::1/128"'
+                ) from None
+        return cls(networks)
+
+
+class StateAddress(Struct, frozen=True, kw_only=True):
+    """A state URL, taken apart.
+
+    Attributes:
+        scheme: ``memory``, ``sqlite``, ``redis`` or ``rediss`` (Redis over TLS).
+        path: the file, for ``sqlite`` only.
+        host: host name or IP address (an IPv6 one without brackets), for Redis only.
+        port: TCP port, for Redis only.
+        database: number of the Redis database.
+        username: Redis user, or None.
+        password: Redis password, or None.
+    """
+
+    scheme: str
+    path: Path | None = None
+    host: str | None = None
+    port: int | None = None
+    database: int = 0
+    username: str | None = None
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        """Name everything but the user and the password."""
+        where = self.path if self.host is None else f"{self.host}:{self.port}/{self.database}"
+        return f"StateAddress({self.scheme!r}, {str(where or '')!r})"
+
+    @classmethod
+    def parse(cls, url: str, folder: Path | None = None) -> Self:
+        """Read ``memory:``, ``sqlite:PATH``, or ``redis[s]://[user:password@]host[:port][/db]``.
+
+        Args:
+            url: the URL; user and password may be percent-encoded.
+            folder: what a relative ``sqlite:`` path is relative to; None leaves it relative.
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        scheme, colon, rest = url.partition(":")
+        if colon and scheme == "memory" and not rest:
+            return cls(scheme=scheme)
+        if colon and scheme == "sqlite":
+            if not rest or "\0" in rest:
+                raise ValueError('no file is named; write "sqlite:" and the path of a file')
+            return cls(scheme=scheme, path=Path(rest) if folder is None else folder / rest)
+        if colon and scheme in {"redis", "rediss"}:
+            return cls._parse_redis(scheme, url)
+        raise ValueError(
+            'unknown kind of state URL; write "memory:", "sqlite:PATH" or "redis://host:port/db"'
+        )
+
+    @classmethod
+    def _parse_redis(cls, scheme: str, url: str) -> Self:
+        wanted = f'write "{scheme}://[user:password@]host:port/db"'
+        parts, host, port = _split_url(url, wanted)
+        database = parts.path.removeprefix("/") or "0"
+        # The bound on the length keeps int() from refusing, or toiling over, thousands of digits.
+        if not re.fullmatch(r"[0-9]{1,9}", database) or parts.query or parts.fragment:
+            raise ValueError(f"the Redis database is not a number; {wanted}")
+        return cls(
+            scheme=scheme,
+            host=host,
+            port=port or _REDIS_PORT,
+            database=int(database),
+            username=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+        )
+
+
+class FunctionReference(Struct, frozen=True, kw_only=True):
+    """Where a Python function is found: in a module on ``sys.path`` or in a file.
+
+    Attributes:
+        name: the function's name.
+        module: dotted name of its module, or None.
+        path: its file, or None; exactly one of the two is given.
+    """
+
+    name: str
+    module: str | None = None
+    path: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``package.module:name`` or ``file.py:name``.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        where, _, name = text.rpartition(":")
+        if name.isidentifier() and "\0" not in where:
+            if where.endswith(".py"):
+                return cls(name=name, path=Path(where))
+            if all(part.isidentifier() for part in where.split(".")):
+                return cls(name=name, module=where)
+        raise ValueError(
+            f'{_shown(text)} names no function; write "package.module:name" or "file.py:name"'
+        )
+
+
+def available_state(url: str, folder: Path | None = None) -> StateAddress:
+    """Parse a state URL and make sure that this version has a store for it.
+
+    Raises:
+        ValueError: as ``StateAddress.parse``, or there is no such store.
+    """
+    address = StateAddress.parse(url, folder)
+    if address.scheme not in AVAILABLE_SCHEMES:
+        raise ValueError(
+            f'"{address.scheme}:" is not available, this version keeps state in memory only; '
+            'write "memory:"'
+        )
+    return address
+
+
+def check_endpoints(texts: Iterable[str]) -> None:
+    """Refuse what cannot be a Twisted endpoint string; its arguments are the endpoint's affair.
+
+    Raises:
+        ValueError: the text begins with the index of the item.
+    """
+    wanted = 'write an endpoint such as "tcp:7000" or "unix:/run/odingw.sock"'
+    for index, text in enumerate(texts):
+        if not _ENDPOINT.match(text):
+            raise ValueError(f"[{index}]: {_shown(text)} is not an endpoint string; {wanted}")
+        port = _ENDPOINT_PORT.match(text)
+        if port and not is_port(port[1]):
+            raise ValueError(f"[{index}]: {_shown(port[1])} is not a port; write 0 to {MAX_PORT}")
+
+
+def is_port(text: str) -> bool:
+    """Whether it is a TCP port in decimal digits; 0 stands for any free one."""
+    return re.fullmatch(r"[0-9]{1,5}", text) is not None and int(text) <= MAX_PORT
+
+
+def check_pool(name: str) -> None:
+    """Refuse a pool name that cannot be the first segment of a path, or is one of ours.
+
+    Raises:
+        ValueError: says which.
+    """
+    if not _POOL.fullmatch(name) or name in {".", ".."}:
+        raise ValueError(
+            f"{_shown(name)} cannot be a pool; write letters, digits, dots, dashes, underscores"
+        )
+    if name in RESERVED_POOLS:
+        raise ValueError(f"{_shown(name)} is a path of the gateway itself; choose another name")
+
+
+def check_http_url(url: str) -> None:
+    """Refuse what is not an absolute ``http`` or ``https`` URL.
+
+    Raises:
+        ValueError: the URL is not repeated, as it may hold a password.
+    """
+    wanted = 'write a URL such as "https://example.com/customers.json"'
+    if not url.lower().startswith(("http://", "https://")):
+        raise ValueError(f"the scheme is neither http nor https; {wanted}")
+    _split_url(url, wanted)
+
+
+def _split_url(url: str, wanted: str) -> tuple[SplitResult, str, int | None]:
+    # urlsplit drops some control characters without a word.
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(f"it holds a character that must be percent-encoded; {wanted}")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        # Its text may repeat the part with the password.
+        raise ValueError(f"malformed host or port; {wanted}") from None
+    if not host:
+        raise ValueError(f"no host is named; {wanted}")
+    return parts, host, port
+
+
+def _shown(value: object) -> str:
+    """A value, quoted and cut, for people."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]}…{text[-1]}"

@@ -1,0 +1,154 @@
+"""The sections of the configuration and their defaults, named as the keys of the TOML file.
+
+A value that the declared types cannot judge is checked in ``__post_init__``, which raises
+``ValueError`` with a text that begins with the key. All times are seconds.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, field
+
+from odingw.config_gateway import Gateway
+from odingw.config_parts import Networks, StateAddress, available_state, check_endpoints
+from odingw.config_types import (
+    Count,
+    CountOrOff,
+    EndpointList,
+    FilePath,
+    NetworkList,
+    RateOrOff,
+    Seconds,
+    Section,
+    Switch,
+    check_users,
+    key_text,
+)
+
+
+class Listen(Section, frozen=True, kw_only=True):
+    """Where to listen, as Twisted endpoint strings.
+
+    Attributes:
+        public: client API, TURN, ``/clients``, ``/ping`` and ``/internal``.
+        internal: if any, ``/internal`` is served here only.
+        admin: status page, metrics, health; may repeat a public endpoint, which is then shared.
+        reuse_port: several processes share one port.
+        trusted_proxies: whose PROXY lines and forwarded headers count.
+        shutdown_delay: how long readiness is off before listening stops.
+    """
+
+    public: EndpointList = ("tcp:7000",)
+    internal: EndpointList = ()
+    admin: EndpointList = ("tcp:7001:interface=127.0.0.1",)
+    reuse_port: Switch = False
+    trusted_proxies: NetworkList = Networks()
+    shutdown_delay: Annotated[
+        float, Meta(ge=0, le=3600, description="a number of seconds from 0 to 3600")
+    ] = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the endpoint strings.
+
+        Raises:
+            ValueError: one of them is wrong, or ``public`` names none.
+        """
+        if not self.public:
+            raise ValueError('public: no endpoint is given; write at least one, as ["tcp:7000"]')
+        for key in ("public", "internal", "admin"):
+            try:
+                check_endpoints(getattr(self, key))
+            except ValueError as error:
+                raise ValueError(f"{key}{error}") from None
+
+
+class Tls(Section, frozen=True, kw_only=True):
+    """What an ``ssl:`` endpoint without arguments of its own uses; both are PEM files."""
+
+    certificate: FilePath = Path("fullchain.pem")
+    private_key: FilePath = Path("privkey.pem")
+
+
+class Log(Section, frozen=True, kw_only=True):
+    """What is logged, and how."""
+
+    level: Annotated[
+        Literal["debug", "info", "warn", "error"],
+        Meta(description='"debug", "info", "warn" or "error"'),
+    ] = "info"
+    format: Annotated[Literal["pretty", "json"], Meta(description='"pretty" or "json"')] = "pretty"
+
+
+class State(Section, frozen=True, kw_only=True):
+    """Where the grid's state lives."""
+
+    secret_keys = frozenset({"url"})
+
+    url: Annotated[str, Meta(description='a state URL such as "memory:"')] = "memory:"
+
+    def __post_init__(self) -> None:
+        """Check the URL.
+
+        Raises:
+            ValueError: it is malformed, or this version has no such store.
+        """
+        try:
+            available_state(self.url)
+        except ValueError as error:
+            raise ValueError(f"url: {error}") from None
+
+    @property
+    def address(self) -> StateAddress:
+        """The URL, taken apart."""
+        return StateAddress.parse(self.url)
+
+
+class Admin(Section, frozen=True, kw_only=True):
+    """The admin endpoints; without users, nothing there changes state."""
+
+    secret_keys = frozenset({"users"})
+
+    users: Annotated[dict[str, str], Meta(description='name = "password"')] = field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        """Check names and passwords.
+
+        Raises:
+            ValueError: a user cannot log in under that name, or has an empty password.
+        """
+        check_users(self.users)
+        for name, password in self.users.items():
+            if not password:
+                raise ValueError(f"users.{key_text(name)}: the password is empty; write one")
+
+
+class Limits(Section, frozen=True, kw_only=True):
+    """Bounds on what callers can make the gateway do; sizes are bytes."""
+
+    body: Count = 65536
+    report_body: Count = 8388608
+    header_bytes: Count = 16384
+    header_timeout: Seconds = 10.0
+    idle_timeout: Seconds = 60.0
+    batch: Count = 50
+    token: Count = 8192
+    connections: Count = 10000
+    connections_per_address: CountOrOff = 0
+    requests_per_second: RateOrOff = 0.0
+    requests_per_second_per_key: RateOrOff = 0.0
+    rooms_per_report: Count = 50000
+    queued_tasks: Count = 1000
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The whole configuration."""
+
+    listen: Listen = Listen()
+    tls: Tls = Tls()
+    log: Log = Log()
+    state: State = State()
+    gateway: Gateway = Gateway()
+    admin: Admin = Admin()
+    limits: Limits = Limits()

@@ -1,0 +1,83 @@
+"""Bans of rooms and of users in rooms, which outlive the room on its server."""
+
+import heapq
+from typing import Final, TypeAlias
+
+from odingw.errors import Reason, Refused
+from odingw.grid.rooms import RoomId
+
+TEN_YEARS: Final = 10 * 365.25 * 86400
+"""The longest ban, in seconds."""
+
+BanKey: TypeAlias = tuple[RoomId, str | None]
+"""A room, and the banned user in it; None: the room itself."""
+
+
+class Bans:
+    """Who may not connect where, and until when.
+
+    Args:
+        per_customer: how many bans one customer may have at a time.
+    """
+
+    def __init__(self, per_customer: int) -> None:
+        self._per_customer = per_customer
+        self._until: dict[BanKey, tuple[float, str]] = {}
+        self._ends: list[tuple[float, RoomId, str]] = []
+        self._of_customer: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """Count the bans, some of which may have ended."""
+        return len(self._until)
+
+    def remaining(self, room: RoomId, user: str | None, now: float) -> float:
+        """Return the seconds for which a ban still holds; 0 if there is none."""
+        ban = self._until.get((room, user))
+        return max(0.0, ban[0] - now) if ban else 0.0
+
+    def set(
+        self, room: RoomId, user: str | None, seconds: float, customer: str, now: float
+    ) -> None:
+        """Ban for a time; this replaces an earlier ban of the same, and 0 lifts it.
+
+        Raises:
+            Refused: the customer has too many bans (``too_many_bans``).
+        """
+        key = (room, user)
+        if not seconds:
+            self.lift(room, user)
+            return
+        self.check_room_for(room, user, customer)
+        self.lift(room, user)
+        until = now + min(seconds, TEN_YEARS)
+        self._until[key] = (until, customer)
+        self._of_customer[customer] = self._of_customer.get(customer, 0) + 1
+        # A heap cannot order None against str; the empty user is a user like any other.
+        heapq.heappush(self._ends, (until, room, "r" if user is None else "u" + user))
+
+    def check_room_for(self, room: RoomId, user: str | None, customer: str) -> None:
+        """Raise ``Refused`` if one more ban of this customer is too many."""
+        is_new = (room, user) not in self._until
+        if is_new and self._of_customer.get(customer, 0) >= self._per_customer:
+            raise Refused(Reason.TOO_MANY_BANS)
+
+    def lift(self, room: RoomId, user: str | None) -> bool:
+        """End a ban; False if there was none."""
+        ban = self._until.pop((room, user), None)
+        if ban is None:
+            return False
+        customer = ban[1]
+        self._of_customer[customer] -= 1
+        if not self._of_customer[customer]:
+            del self._of_customer[customer]
+        return True
+
+    def sweep(self, now: float, most: int) -> None:
+        """Forget bans that have ended, looking at no more than ``most`` of them."""
+        while most and self._ends and self._ends[0][0] <= now:
+            most -= 1
+            until, room, mark = heapq.heappop(self._ends)
+            user = None if mark == "r" else mark[1:]
+            ban = self._until.get((room, user))
+            if ban is not None and ban[0] == until:
+                self.lift(room, user)

@@ -1,0 +1,303 @@
+"""The rules of one grid: who is admitted, where rooms go, what servers are told."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from odingw.errors import Reason, Refused
+from odingw.grid.bans import Bans
+from odingw.grid.placement import CostModel, choose
+from odingw.grid.records import Base, Room, Server
+from odingw.grid.registry import Registry
+from odingw.grid.rooms import RoomId, base_of, common_base
+from odingw.grid.tasks import Delivery, Duration, RoomClose, Task
+from odingw.grid.usage import Usage
+from odingw.grid.values import (
+    Admission,
+    Command,
+    Event,
+    GridSettings,
+    Placed,
+    Reported,
+    RoomContested,
+    RoomReport,
+    RoomView,
+    ServerAttached,
+    ServerDisabled,
+    ServerRemoved,
+    ServerReport,
+    ServerView,
+    TasksDropped,
+)
+
+_SWEEP: Final = 1000
+"""How many records one step of periodic work looks at."""
+
+
+class Grid:
+    """The state of one pool, in memory, and the rules that change it.
+
+    Args:
+        settings: the numbers that the rules depend on.
+        usage: the customers' usage, shared by all pools.
+        pick: given n, a random number from 0 to n - 1.
+    """
+
+    def __init__(self, settings: GridSettings, usage: Usage, pick: Callable[[int], int]) -> None:
+        self._settings = settings
+        self._usage = usage
+        self._pick = pick
+        self._registry = Registry(usage)
+        self._costs = CostModel()
+        self._bans = Bans(settings.bans_per_customer)
+
+    def connect(self, admission: Admission, now: float) -> Placed:
+        """Admit a client and find the server for its room.
+
+        Raises:
+            Refused: with the reason, in this order: a limit, a fault of ``rid``, a ban, no server.
+        """
+        self._registry.expire(now)
+        self._registry.growth.sweep(now, _SWEEP)
+        names = admission.rooms
+        name = names[-1] if names else ""
+        base_id = (admission.namespace, base_of(name))
+        base = self._registry.bases.get(base_id)
+        room = base.rooms.get(name) if base else None
+        key = (admission.user, "" if admission.user else admission.token_id)
+        self._usage.check_peers(admission, held=int(room is not None and key in room.reserved))
+        common_base(names)
+        if room is None:
+            self._usage.check_rooms(admission)
+        self._check_bans(admission, now)
+        if base is None:
+            base, how = self._registry.place(base_id, self._choose(admission.server)), "new"
+        elif base.server.disabled:
+            self._registry.move(base, self._choose(admission.server))
+            room = base.rooms.get(name)
+            how = "moved"
+        else:
+            how = "existing"
+        self._reserve(base, room, admission, now)
+        return Placed(base.server.address, how)
+
+    def report(self, report: ServerReport, now: float) -> Reported:
+        """Take in what a server says of itself and its rooms."""
+        events: list[Event] = []
+        server = self._hear(report, events, now)
+        closes: list[RoomClose] = []
+        server.round += 1
+        mark, rooms, named = server.round, server.rooms, 0
+        for item in report.rooms:
+            room = rooms.get(item.id)
+            if room is None or room.peers != item.peers or room.customer != item.customer:
+                room = self._report_room(server, item, room, events, now)
+                if room is None:
+                    closes.append(RoomClose(item.id, Duration.of(self._settings.report_interval)))
+                    continue
+            if room.round != mark:
+                room.round = mark
+                named += 1
+        if named < len(rooms):
+            for room in [room for room in rooms.values() if room.round != mark]:
+                self._registry.unreport(room)
+        server.contested = frozenset(task.id for task in closes)
+        return Reported(tuple(closes), tuple(events))
+
+    def command(self, command: Command, now: float) -> None:
+        """Queue a task for the room's server and keep the ban that comes with it.
+
+        Raises:
+            Refused: the room is nowhere, or the queue or the bans are full.
+        """
+        self._registry.expire(now)
+        base = self._registry.bases.get(command.base)
+        if base is None:
+            # A room that is gone has no server to tell, yet its ban can be lifted.
+            if command.ban == 0 and self._bans.lift(command.room, command.user):
+                return
+            raise Refused(Reason.ROOM_NOT_FOUND)
+        tasks = base.server.tasks
+        if tasks.of_customer(command.customer) >= self._settings.queued_tasks:
+            raise Refused(Reason.TOO_MANY_TASKS, self._settings.report_interval)
+        if command.ban is not None:
+            self._bans.set(command.room, command.user, command.ban, command.customer, now)
+        tasks.append(Task(command.body, command.customer, base.id))
+
+    def take(self, address: str) -> Delivery | None:
+        """Put the tasks that may be sent to a server now in flight; None if there are none."""
+        server = self._registry.servers.get(address)
+        return server.tasks.take() if server else None
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Forget tasks that arrived."""
+        server = self._registry.servers.get(delivery.address)
+        if server is not None:
+            server.tasks.acknowledge(delivery)
+
+    def give_back(self, delivery: Delivery) -> tuple[Event, ...]:
+        """Queue tasks that did not arrive again, at the front and in order."""
+        server = self._registry.servers.get(delivery.address)
+        ended = server.tasks.give_back(delivery) if server else None
+        if server is None or ended is None:
+            return ()
+        again, dropped = ended
+        by_server: dict[Server, list[Task]] = {}
+        for task in again:
+            base = self._registry.bases.get(task.base)
+            by_server.setdefault(base.server if base else server, []).append(task)
+        for target, tasks in by_server.items():
+            target.tasks.prepend(tasks)
+        return (TasksDropped(delivery.address, dropped),) if dropped else ()
+
+    def drain(self, address: str, drained: bool) -> None:
+        """Let a server take no new rooms, or take them again.
+
+        Raises:
+            Refused: there is no such server (``server_not_found``).
+        """
+        server = self._registry.servers.get(address)
+        if server is None:
+            raise Refused(Reason.SERVER_NOT_FOUND)
+        server.drained = drained
+        self._registry.list_open_servers()
+
+    def excuse(self, now: float) -> None:
+        """Count every server as just heard: the gateway itself was not there to listen."""
+        for server in self._registry.servers.values():
+            server.heard = now
+
+    def tick(self, now: float) -> tuple[Event, ...]:
+        """Do the periodic work: servers that fell silent, reservations and bans that ended."""
+        self._registry.expire(now)
+        self._registry.growth.sweep(now, _SWEEP)
+        self._bans.sweep(now, _SWEEP)
+        events: list[Event] = []
+        for server in list(self._registry.servers.values()):
+            silent = now - server.heard
+            if silent > self._settings.remove_timeout:
+                self._costs.forget(server.load)
+                self._registry.remove_server(server)
+                events.append(ServerRemoved(server.address, len(server.tasks)))
+            elif silent > self._settings.disable_timeout and not server.disabled:
+                self._registry.disable(server, True)
+                events.append(ServerDisabled(server.address, silent))
+        return tuple(events)
+
+    def address_of_key(self, kid: str) -> str | None:
+        """Return the address of the attached server whose derived key has this id."""
+        server = self._registry.by_kid.get(kid)
+        return server.address if server else None
+
+    def servers(self) -> Iterator[ServerView]:
+        """Yield all servers."""
+        headroom = self._registry.growth.headroom
+        for server in self._registry.servers.values():
+            load = server.load
+            yield ServerView(
+                address=server.address,
+                kid=server.kid,
+                version=server.version,
+                load=load.reported,
+                expected_load=load.estimate + (load.pending + headroom) * load.cost,
+                clients=server.clients,
+                rooms=len(server.rooms),
+                peers=server.peers,
+                reservations=server.reservations,
+                disabled=server.disabled,
+                drained=server.drained,
+                first_seen=server.first_seen,
+                last_seen=server.last_seen,
+                tasks=len(server.tasks),
+            )
+
+    def rooms(self) -> Iterator[RoomView]:
+        """Yield all rooms that are reported or reserved."""
+        for base in self._registry.bases.values():
+            for room in base.rooms.values():
+                yield RoomView(
+                    id=room.id,
+                    customer=room.customer,
+                    server=base.server.address,
+                    peers=room.peers,
+                    reservations=len(room.reserved),
+                    updated=base.server.last_seen if room.round else room.placed,
+                )
+
+    def _check_bans(self, admission: Admission, now: float) -> None:
+        if not len(self._bans):
+            return
+        for name in admission.rooms:
+            room: RoomId = (admission.namespace, name)
+            if remaining := self._bans.remaining(room, None, now):
+                raise Refused(Reason.ROOM_BANNED, remaining)
+            if remaining := self._bans.remaining(room, admission.user, now):
+                raise Refused(Reason.USER_BANNED, remaining)
+
+    def _choose(self, forced: str | None) -> Server:
+        if forced is not None:
+            server = self._registry.servers.get(forced)
+            if server is None or not server.open:
+                raise Refused(Reason.NO_SERVER, self._settings.report_interval)
+            return server
+        chosen = choose(self._registry.open_servers, self._registry.growth.headroom, self._pick)
+        if chosen is None:
+            raise Refused(Reason.NO_SERVER, self._settings.report_interval)
+        return chosen
+
+    def _reserve(self, base: Base, room: Room | None, admission: Admission, now: float) -> None:
+        registry, growth = self._registry, self._registry.growth
+        key = (admission.user, "" if admission.user else admission.token_id)
+        ends = now + self._settings.reservation_lifetime
+        if room is None:
+            room = registry.add_room(base, admission.rooms[-1], admission.customer, now)
+            room.growth = growth.begin(base.server.load, now)
+            registry.reserve(room, key, admission.customer, ends)
+        elif registry.reserve(room, key, admission.customer, ends) and room.growth is not None:
+            growth.join(room.growth, now)
+
+    def _hear(self, report: ServerReport, events: list[Event], now: float) -> Server:
+        server = self._registry.servers.get(report.address)
+        if server is None:
+            server = Server(report.address, report.kid, now)
+            self._registry.add_server(server)
+            self._costs.join(server.load, report.load)
+            events.append(ServerAttached(report.address, report.version, returned=False))
+        else:
+            self._costs.report(server.load, report.load, report.clients, server.clients)
+            if server.disabled:
+                self._registry.disable(server, False)
+                events.append(ServerAttached(report.address, report.version, returned=True))
+        server.version = report.version
+        server.clients = report.clients
+        server.last_seen = server.heard = now
+        return server
+
+    def _report_room(
+        self,
+        server: Server,
+        item: RoomReport,
+        room: Room | None,
+        events: list[Event],
+        now: float,
+    ) -> Room | None:
+        """Take in a room that is new or changed; None if it belongs to another server."""
+        if room is None:
+            namespace, name = item.id
+            base_id = (namespace, base_of(name))
+            base = self._registry.bases.get(base_id)
+            if base is None:
+                base = self._registry.place(base_id, server)
+            elif base.server is not server:
+                other = base.server
+                wins = other.disabled or (not base.reported and item.peers > 0)
+                if item.id not in server.contested:
+                    keeper, loser = (server, other) if wins else (other, server)
+                    events.append(RoomContested(item.id, keeper.address, loser.address))
+                if not wins:
+                    return None
+                self._registry.move(base, server)
+            room = base.rooms.get(name)
+            if room is None:
+                room = self._registry.add_room(base, name, item.customer, now)
+        self._registry.report(room, item.customer, item.peers)
+        return room

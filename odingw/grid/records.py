@@ -1,0 +1,134 @@
+"""The grid's records of servers and rooms: mutable, and changed by the grid's rules alone."""
+
+from odingw.grid.placement import Growth, Load
+from odingw.grid.rooms import BaseId, RoomId
+from odingw.grid.tasks import TaskQueue
+
+
+class Server:
+    """A server that has reported.
+
+    Attributes:
+        rooms: the rooms that it reported last and that are its own.
+        reservations: places reserved in rooms that are on it.
+        heard: when it last gave a sign of life, or was excused from one.
+        round: number of its latest report, which marks the rooms that the report names.
+        contested: rooms of other servers that its latest report named.
+    """
+
+    __slots__ = (
+        "address",
+        "clients",
+        "contested",
+        "disabled",
+        "drained",
+        "first_seen",
+        "heard",
+        "kid",
+        "last_seen",
+        "load",
+        "peers",
+        "reservations",
+        "rooms",
+        "round",
+        "tasks",
+        "version",
+    )
+
+    def __init__(self, address: str, kid: str, now: float) -> None:
+        self.address = address
+        self.kid = kid
+        self.version = ""
+        self.load = Load()
+        self.clients = 0
+        self.peers = 0
+        self.rooms: dict[RoomId, Room] = {}
+        self.reservations = 0
+        self.disabled = False
+        self.drained = False
+        self.first_seen = now
+        self.last_seen = now
+        self.heard = now
+        self.round = 0
+        self.contested: frozenset[RoomId] = frozenset()
+        self.tasks = TaskQueue(address)
+
+    @property
+    def open(self) -> bool:
+        """Whether new rooms may go there."""
+        return not (self.disabled or self.drained)
+
+
+class Base:
+    """A base and the server it lives on.
+
+    Attributes:
+        reported: whether that server has ever reported a room of it.
+        rooms: its rooms by name.
+    """
+
+    __slots__ = ("id", "reported", "rooms", "server")
+
+    def __init__(self, base_id: BaseId, server: Server) -> None:
+        self.id = base_id
+        self.server = server
+        self.reported = False
+        self.rooms: dict[str, Room] = {}
+
+
+class Room:
+    """A room that is reported, or for which places are reserved.
+
+    Attributes:
+        customer: whose usage it counts for.
+        peers: as last reported; 0 while it is not.
+        round: the server's report that last named it; 0: none did.
+        counted: whether its peers, and the room, are in the customer's usage.
+        reserved: the running reservations, in the order in which they will end.
+        growth: what is foreseen for it in its first seconds.
+        placed: when it was sent its first client.
+    """
+
+    __slots__ = (
+        "base",
+        "counted",
+        "customer",
+        "growth",
+        "id",
+        "peers",
+        "placed",
+        "reserved",
+        "round",
+    )
+
+    def __init__(self, room_id: RoomId, base: Base, customer: str, now: float) -> None:
+        self.id = room_id
+        self.base = base
+        self.customer = customer
+        self.peers = 0
+        self.round = 0
+        self.counted = False
+        self.reserved: dict[ReservationKey, Reservation] = {}
+        self.growth: Growth | None = None
+        self.placed = now
+
+
+ReservationKey = tuple[str, str]
+"""User id and, where that is empty, the token's id."""
+
+
+class Reservation:
+    """A place for a client that was sent to a room and is not there yet.
+
+    Attributes:
+        customer: whose usage it counts for.
+        ends: when it ends by itself.
+    """
+
+    __slots__ = ("customer", "ends", "key", "room")
+
+    def __init__(self, room: Room, key: ReservationKey, customer: str, ends: float) -> None:
+        self.room = room
+        self.key = key
+        self.customer = customer
+        self.ends = ends

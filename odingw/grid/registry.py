@@ -1,0 +1,179 @@
+"""Which base is on which server, and the books that hang on it.
+
+Every change of a room, a reservation or a server's liveness goes through here, so that usage,
+expected load and the indexes always agree.
+"""
+
+from odingw.grid.placement import GrowthModel
+from odingw.grid.records import Base, Reservation, ReservationKey, Room, Server
+from odingw.grid.rooms import BaseId, RoomId
+from odingw.grid.usage import Usage
+
+
+class Registry:
+    """Servers, bases, rooms and reservations of one pool.
+
+    Args:
+        usage: the customers' usage, shared by all pools.
+    """
+
+    def __init__(self, usage: Usage) -> None:
+        self.servers: dict[str, Server] = {}
+        self.by_kid: dict[str, Server] = {}
+        self.bases: dict[BaseId, Base] = {}
+        self.growth = GrowthModel()
+        self.open_servers: list[Server] = []
+        self._usage = usage
+        # All reservations last equally long, so the order of this is the order of their ends.
+        self._reservations: dict[Reservation, None] = {}
+
+    def add_server(self, server: Server) -> None:
+        """Take in a new server."""
+        self.servers[server.address] = server
+        self.by_kid[server.kid] = server
+        self.list_open_servers()
+
+    def remove_server(self, server: Server) -> None:
+        """Forget a server and all that is on it."""
+        del self.servers[server.address]
+        self.by_kid.pop(server.kid, None)
+        for base in [base for base in self.bases.values() if base.server is server]:
+            for room in list(base.rooms.values()):
+                for reservation in list(room.reserved.values()):
+                    self.end_reservation(reservation)
+                self.unreport(room)
+        self.list_open_servers()
+
+    def list_open_servers(self) -> None:
+        """Bring the list of servers that take new rooms up to date."""
+        self.open_servers = [server for server in self.servers.values() if server.open]
+
+    def disable(self, server: Server, disabled: bool) -> None:
+        """Write a server off, or on again; only live servers' rooms count as usage."""
+        server.disabled = disabled
+        for room in server.rooms.values():
+            self._count(room, not disabled)
+        self.list_open_servers()
+
+    def place(self, base_id: BaseId, server: Server) -> Base:
+        """Put a new base on a server."""
+        base = self.bases[base_id] = Base(base_id, server)
+        return base
+
+    def move(self, base: Base, server: Server) -> None:
+        """Put a base on another server; its queued tasks and reservations follow."""
+        old = base.server
+        for task in old.tasks.remove(lambda task: task.base == base.id):
+            server.tasks.append(task)
+        base.server = server
+        base.reported = False
+        for room in list(base.rooms.values()):
+            places = len(room.reserved)
+            old.reservations -= places
+            old.load.pending -= places
+            server.reservations += places
+            server.load.pending += places
+            if room.growth is not None:
+                self.growth.move(room.growth, server.load)
+            if room.round:
+                del old.rooms[room.id]
+                old.peers -= room.peers
+                self._count(room, False)
+                room.peers = 0
+                room.round = 0
+                if room.reserved:
+                    self._count(room, True)
+                else:
+                    del base.rooms[room.id[1]]
+
+    def add_room(self, base: Base, name: str, customer: str, now: float) -> Room:
+        """Make the record of a room."""
+        room = Room((base.id[0], name), base, customer, now)
+        base.rooms[name] = room
+        self._count(room, True)
+        return room
+
+    def report(self, room: Room, customer: str, peers: int) -> None:
+        """Take in what the room's server says of it; each peer more ends the oldest reservation."""
+        server = room.base.server
+        if not room.round:
+            server.rooms[room.id] = room
+            room.base.reported = True
+        self._count(room, False)
+        rise = peers - room.peers
+        server.peers += rise
+        room.peers = peers
+        room.customer = customer
+        self._count(room, True)
+        while rise > 0 and room.reserved:
+            rise -= 1
+            self.end_reservation(next(iter(room.reserved.values())))
+
+    def unreport(self, room: Room) -> None:
+        """Take note that the room's server no longer names it."""
+        server = room.base.server
+        if room.round:
+            del server.rooms[room.id]
+            server.peers -= room.peers
+            self._count(room, False)
+            room.peers = 0
+            room.round = 0
+            if room.reserved:
+                self._count(room, True)
+        self._forget_if_idle(room)
+
+    def reserve(self, room: Room, key: ReservationKey, customer: str, ends: float) -> bool:
+        """Reserve a place, or renew the one that this client has; False if it was renewed."""
+        reservation = room.reserved.pop(key, None)
+        if reservation is not None:
+            del self._reservations[reservation]
+            reservation.ends = ends
+            room.reserved[key] = reservation
+            self._reservations[reservation] = None
+            return False
+        reservation = Reservation(room, key, customer, ends)
+        room.reserved[key] = reservation
+        self._reservations[reservation] = None
+        room.base.server.reservations += 1
+        room.base.server.load.pending += 1
+        self._usage.add(customer, reservations=1)
+        return True
+
+    def end_reservation(self, reservation: Reservation) -> None:
+        """End a reservation."""
+        room = reservation.room
+        del room.reserved[reservation.key]
+        del self._reservations[reservation]
+        room.base.server.reservations -= 1
+        room.base.server.load.pending -= 1
+        self._usage.add(reservation.customer, reservations=-1)
+
+    def expire(self, now: float) -> None:
+        """End the reservations whose time is over, and forget rooms that only they kept."""
+        while self._reservations:
+            reservation = next(iter(self._reservations))
+            if reservation.ends > now:
+                return
+            self.end_reservation(reservation)
+            self._forget_if_idle(reservation.room)
+
+    def room(self, room_id: RoomId, base_id: BaseId) -> Room | None:
+        """Return the record of a room, or None."""
+        base = self.bases.get(base_id)
+        return base.rooms.get(room_id[1]) if base else None
+
+    def _forget_if_idle(self, room: Room) -> None:
+        if room.round or room.reserved:
+            return
+        self._count(room, False)
+        base = room.base
+        del base.rooms[room.id[1]]
+        if not base.rooms:
+            del self.bases[base.id]
+
+    def _count(self, room: Room, counted: bool) -> None:
+        if room.counted is counted:
+            return
+        room.counted = counted
+        sign = 1 if counted else -1
+        self._usage.add(room.customer, peers=sign * room.peers, rooms=sign)

@@ -1,0 +1,90 @@
+"""The interface between the gateway and the place where grids' state lives.
+
+Implementations are in :mod:`odingw.state`. What a store does for a call that others must be able to
+rely on afterwards (placing a room, taking in a report, queueing a task) may take time: such methods
+return the result, or an awaitable of it. Everything else is answered from what the process knows.
+"""
+
+from collections.abc import Awaitable, Iterable
+from typing import Protocol, TypeAlias, TypeVar
+
+from odingw.grid.tasks import Delivery
+from odingw.grid.values import (
+    Admission,
+    Command,
+    Event,
+    Placed,
+    Reported,
+    RoomView,
+    ServerReport,
+    ServerView,
+    UsageView,
+)
+
+T = TypeVar("T")
+
+Eventual: TypeAlias = T | Awaitable[T]
+"""A value, or an awaitable of it."""
+
+
+class GridStore(Protocol):
+    """The grid of one pool. Times are seconds by the gateway's steady clock."""
+
+    def connect(self, admission: Admission, now: float) -> Eventual[Placed]:
+        """Admit a client and find the server for its room.
+
+        Raises:
+            Refused: a limit, a fault of ``rid``, a ban, no server, or the store is unavailable.
+        """
+
+    def report(self, report: ServerReport, now: float) -> Eventual[Reported]:
+        """Take in what a server says of itself and its rooms."""
+
+    def command(self, command: Command, now: float) -> Eventual[None]:
+        """Queue a task for the room's server and keep the ban that comes with it.
+
+        Raises:
+            Refused: the room is nowhere, the queue or the bans are full, or the store is
+                unavailable.
+        """
+
+    def take(self, address: str) -> Eventual[Delivery | None]:
+        """Put the tasks that may be sent to a server now in flight; None if there are none."""
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Forget tasks that arrived."""
+
+    def give_back(self, delivery: Delivery) -> tuple[Event, ...]:
+        """Queue tasks that did not arrive again, at the front and in order."""
+
+    def drain(self, address: str, drained: bool) -> Eventual[None]:
+        """Let a server take no new rooms, or take them again.
+
+        Raises:
+            Refused: there is no such server.
+        """
+
+    def address_of_key(self, kid: str) -> str | None:
+        """Return the address of the attached server whose derived key has this id."""
+
+    def servers(self) -> Iterable[ServerView]:
+        """Yield all servers."""
+
+    def rooms(self) -> Iterable[RoomView]:
+        """Yield all rooms that are reported or reserved."""
+
+
+class Store(Protocol):
+    """All pools' grids."""
+
+    def pool(self, name: str) -> GridStore:
+        """Return the grid of a pool, always the same one."""
+
+    def pools(self) -> Iterable[tuple[str, GridStore]]:
+        """Yield the pools that are in use, by name."""
+
+    def usage(self) -> Iterable[UsageView]:
+        """Yield every customer that uses anything."""
+
+    def tick(self, now: float) -> tuple[Event, ...]:
+        """Do the periodic work; to be called every :attr:`GridSettings.tick` seconds."""

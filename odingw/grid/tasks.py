@@ -1,0 +1,184 @@
+"""Tasks for ODIN servers, and the queue that loses none and repeats a bad one only so often.
+
+A task is *waiting*, or *in flight* in exactly one delivery. A delivery that arrived is acknowledged
+and its tasks are gone; one that did not is given back and its tasks return to the front, in
+order. Nothing else is sent while a delivery is in flight, so that tasks cannot overtake each other.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from odingw.grid.rooms import BaseId, RoomId
+
+MAX_RETURNS = 3
+"""A task that came back this often is sent alone; coming back once more, it is dropped."""
+
+
+class Duration(Struct, frozen=True, gc=False):
+    """A duration as ODIN servers write it: whole seconds, and nanoseconds below one."""
+
+    secs: int
+    nanos: int
+
+    @classmethod
+    def of(cls, seconds: float) -> "Duration":
+        """Convert from seconds, rounded to the nanosecond."""
+        secs, nanos = divmod(round(seconds * 1_000_000_000), 1_000_000_000)
+        return cls(secs, nanos)
+
+
+NO_TIME = Duration(0, 0)
+
+
+class RoomClose(Struct, frozen=True, gc=False, tag_field="task", tag="RoomClose"):
+    """Close a room and keep it closed for a while."""
+
+    id: RoomId
+    ban_time: Duration = NO_TIME
+
+
+class RoomUpdate(Struct, frozen=True, gc=False, tag_field="task", tag="RoomUpdate"):
+    """Replace a room's user data, given as a list of byte values."""
+
+    id: RoomId
+    user_data: tuple[int, ...]
+
+
+class RoomBanClient(Struct, frozen=True, gc=False, tag_field="task", tag="RoomBanClient"):
+    """Throw a user out of a room and keep them out for a while."""
+
+    id: RoomId
+    user_id: str
+    ban_time: Duration = NO_TIME
+
+
+class RoomSendMessage(Struct, frozen=True, gc=False, tag_field="task", tag="RoomSendMessage"):
+    """Send a message, given as a list of byte values, to a user in a room."""
+
+    id: RoomId
+    user_id: str
+    message: tuple[int, ...]
+
+
+TaskBody: TypeAlias = RoomClose | RoomUpdate | RoomBanClient | RoomSendMessage
+"""A task as it stands in the reply to a report (wire reference, section 4)."""
+
+
+class Task:
+    """A task in a queue.
+
+    Attributes:
+        body: what goes over the wire.
+        customer: who asked for it.
+        base: the base whose server it is for.
+        returned: how often it was sent without arriving.
+    """
+
+    __slots__ = ("base", "body", "customer", "returned")
+
+    def __init__(self, body: TaskBody, customer: str, base: BaseId, returned: int = 0) -> None:
+        self.body = body
+        self.customer = customer
+        self.base = base
+        self.returned = returned
+
+
+class Delivery(Struct, frozen=True, eq=False):
+    """Tasks on their way in one reply.
+
+    Attributes:
+        address: the server they are sent to.
+        tasks: in the order in which they were asked for.
+    """
+
+    address: str
+    tasks: tuple[Task, ...]
+
+
+class TaskQueue:
+    """The tasks of one server, oldest first."""
+
+    __slots__ = ("_in_flight", "_of_customer", "_waiting", "address")
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._waiting: deque[Task] = deque()
+        self._in_flight: Delivery | None = None
+        self._of_customer: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """Count all tasks, those in flight too."""
+        return len(self._waiting) + (len(self._in_flight.tasks) if self._in_flight else 0)
+
+    def of_customer(self, customer: str) -> int:
+        """Count a customer's tasks, those in flight too."""
+        return self._of_customer.get(customer, 0)
+
+    def append(self, task: Task) -> None:
+        """Add a task at the end."""
+        self._waiting.append(task)
+        self._count(task, 1)
+
+    def prepend(self, tasks: Iterable[Task]) -> None:
+        """Put tasks at the front, keeping their order."""
+        tasks = list(tasks)
+        self._waiting.extendleft(reversed(tasks))
+        for task in tasks:
+            self._count(task, 1)
+
+    def take(self) -> Delivery | None:
+        """Put in flight what may be sent now; None if there is nothing, or something is in flight.
+
+        A task that came back too often goes alone, whatever waits before or behind it.
+        """
+        if self._in_flight is not None or not self._waiting:
+            return None
+        batch = [self._waiting.popleft()]
+        if batch[0].returned < MAX_RETURNS:
+            while self._waiting and self._waiting[0].returned < MAX_RETURNS:
+                batch.append(self._waiting.popleft())
+        self._in_flight = Delivery(self.address, tuple(batch))
+        return self._in_flight
+
+    def acknowledge(self, delivery: Delivery) -> bool:
+        """Forget the tasks of a delivery that arrived; False if it is not the one in flight."""
+        if delivery is not self._in_flight:
+            return False
+        self._in_flight = None
+        for task in delivery.tasks:
+            self._count(task, -1)
+        return True
+
+    def give_back(self, delivery: Delivery) -> tuple[tuple[Task, ...], tuple[Task, ...]] | None:
+        """End a delivery that did not arrive.
+
+        Returns:
+            The tasks to queue again (the caller decides where: a room may have moved meanwhile),
+            and those that came back too often; None if the delivery is not the one in flight.
+        """
+        if not self.acknowledge(delivery):
+            return None
+        for task in delivery.tasks:
+            task.returned += 1
+        again = tuple(task for task in delivery.tasks if task.returned <= MAX_RETURNS)
+        dropped = tuple(task for task in delivery.tasks if task.returned > MAX_RETURNS)
+        return again, dropped
+
+    def remove(self, wanted: Callable[[Task], bool]) -> list[Task]:
+        """Take out the waiting tasks that are wanted, in order, for another server."""
+        taken = [task for task in self._waiting if wanted(task)]
+        if taken:
+            self._waiting = deque(task for task in self._waiting if not wanted(task))
+            for task in taken:
+                self._count(task, -1)
+        return taken
+
+    def _count(self, task: Task, step: int) -> None:
+        count = self._of_customer.get(task.customer, 0) + step
+        if count:
+            self._of_customer[task.customer] = count
+        else:
+            del self._of_customer[task.customer]

@@ -1,0 +1,105 @@
+"""Turns what happens in the grid into log lines and counts."""
+
+from twisted.logger import Logger, LogLevel
+
+from odingw.errors import Refused
+from odingw.grid.values import (
+    Event,
+    Paused,
+    RoomContested,
+    ServerAttached,
+    ServerDisabled,
+    ServerRemoved,
+    TasksDropped,
+)
+from odingw.ops.metrics import Metrics
+from odingw.rpc.callers import Caller
+
+
+class EventLog:
+    """Tells operators.
+
+    Args:
+        metrics: counts.
+    """
+
+    _log = Logger("odingw.grid")
+    _audit = Logger("odingw.audit")
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def event(self, event: Event) -> None:
+        """Log an event of the grid."""
+        match event:
+            case ServerAttached(address, version, returned):
+                how = "is back" if returned else "has joined"
+                self._log.info(
+                    "server {odingw_server} (version {odingw_version}) {how}",
+                    odingw_server=address,
+                    odingw_version=version,
+                    how=how,
+                )
+            case ServerDisabled(address, silent):
+                self._log.warn(
+                    "server {odingw_server} is disabled: no report for {silent:.1f} s; "
+                    "its rooms may move",
+                    odingw_server=address,
+                    silent=silent,
+                )
+            case ServerRemoved(address, tasks):
+                self._metrics.tasks("dropped", tasks)
+                self._log.warn(
+                    "server {odingw_server} is forgotten: it has been silent for too long; "
+                    "{odingw_tasks} queued tasks are dropped",
+                    odingw_server=address,
+                    odingw_tasks=tasks,
+                )
+            case RoomContested(room, keeper, loser):
+                self._log.warn(
+                    "room {odingw_room} is on two servers: {odingw_keeper} keeps it, "
+                    "{odingw_loser} is told to close it",
+                    odingw_room=room,
+                    odingw_keeper=keeper,
+                    odingw_loser=loser,
+                )
+            case TasksDropped(address, tasks):
+                self._metrics.tasks("dropped", len(tasks))
+                for task in tasks:
+                    self._log.error(
+                        "task {odingw_task} for room {odingw_room} is dropped: server "
+                        "{odingw_server} failed to take it {times} times",
+                        odingw_task=type(task.body).__name__,
+                        odingw_room=task.body.id,
+                        odingw_server=address,
+                        times=task.returned,
+                    )
+            case Paused(seconds):
+                self._log.warn(
+                    "the gateway stood still for {seconds:.1f} s; every server counts as just heard",
+                    seconds=seconds,
+                )
+
+    def managed(
+        self, caller: Caller, method: str, room: str, user: str | None, error: Exception | None
+    ) -> None:
+        """Write the audit line of a management call."""
+        if isinstance(error, Refused):
+            outcome = str(error.reason)
+            self._metrics.refused(outcome)
+        else:
+            outcome = "failed" if error else "accepted"
+        if error is None:
+            self._metrics.tasks("queued")
+        self._audit.emit(
+            LogLevel.info,
+            "{odingw_method} of room {odingw_room!r}{whom} by key {odingw_kid} "
+            "of customer {odingw_customer!r}: {odingw_outcome}",
+            odingw_method=method,
+            odingw_room=room,
+            odingw_user=user,
+            odingw_kid=caller.kid,
+            odingw_customer=caller.customer,
+            odingw_outcome=outcome,
+            whom=f", user {user!r}," if user is not None else "",
+        )

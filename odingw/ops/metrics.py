@@ -1,0 +1,188 @@
+"""What Prometheus scrapes. No label has values that a caller chooses."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from odingw import __version__
+from odingw.grid.store import Store
+from odingw.grid.usage import DEMO_PREFIX
+
+_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+class Metrics:
+    """Counts what happens, and shows it.
+
+    Args:
+        now: the steady clock, for ages.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.registry = CollectorRegistry()
+        self._now = now
+        self._requests = self._counter(
+            "requests", "Calls by API, method and outcome.", ("api", "method", "outcome")
+        )
+        self._seconds = Histogram(
+            "odingw_request_seconds",
+            "Time from the whole request to its reply.",
+            ("api",),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._verifications = self._counter(
+            "jwt_verifications", "Tokens verified, by outcome.", ("outcome",)
+        )
+        self._placements = self._counter("placements", "Connects granted, by kind.", ("kind",))
+        self._refusals = self._counter("refusals", "Calls that a rule refused.", ("reason",))
+        self._compat = self._counter(
+            "compat_accepted", "Calls that strict settings would refuse, by rule.", ("rule",)
+        )
+        self._tasks = self._counter("tasks", "Tasks for servers, by what became of them.", ("fate",))
+        Info("odingw_build", "The program.", registry=self.registry).info({"version": __version__})
+        self._calls: dict[tuple[str, str, str], float] = {}
+        for rule in ("leeway", "require_expiry", "require_subject", "room_match"):
+            self._compat.labels(rule)
+
+    def call(self, api: str, method: str, outcome: str) -> None:
+        """Count a call of a known method."""
+        self._requests.labels(api, method, outcome).inc()
+        key = (api, method, outcome)
+        self._calls[key] = self._calls.get(key, 0) + 1
+
+    def call_counts(self) -> list[tuple[str, int, int, int]]:
+        """Return name, and counts of success, failure and rejection, of every method called."""
+        names = sorted({method for _, method, _ in self._calls})
+        return [
+            (
+                name,
+                *(
+                    int(
+                        sum(
+                            count
+                            for (_, method, outcome), count in self._calls.items()
+                            if method == name and outcome == wanted
+                        )
+                    )
+                    for wanted in ("success", "failure", "rejected")
+                ),
+            )
+            for name in names
+        ]
+
+    def seconds(self, api: str, seconds: float) -> None:
+        """Take in how long a request took."""
+        self._seconds.labels(api).observe(seconds)
+
+    def verified(self, outcome: str) -> None:
+        """Count a token: ``ok`` or the kind of fault."""
+        self._verifications.labels(outcome).inc()
+
+    def placed(self, kind: str) -> None:
+        """Count a Connect that was granted."""
+        self._placements.labels(kind).inc()
+
+    def refused(self, reason: str) -> None:
+        """Count a call that a rule refused."""
+        self._refusals.labels(reason).inc()
+
+    def relaxed(self, rule: str) -> None:
+        """Count a call that strict settings would refuse."""
+        self._compat.labels(rule).inc()
+
+    def tasks(self, fate: str, count: int = 1) -> None:
+        """Count tasks: ``queued``, ``delivered``, ``redelivered`` or ``dropped``."""
+        self._tasks.labels(fate).inc(count)
+
+    def watch(self, store: Store) -> None:
+        """Show what a store holds."""
+        self.registry.register(_StoreCollector(store, self._now))
+
+    def watch_number(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show a number that somebody else keeps."""
+        self.registry.register(_NumberCollector(f"odingw_{name}", text, read))
+
+    def page(self, accept: str) -> tuple[bytes, str]:
+        """Return all metrics and their content type.
+
+        Args:
+            accept: the ``Accept`` header of the scraper, which chooses the format.
+        """
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(f"odingw_{name}", text, labels, registry=self.registry)
+
+
+class _NumberCollector(Collector):
+    def __init__(self, name: str, text: str, read: Callable[[], float]) -> None:
+        self._name = name
+        self._text = text
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(self._name, self._text, value=self._read())
+
+
+class _StoreCollector(Collector):
+    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+        self._store = store
+        self._now = now
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ("pool", "server")
+        rooms = GaugeMetricFamily("odingw_server_rooms", "Rooms by server.", labels=labels)
+        peers = GaugeMetricFamily("odingw_server_peers", "Peers by server.", labels=labels)
+        load = GaugeMetricFamily("odingw_server_load_ratio", "Reported load.", labels=labels)
+        reserved = GaugeMetricFamily(
+            "odingw_server_reservations", "Clients under way, by server.", labels=labels
+        )
+        tasks = GaugeMetricFamily("odingw_server_tasks", "Tasks queued by server.", labels=labels)
+        age = GaugeMetricFamily(
+            "odingw_server_report_age_seconds", "Age of the last report.", labels=labels
+        )
+        up = GaugeMetricFamily(
+            "odingw_server_state", "1 in the state that a server is in.", labels=(*labels, "state")
+        )
+        now = self._now()
+        for pool, grid in self._store.pools():
+            for server in grid.servers():
+                key = (pool, server.address)
+                rooms.add_metric(key, server.rooms)
+                peers.add_metric(key, server.peers)
+                load.add_metric(key, server.load)
+                reserved.add_metric(key, server.reservations)
+                tasks.add_metric(key, server.tasks)
+                age.add_metric(key, max(0.0, now - server.last_seen))
+                state = (
+                    "disabled" if server.disabled else "drained" if server.drained else "live"
+                )
+                up.add_metric((*key, state), 1)
+        yield from (rooms, peers, load, reserved, tasks, age, up)
+        yield from self._usage()
+
+    def _usage(self) -> Iterator[Metric]:
+        totals: dict[str, list[int]] = {}
+        for usage in self._store.usage():
+            name = "demo" if usage.customer.startswith(DEMO_PREFIX) else usage.customer
+            total = totals.setdefault(name, [0, 0, 0])
+            total[0] += usage.peers
+            total[1] += usage.reservations
+            total[2] += usage.rooms
+        for index, (kind, text) in enumerate(
+            (
+                ("peers", "Peers by customer."),
+                ("reservations", "Clients under way, by customer."),
+                ("rooms", "Rooms by customer."),
+            )
+        ):
+            family = GaugeMetricFamily(f"odingw_customer_{kind}", text, labels=("customer",))
+            for name, total in totals.items():
+                family.add_metric((name,), total[index])
+            yield family

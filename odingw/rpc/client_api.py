@@ -1,0 +1,249 @@
+"""The client API: Connect, and the management calls of backends (wire reference, section 3)."""
+
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Annotated, Any, Final, TypeAlias
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.json import Encoder
+
+from odingw.grid.store import GridStore
+from odingw.grid.tasks import (
+    NO_TIME,
+    Duration,
+    RoomBanClient,
+    RoomClose,
+    RoomSendMessage,
+    RoomUpdate,
+    TaskBody,
+)
+from odingw.grid.values import Admission, Command, Placed
+from odingw.rpc.callers import Caller, match_room
+from odingw.rpc.jsonrpc import Method
+from odingw.rpc.server_keys import ServerKeys
+
+_LONGEST_SECONDS: Final = 2.0**63
+"""Servers hold a duration's seconds in 64 bits."""
+
+Bytes: TypeAlias = tuple[Annotated[int, Meta(ge=0, le=255)], ...]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, lt=_LONGEST_SECONDS)]
+
+METHODS: Final = ("Connect", "RoomClose", "RoomUpdate", "RoomBanClient", "RoomSendMessage")
+
+
+class ClientCall(Struct, frozen=True, gc=False):
+    """One request to the client API.
+
+    Attributes:
+        caller: who calls.
+        now: by the gateway's steady clock, seconds.
+        wall: by the wall clock, unix seconds, for the token that is issued.
+    """
+
+    caller: Caller
+    now: float
+    wall: float
+
+
+class _NoParams(Struct, frozen=True):
+    pass
+
+
+class _CloseParams(Struct, frozen=True):
+    room_id: str
+    ban_time: Seconds | UnsetType = UNSET
+
+
+class _UpdateParams(Struct, frozen=True):
+    room_id: str
+    user_data: Bytes
+
+
+class _BanParams(Struct, frozen=True):
+    room_id: str
+    user_id: str
+    ban_time: Seconds | UnsetType = UNSET
+
+
+class _MessageParams(Struct, frozen=True):
+    room_id: str
+    user_id: str
+    message: Bytes
+
+
+class _RoomClaims(Struct, frozen=True, gc=False):
+    """Claims of a room token."""
+
+    uid: str
+    cid: str
+    rid: str | tuple[str, ...] | UnsetType
+    nsp: str
+    adr: str
+    exp: int
+    nbf: int
+    tgs: Any = UNSET
+    sub: str = "connect"
+    aud: str = "sfu"
+
+
+class _Connected(Struct, frozen=True, gc=False):
+    address: str
+    token: str
+
+
+class _Empty(Struct, frozen=True):
+    pass
+
+
+_EMPTY: Final = _Empty()
+_encode: Final = Encoder().encode
+
+
+class ClientHooks(Struct, frozen=True):
+    """Whom the client API tells of what it did.
+
+    Attributes:
+        placed: how a Connect was placed (``Placed.how``).
+        managed: a management call: caller, method, room id, user id or None, and None or the error.
+        relaxed: a strict rule that a call broke and the configuration let pass.
+    """
+
+    placed: Callable[[str], None]
+    managed: Callable[[Caller, str, str, str | None, Exception | None], None]
+    relaxed: Callable[[str], None]
+
+
+class ClientApi:
+    """Carries out the client API on one pool's grid.
+
+    Args:
+        store: the grid.
+        keys: the servers' keys, which sign room tokens.
+        token_lifetime: of a room token, seconds.
+        room_match: ``exact`` or ``prefix``, see :func:`odingw.rpc.callers.match_room`.
+        hooks: whom to tell.
+    """
+
+    def __init__(
+        self,
+        store: GridStore,
+        keys: ServerKeys,
+        token_lifetime: int,
+        room_match: str,
+        hooks: ClientHooks,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._token_lifetime = token_lifetime
+        self._room_match = room_match
+        self._hooks = hooks
+        self.methods: dict[str, Method[ClientCall]] = {
+            "Connect": Method(_NoParams, self._connect),
+            "RoomClose": Method(_CloseParams, self._close),
+            "RoomUpdate": Method(_UpdateParams, self._update),
+            "RoomBanClient": Method(_BanParams, self._ban),
+            "RoomSendMessage": Method(_MessageParams, self._message),
+        }
+
+    def _connect(
+        self, call: ClientCall, params: _NoParams, answered: bool
+    ) -> _Connected | Awaitable[_Connected]:
+        caller = call.caller
+        internal = caller.claims.internal
+        placed = self._store.connect(
+            Admission(
+                caller.customer,
+                caller.namespace,
+                caller.rooms,
+                caller.user,
+                caller.token_id,
+                caller.max_peers,
+                caller.max_rooms,
+                caller.demo_peers,
+                internal.server or None if internal else None,
+            ),
+            call.now,
+        )
+        if isinstance(placed, Placed):
+            return self._connected(call, placed)
+        return self._connected_later(call, placed)
+
+    async def _connected_later(self, call: ClientCall, placed: Awaitable[Placed]) -> _Connected:
+        return self._connected(call, await placed)
+
+    def _connected(self, call: ClientCall, placed: Placed) -> _Connected:
+        self._hooks.placed(placed.how)
+        caller, now = call.caller, int(call.wall)
+        token = self._keys[placed.address].sign_jwt(
+            _encode(
+                _RoomClaims(
+                    caller.user,
+                    caller.customer,
+                    caller.claims.rid,
+                    caller.namespace,
+                    placed.address,
+                    now + self._token_lifetime,
+                    now,
+                    caller.claims.tgs,
+                )
+            )
+        )
+        return _Connected(placed.address, token)
+
+    def _close(self, call: ClientCall, params: _CloseParams, answered: bool) -> Any:
+        room = (call.caller.namespace, params.room_id)
+        ban = _ban(params.ban_time)
+        body = RoomClose(room, NO_TIME if ban is None else Duration.of(ban))
+        return self._manage("RoomClose", call, body, ban, None)
+
+    def _update(self, call: ClientCall, params: _UpdateParams, answered: bool) -> Any:
+        body = RoomUpdate((call.caller.namespace, params.room_id), params.user_data)
+        return self._manage("RoomUpdate", call, body, None, None)
+
+    def _ban(self, call: ClientCall, params: _BanParams, answered: bool) -> Any:
+        room = (call.caller.namespace, params.room_id)
+        ban = _ban(params.ban_time)
+        body = RoomBanClient(room, params.user_id, NO_TIME if ban is None else Duration.of(ban))
+        return self._manage("RoomBanClient", call, body, ban, params.user_id)
+
+    def _message(self, call: ClientCall, params: _MessageParams, answered: bool) -> Any:
+        room = (call.caller.namespace, params.room_id)
+        body = RoomSendMessage(room, params.user_id, params.message)
+        return self._manage("RoomSendMessage", call, body, None, params.user_id)
+
+    def _manage(
+        self, method: str, call: ClientCall, body: TaskBody, ban: float | None, user: str | None
+    ) -> _Empty | Awaitable[_Empty]:
+        name = body.id[1]
+        try:
+            if match_room(call.caller, name, self._room_match):
+                self._hooks.relaxed("room_match")
+            banned = user if isinstance(body, RoomBanClient) else None
+            queued = self._store.command(Command(call.caller.customer, body, ban, banned), call.now)
+        except Exception as error:
+            self._hooks.managed(call.caller, method, name, user, error)
+            raise
+        if isawaitable(queued):
+            return self._managed_later(method, call, name, user, queued)
+        self._hooks.managed(call.caller, method, name, user, None)
+        return _EMPTY
+
+    async def _managed_later(
+        self,
+        method: str,
+        call: ClientCall,
+        room: str,
+        user: str | None,
+        queued: Awaitable[None],
+    ) -> _Empty:
+        try:
+            await queued
+        except Exception as error:
+            self._hooks.managed(call.caller, method, room, user, error)
+            raise
+        self._hooks.managed(call.caller, method, room, user, None)
+        return _EMPTY
+
+
+def _ban(ban_time: float | UnsetType) -> float | None:
+    return None if ban_time is UNSET else float(ban_time)

@@ -1,0 +1,261 @@
+"""JSON-RPC 2.0: bytes in, calls to methods, bytes out; no I/O.
+
+A method is a plain function or returns an awaitable; the engine answers at once if it can, and with
+a coroutine otherwise. The calls of a batch are carried out one after the other, in order.
+"""
+
+from collections.abc import Awaitable, Callable, Container
+from inspect import isawaitable
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError
+from msgspec.json import Decoder, Encoder
+
+from odingw.errors import (
+    HTTP_STATUS,
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    PARSE_ERROR,
+    TOO_LARGE,
+    RpcError,
+    invalid_params,
+)
+from odingw.rpc.details import readable
+
+C = TypeVar("C")
+P = TypeVar("P")
+
+Id: TypeAlias = str | int | None
+Eventual: TypeAlias = Any
+"""What a method returns: its result, or an awaitable of it."""
+
+
+class Reply(Struct, frozen=True):
+    """What goes back over HTTP.
+
+    Attributes:
+        status: HTTP status.
+        body: JSON text; None where nothing is to be said (only notifications came).
+        headers: headers that an error asks for.
+    """
+
+    status: int
+    body: bytes | None
+    headers: dict[str, str] = {}
+
+
+class Method(Generic[C]):
+    """A method that can be called.
+
+    Args:
+        params: type of the parameters, a msgspec struct; unknown members are ignored.
+        run: called with the context, the parameters, and whether anybody hears the result.
+    """
+
+    __slots__ = ("_decoder", "run")
+
+    def __init__(self, params: type[P], run: Callable[[C, P, bool], Eventual]) -> None:
+        self._decoder = Decoder(params)
+        self.run: Callable[[C, Any, bool], Eventual] = run
+
+    def read(self, params: Raw) -> Any:
+        """Read the parameters.
+
+        Raises:
+            RpcError: they are wrong ("Invalid params", or "Parse error" if they are not JSON).
+        """
+        try:
+            return self._decoder.decode(params)
+        except ValidationError as error:
+            raise invalid_params(readable(error, "params")) from None
+        except _NOT_JSON:
+            raise RpcError(PARSE_ERROR, "Parse error") from None
+
+
+class _Envelope(Struct, frozen=True, gc=False):
+    jsonrpc: Any = None
+    method: Any = None
+    params: Raw = Raw(b"{}")
+    id: Any = UNSET
+
+
+class _Success(Struct, frozen=True, gc=False):
+    result: Any
+    id: Id
+    jsonrpc: str = "2.0"
+
+
+class _ErrorObject(Struct, frozen=True, gc=False):
+    code: int
+    message: str
+    data: dict[str, Any] | UnsetType = UNSET
+
+
+class _Failure(Struct, frozen=True, gc=False):
+    error: _ErrorObject
+    id: Id
+    jsonrpc: str = "2.0"
+
+
+_ENVELOPE: Final = Decoder(_Envelope)
+_BATCH: Final = Decoder(list[Raw])
+_ANY: Final = Decoder(Any)
+_encode: Final = Encoder().encode
+
+_NOT_JSON: Final = (DecodeError, UnicodeDecodeError, RecursionError)
+
+_Answer: TypeAlias = _Success | _Failure | None
+
+
+def _failure(error: RpcError, call_id: Id) -> _Failure:
+    return _Failure(_ErrorObject(error.code, error.message, error.data or UNSET), call_id)
+
+
+def error_reply(error: RpcError) -> Reply:
+    """Return the reply to a request of which nothing but this error can be said."""
+    return Reply(error.status, _encode(_failure(error, None)), error.headers)
+
+
+def _parse_error() -> RpcError:
+    return RpcError(PARSE_ERROR, "Parse error")
+
+
+def _invalid_request() -> RpcError:
+    return RpcError(INVALID_REQUEST, "Invalid Request")
+
+
+class Engine(Generic[C]):
+    """Carries out calls.
+
+    Args:
+        methods: by name; names are matched exactly.
+        batch: how many calls one request may hold.
+        on_outcome: told of every call of a known method: its name, and ``success``, ``rejected``
+            (a rule or a right forbids it) or ``failure``.
+        on_crash: told of an exception that no method should raise.
+    """
+
+    def __init__(
+        self,
+        methods: dict[str, Method[C]],
+        batch: int,
+        on_outcome: Callable[[str, str], None],
+        on_crash: Callable[[str, Exception], None],
+    ) -> None:
+        self._methods = methods
+        self._batch = batch
+        self._on_outcome = on_outcome
+        self._on_crash = on_crash
+
+    def handle(
+        self, body: bytes, context: C, allowed: Container[str] | None = None
+    ) -> Reply | Awaitable[Reply]:
+        """Answer one request.
+
+        Args:
+            body: a call or a batch of calls, JSON.
+            context: given to the methods.
+            allowed: the methods that may be called; others do not exist. None: all.
+        """
+        try:
+            envelope = _ENVELOPE.decode(body)
+        except ValidationError:
+            return self._handle_other(body, context, allowed)
+        except _NOT_JSON:
+            return error_reply(_parse_error())
+        answer = self._call(envelope, context, allowed)
+        if isawaitable(answer):
+            return _single_later(answer)
+        return _single(answer)
+
+    def _handle_other(
+        self, body: bytes, context: C, allowed: Container[str] | None
+    ) -> Reply | Awaitable[Reply]:
+        try:
+            parts = _BATCH.decode(body)
+        except ValidationError:
+            try:
+                _ANY.decode(body)
+            except _NOT_JSON:
+                return error_reply(_parse_error())
+            return error_reply(_invalid_request())
+        except _NOT_JSON:
+            return error_reply(_parse_error())
+        if not parts:
+            return error_reply(_invalid_request())
+        if len(parts) > self._batch:
+            return error_reply(RpcError(TOO_LARGE, f"a batch holds at most {self._batch} calls"))
+        return self._handle_batch(parts, context, allowed)
+
+    async def _handle_batch(
+        self, parts: list[Raw], context: C, allowed: Container[str] | None
+    ) -> Reply:
+        answers = []
+        for part in parts:
+            try:
+                answer = self._call(_ENVELOPE.decode(part), context, allowed)
+                if isawaitable(answer):
+                    answer = await answer
+            except _NOT_JSON:
+                answer = _failure(_invalid_request(), None)
+            if answer is not None:
+                answers.append(answer)
+        return Reply(200, _encode(answers)) if answers else Reply(204, None)
+
+    def _call(
+        self, envelope: _Envelope, context: C, allowed: Container[str] | None
+    ) -> _Answer | Awaitable[_Answer]:
+        name, call_id = envelope.method, envelope.id
+        answered = call_id is not UNSET
+        if type(call_id) is float and call_id.is_integer():
+            call_id = int(call_id)
+        if not (call_id is None or type(call_id) is str or type(call_id) is int):
+            if answered:
+                return _failure(_invalid_request(), None)
+            call_id = None
+        if envelope.jsonrpc != "2.0" or type(name) is not str:
+            return _failure(_invalid_request(), call_id)
+        method = self._methods.get(name)
+        if method is None or (allowed is not None and name not in allowed):
+            error = RpcError(METHOD_NOT_FOUND, "Method not found")
+            return _failure(error, call_id) if answered else None
+        try:
+            result = method.run(context, method.read(envelope.params), answered)
+        except Exception as error:
+            return self._failed(name, error, call_id, answered)
+        if isawaitable(result):
+            return self._later(name, result, call_id, answered)
+        self._on_outcome(name, "success")
+        return _Success(result, call_id) if answered else None
+
+    async def _later(
+        self, name: str, result: Awaitable[Any], call_id: Id, answered: bool
+    ) -> _Answer:
+        try:
+            value = await result
+        except Exception as error:
+            return self._failed(name, error, call_id, answered)
+        self._on_outcome(name, "success")
+        return _Success(value, call_id) if answered else None
+
+    def _failed(self, name: str, error: Exception, call_id: Id, answered: bool) -> _Answer:
+        if isinstance(error, RpcError):
+            self._on_outcome(name, "rejected" if error.rejects else "failure")
+        else:
+            self._on_crash(name, error)
+            self._on_outcome(name, "failure")
+            error = RpcError(INTERNAL_ERROR, "Internal error")
+        return _failure(error, call_id) if answered else None
+
+
+def _single(answer: _Answer) -> Reply:
+    if answer is None:
+        return Reply(204, None)
+    if isinstance(answer, _Success):
+        return Reply(200, _encode(answer))
+    return Reply(HTTP_STATUS.get(answer.error.code, 200), _encode(answer))
+
+
+async def _single_later(answer: Awaitable[_Answer]) -> Reply:
+    return _single(await answer)

@@ -1,0 +1,1 @@
+"""Simulated ODIN servers and clients, which speak only the public wire."""

@@ -1,0 +1,1 @@
+"""Where the grid's state lives."""

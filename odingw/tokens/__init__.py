@@ -1,0 +1,70 @@
+"""Access keys, key ids, derived keys, and signing and verifying client tokens.
+
+>>> from odingw.tokens import AccessKey, Policy, TokenGenerator, verify
+>>> key = AccessKey("AcIbjUrHA8EV62TAGYcwDtHhQ8wN3lXmcKtFtN/SvdMA")
+>>> token = TokenGenerator(key).create_token("lobby", "alice", now=1_700_000_000)
+>>> keys = {key.kid: key.public_jwk()}
+>>> verified = verify(token, keys.get, now=1_700_000_010, policy=Policy())
+>>> verified.claims.rid, verified.claims.uid, verified.key.kid
+('lobby', 'alice', 'AQ7aVmK+pI1l')
+
+A real key comes from ``AccessKey.generate(secrets.token_bytes)``, and ``now`` from
+``time.time()``: this package reads no clock and makes no randomness of its own.
+"""
+
+from odingw.errors import KeyMaterialError, TokenError, TokenFault
+from odingw.tokens.claims import (
+    Claims,
+    Internal,
+    Policy,
+    Unverified,
+    Verified,
+    VerifyingKey,
+    decode_claims,
+    verify,
+    verify_unsigned,
+)
+from odingw.tokens.derived import decode_master_key, server_key
+from odingw.tokens.generator import TokenGenerator
+from odingw.tokens.jws import ALGORITHMS, Header, Jws, check_signature, parse
+from odingw.tokens.keys import (
+    AccessKey,
+    KeyType,
+    PrivateJwk,
+    PublicJwk,
+    SecretKey,
+    is_key_id,
+    key_id,
+    load_public_jwk,
+)
+
+__all__ = [
+    "ALGORITHMS",
+    "AccessKey",
+    "Claims",
+    "Header",
+    "Internal",
+    "Jws",
+    "KeyMaterialError",
+    "KeyType",
+    "Policy",
+    "PrivateJwk",
+    "PublicJwk",
+    "SecretKey",
+    "TokenError",
+    "TokenFault",
+    "TokenGenerator",
+    "Unverified",
+    "Verified",
+    "VerifyingKey",
+    "check_signature",
+    "decode_claims",
+    "decode_master_key",
+    "is_key_id",
+    "key_id",
+    "load_public_jwk",
+    "parse",
+    "server_key",
+    "verify",
+    "verify_unsigned",
+]

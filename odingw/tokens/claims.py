@@ -1,0 +1,249 @@
+"""Client tokens: their claims, and whether a token is good (wire reference, section 2)."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from odingw.errors import TokenError, TokenFault
+from odingw.tokens.jws import ALGORITHMS, check_algorithms, check_signature, parse
+
+STRICT_LEEWAY: Final = 60
+"""How many seconds two clocks may differ before a larger leeway counts as a relaxed rule."""
+
+_LARGEST: Final = 2**53 - 1
+
+UnixSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
+"""A time that every JSON implementation reads as the same integer (RFC 8259, section 6)."""
+
+Names: TypeAlias = str | tuple[str, ...]
+"""One name or several; which of the two is kept, since some are passed on as they came."""
+
+
+class Internal(msgspec.Struct, frozen=True, gc=False):
+    """The claim ``internal``.
+
+    Attributes:
+        server: address of the one server to place a new room on.
+    """
+
+    server: str | UnsetType = UNSET
+
+
+class Claims(msgspec.Struct, frozen=True, gc=False):
+    """The claims of a client token; ``UNSET`` where the token has none.
+
+    Attributes:
+        rid: the room's name, or several.
+        uid: the user's id, which may be empty.
+        sub: the methods that the token may call.
+        aud: whom the token is meant for.
+        exp: when the token ends, in unix seconds.
+        nbf: when the token begins, in unix seconds.
+        internal: wishes of the caller about placement.
+        adr: a server's address.
+        tgs: tags.
+        ups: upstream.
+        cid: the customer, in tokens that a server signed.
+        nsp: the namespace, in tokens that a server signed.
+    """
+
+    rid: Names | UnsetType = UNSET
+    uid: str | UnsetType = UNSET
+    sub: Names | UnsetType = UNSET
+    aud: Names | UnsetType = UNSET
+    exp: UnixSeconds | UnsetType = UNSET
+    nbf: UnixSeconds | UnsetType = UNSET
+    internal: Internal | UnsetType = UNSET
+    adr: str | UnsetType = UNSET
+    tgs: Names | UnsetType = UNSET
+    ups: str | UnsetType = UNSET
+    cid: str | UnsetType = UNSET
+    nsp: str | UnsetType = UNSET
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """Which tokens are good.
+
+    Attributes:
+        leeway: how many seconds the clocks of signer and verifier may differ.
+        require_expiry: refuse a token without ``exp``, which would be good for ever.
+        audience: what ``aud`` must name, where a token has it.
+        algorithms: the allow-list for ``alg``; ``ValueError`` if one of them is not supported.
+    """
+
+    leeway: int = STRICT_LEEWAY
+    require_expiry: bool = True
+    audience: str = "gateway"
+    algorithms: tuple[str, ...] = ALGORITHMS
+
+    def __post_init__(self) -> None:
+        check_algorithms(self.algorithms)
+
+
+class VerifyingKey(Protocol):
+    """What a caller's key must have, whatever else the caller keeps with it."""
+
+    @property
+    def public_key(self) -> bytes:
+        """The Ed25519 public key: 32 raw bytes."""
+
+
+K = TypeVar("K", bound=VerifyingKey)
+
+
+class Verified(msgspec.Struct, Generic[K], frozen=True):
+    """A good token.
+
+    Attributes:
+        key: what ``find_key`` returned for the token's ``kid``.
+        claims: the claims, ``rid`` and ``uid`` among them.
+        relaxed: which strict rules the token breaks and the policy does not insist on:
+            ``leeway``, ``require_expiry``.
+        kid: the id of the key, as the token gives it.
+    """
+
+    key: K
+    claims: Claims
+    relaxed: tuple[str, ...]
+    kid: str
+
+
+class Unverified(NamedTuple):
+    """A token that is good but for its signature, which nobody checked.
+
+    Attributes:
+        kid: the id of the key that the token says has signed it.
+        claims: what the token says, ``rid`` and ``uid`` among it.
+        relaxed: as in ``Verified``.
+    """
+
+    kid: str
+    claims: Claims
+    relaxed: tuple[str, ...]
+
+
+def decode_claims(payload: bytes) -> Claims:
+    """Read claims from JSON; those that are not known are ignored.
+
+    Raises:
+        TokenError: ``CLAIMS``; the message names the claim and never shows a value.
+    """
+    try:
+        return _claims.decode(payload)
+    except (ValueError, RecursionError):
+        raise TokenError(TokenFault.CLAIMS, _what_is_wrong(payload)) from None
+
+
+def verify(
+    token: str | bytes, find_key: Callable[[str], K | None], *, now: float, policy: Policy
+) -> Verified[K]:
+    """Decide whether a token is good.
+
+    Args:
+        token: a compact JWS.
+        find_key: returns the key with an id, or None.
+        now: unix seconds.
+        policy: which tokens are good.
+
+    Raises:
+        TokenError: the token is refused; the first of these that does not hold: the form, the
+            key, the signature, the types of the claims, ``aud``, ``exp``, ``nbf``, and that
+            ``rid`` and ``uid`` are there.
+    """
+    jws = parse(token, policy.algorithms)
+    key = find_key(jws.header.kid)
+    if key is None:
+        raise TokenError(TokenFault.UNKNOWN_KEY, "not authorized")
+    if not check_signature(key.public_key, jws):
+        raise TokenError(TokenFault.SIGNATURE, "invalid signature in token")
+    claims = decode_claims(jws.payload)
+    return Verified(key, claims, _check(claims, now, policy), jws.header.kid)
+
+
+def verify_unsigned(token: str | bytes, *, now: float, policy: Policy) -> Unverified:
+    """Decide whether a token is good as far as that can be told without its key.
+
+    Anybody can make a token that passes, in anybody's name. This is for a gateway's demo mode,
+    which lets in keys that it has never seen, and for nothing that is worth protecting.
+
+    Args:
+        token: a compact JWS.
+        now: unix seconds.
+        policy: which tokens are good.
+
+    Raises:
+        TokenError: the token is refused, as by ``verify`` but for the key and the signature.
+    """
+    jws = parse(token, policy.algorithms)
+    claims = decode_claims(jws.payload)
+    return Unverified(jws.header.kid, claims, _check(claims, now, policy))
+
+
+def _check(claims: Claims, now: float, policy: Policy) -> tuple[str, ...]:
+    """Check what the claims say; return the relaxed rules."""
+    audience = claims.aud
+    if isinstance(audience, str):
+        audience = (audience,)
+    if audience is not UNSET and policy.audience not in audience:
+        raise TokenError(TokenFault.AUDIENCE, "token audience does not match")
+    relaxed = _check_times(claims, now, policy)
+    if claims.rid is UNSET or claims.uid is UNSET:
+        raise TokenError(TokenFault.CLAIMS, "missing required claims in token")
+    return relaxed
+
+
+def _check_times(claims: Claims, now: float, policy: Policy) -> tuple[str, ...]:
+    """Check ``exp`` and ``nbf``; return the relaxed rules."""
+    off = 0.0
+    relaxed: tuple[str, ...] = ()
+    if claims.exp is not UNSET:
+        off = now - claims.exp
+        if off > policy.leeway:
+            raise TokenError(TokenFault.EXPIRED, "token has expired")
+    elif policy.require_expiry:
+        raise TokenError(TokenFault.EXPIRED, "token has no expiry")
+    else:
+        relaxed = ("require_expiry",)
+    if claims.nbf is not UNSET:
+        early = claims.nbf - now
+        if early > policy.leeway:
+            raise TokenError(TokenFault.NOT_YET_VALID, "token not yet valid")
+        off = max(off, early)
+    return ("leeway", *relaxed) if off > STRICT_LEEWAY else relaxed
+
+
+def _what_is_wrong(payload: bytes) -> str:
+    """One line about claims that could not be read."""
+    members: dict[str, msgspec.Raw] = {}
+    with suppress(ValueError, RecursionError):
+        members = _members.decode(payload)
+    for field in msgspec.structs.fields(Claims):
+        if field.name in members:
+            try:
+                msgspec.json.decode(members[field.name], type=field.type)
+            except (ValueError, RecursionError):
+                return f"token claim {field.name} must be {_WANTED[field.name]}"
+    return "token claims are not a JSON object"
+
+
+_NAMES: Final = "a string or an array of strings"
+_TIME: Final = "an integer of at most 53 bits"
+_WANTED: Final = {
+    "rid": _NAMES,
+    "uid": "a string",
+    "sub": _NAMES,
+    "aud": _NAMES,
+    "exp": _TIME,
+    "nbf": _TIME,
+    "internal": "an object whose server is a string",
+    "adr": "a string",
+    "tgs": _NAMES,
+    "ups": "a string",
+    "cid": "a string",
+    "nsp": "a string",
+}
+_claims: Final = msgspec.json.Decoder(Claims)
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -1,0 +1,1 @@
+"""Klein resources, the Site and its guards."""

@@ -1,0 +1,62 @@
+"""Whose address a request comes from, when proxies in front of the gateway tell theirs."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any, TypeAlias
+
+from twisted.web.http import Request
+
+Network: TypeAlias = IPv4Network | IPv6Network
+Address: TypeAlias = IPv4Address | IPv6Address
+
+
+@lru_cache(10_000)
+def parse_address(text: str) -> Address | None:
+    """Read an IP address; one that is IPv4 in IPv6 clothes becomes plain. None if it is none."""
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def within(address: Address | None, networks: Sequence[Network]) -> bool:
+    """Tell whether an address is in one of the networks; None never is."""
+    return address is not None and any(
+        address.version == network.version and address in network for network in networks
+    )
+
+
+def socket_peer(request: Request) -> Address | None:
+    """Return the address at the other end of the request's own socket; None: a unix socket."""
+    transport: Any = request.transport
+    while (inner := getattr(transport, "transport", None)) is not None:
+        transport = inner
+    return parse_address(getattr(transport.getPeer(), "host", ""))
+
+
+def client_address(request: Request, trusted: Sequence[Network]) -> Address | None:
+    """Return the address that the request comes from; None: a unix socket.
+
+    Args:
+        request: the request.
+        trusted: proxies whose PROXY line, or else ``X-Forwarded-For``, is believed. What stands
+            left of the first address that is not theirs may be anybody's invention.
+    """
+    peer = socket_peer(request)
+    if not trusted or not within(peer, trusted):
+        return peer
+    told = parse_address(getattr(request.getClientAddress(), "host", ""))
+    if told != peer:
+        return told
+    hops = request.requestHeaders.getRawHeaders(b"x-forwarded-for", [])
+    for hop in reversed(b",".join(hops).decode("latin-1").split(",")):
+        address = parse_address(hop.strip().strip("[]"))
+        if address is None:
+            return peer
+        if not within(address, trusted):
+            return address
+        peer = address
+    return peer

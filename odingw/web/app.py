@@ -1,0 +1,160 @@
+"""Which path is served by what: the routes of the public, internal and admin endpoints."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from odingw.errors import METHOD_NOT_ALLOWED, NOT_FOUND, RpcError
+from odingw.rpc.jsonrpc import Reply, error_reply
+from odingw.web.api import Answer, ClientHttp, ServerHttp
+from odingw.web.channel import GatewayRequest
+from odingw.web.replies import prepare
+
+_METHODS: Final = frozenset(
+    (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT")
+)
+
+Handler = Callable[[GatewayRequest], Answer]
+
+
+class Root(Resource):
+    """Everything that one kind of endpoint serves.
+
+    The routes are Klein's. Its URL matching costs more than a whole ``Connect`` otherwise does, so
+    POST to exactly ``/`` takes a short cut to the very handler that Klein's route for it names.
+
+    Args:
+        app: the routes.
+        connect: the handler of POST to ``/``; None: it has no route.
+    """
+
+    isLeaf = True  # noqa: N815  -- Twisted's name
+
+    def __init__(self, app: Klein, connect: Handler | None) -> None:
+        super().__init__()
+        self._klein = app.resource()
+        self._connect = connect
+
+    def render(self, request: Any) -> Any:
+        """Answer a request."""
+        if request.path == b"/" and request.method == b"POST" and self._connect is not None:
+            answer = self._connect(request)
+            if isinstance(answer, Reply):
+                request.write(prepare(request, answer, internal=False))
+                request.finish()
+            else:
+                answer.addCallback(_write_later, request)
+            return NOT_DONE_YET
+        if _is_odd(request):
+            return _tell(request, RpcError(NOT_FOUND, "not found"))
+        if request.method not in _METHODS:
+            return _tell(request, _not_allowed(("POST", "OPTIONS")))
+        return self._klein.render(request)
+
+
+def _write_later(reply: Reply, request: GatewayRequest) -> None:
+    if request.channel is not None:
+        request.write(prepare(request, reply, internal=False))
+        request.finish()
+
+
+def _is_odd(request: GatewayRequest) -> bool:
+    """Tell whether Klein would take the path for another one, or could not read the request."""
+    try:
+        unquote_to_bytes(request.path).decode()
+        request.getRequestHostname().decode("ascii")
+    except UnicodeDecodeError:
+        return True
+    return b"//" in request.path or not request.path.startswith(b"/")
+
+
+def _is_internal(request: GatewayRequest) -> bool:
+    return request.site.is_internal(request.path)
+
+
+def _tell(request: GatewayRequest, error: RpcError) -> bytes:
+    return prepare(request, error_reply(error), internal=_is_internal(request))
+
+
+def _not_allowed(methods: Iterable[str]) -> RpcError:
+    allow = ", ".join(sorted(set(methods) - {"HEAD"}))
+    return RpcError(METHOD_NOT_ALLOWED, "method not allowed", headers={"Allow": allow})
+
+
+def new_app() -> Klein:
+    """Return an app without routes, in which errors have JSON bodies."""
+    app = Klein()
+
+    @app.handle_errors(MethodNotAllowed)  # type: ignore[untyped-decorator]  # Klein's has no types
+    def method_not_allowed(request: GatewayRequest, failure: Failure) -> bytes:
+        return _tell(request, _not_allowed(failure.value.valid_methods or ()))
+
+    @app.handle_errors(HTTPException)  # type: ignore[untyped-decorator]  # likewise
+    def not_found(request: GatewayRequest, failure: Failure) -> bytes:
+        return _tell(request, RpcError(NOT_FOUND, "not found"))
+
+    return app
+
+
+def add_api(app: Klein, path: str, api: ClientHttp | ServerHttp) -> None:
+    """Serve a JSON-RPC API at a path."""
+
+    @app.route(path, methods=["POST"], strict_slashes=True)  # type: ignore[untyped-decorator]
+    def post(request: GatewayRequest) -> bytes | Deferred[bytes]:
+        answer = api.handle(request)
+        if isinstance(answer, Reply):
+            return prepare(request, answer, internal=api.internal)
+        return answer.addCallback(lambda reply: prepare(request, reply, internal=api.internal))
+
+    @app.route(path, methods=["OPTIONS"], strict_slashes=True)  # type: ignore[untyped-decorator]
+    def options(request: GatewayRequest) -> bytes:
+        return prepare(request, Reply(200, None), internal=api.internal)
+
+
+def add_ping(app: Klein, path: str) -> None:
+    """Serve the word ``pong``."""
+
+    @app.route(path, methods=["GET"], strict_slashes=True)  # type: ignore[untyped-decorator]
+    def ping(request: GatewayRequest) -> bytes:
+        prepare(request, Reply(200, None), internal=False)
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        request.responseHeaders.removeHeader(b"content-length")
+        return b"pong"
+
+
+def gateway_root(
+    clients: Mapping[str, ClientHttp],
+    servers: Mapping[str, ServerHttp],
+    default: str,
+    add_more: Callable[[Klein], None] | None = None,
+) -> Root:
+    """Return the root of a public or internal endpoint.
+
+    Args:
+        clients: the client API of each pool; empty where only servers are served.
+        servers: the server API of each pool; empty where only clients are served.
+        default: the pool that is served without its name in the path.
+        add_more: adds further routes, those of an admin endpoint that shares the port.
+    """
+    app = new_app()
+    for name, client in clients.items():
+        if name:
+            add_api(app, f"/{name}/", client)
+        if name == default:
+            add_api(app, "/", client)
+    for name, server in servers.items():
+        if name:
+            add_api(app, f"/{name}/internal", server)
+        if name == default:
+            add_api(app, "/internal", server)
+    add_ping(app, "/ping")
+    if add_more is not None:
+        add_more(app)
+    return Root(app, clients[default].handle if clients else None)

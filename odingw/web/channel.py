@@ -1,0 +1,190 @@
+"""The HTTP connection: bounds what a peer may send, and how long it may take."""
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import ISSLTransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.server import Request
+
+from odingw.errors import INTERNAL_ERROR, TOO_LARGE, RpcError
+from odingw.rpc.jsonrpc import error_reply
+from odingw.web.delivery import Outbox
+from odingw.web.replies import prepare, raw_error
+
+if TYPE_CHECKING:
+    from odingw.web.site import GatewaySite
+
+
+_log = Logger()
+
+
+class GatewayRequest(Request):
+    """A request whose body stays in memory, bounded by the channel."""
+
+    channel: "GatewayChannel | None"
+    site: "GatewaySite"
+    content: BytesIO
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802  -- Twisted's name
+        """Get ready for the body. Bodies are bounded, so none needs Twisted's temporary file."""
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
+        """Take in a part of the body; its length may have been unknown until now."""
+        if self.channel is None:
+            return
+        if self.content.tell() + len(data) > self.channel.body_limit:
+            self.channel.refuse_body()
+        else:
+            self.content.write(data)
+
+
+    def processingFailed(self, reason: Failure) -> Failure:  # noqa: N802  -- Twisted's name
+        """Answer an exception that nobody foresaw; it is logged, and not shown."""
+        _log.failure("a request failed", reason)
+        if self.channel is not None and not self.startedWriting:
+            internal = self.site.is_internal(self.path)
+            error = RpcError(INTERNAL_ERROR, "Internal error")
+            self.write(prepare(self, error_reply(error), internal=internal))
+            self.finish()
+        return reason
+
+
+class GatewayChannel(HTTPChannel):
+    """One connection to a :class:`odingw.web.site.GatewaySite`.
+
+    Attributes:
+        outbox: what must arrive with the replies of this connection.
+        body_limit: how many bytes the body of the request at hand may have.
+    """
+
+    site: "GatewaySite"
+    requestFactory = GatewayRequest  # noqa: N815  -- Twisted's name
+
+    outbox: Outbox
+    body_limit = 0
+    busy = False
+    _refused = False
+    _replaying = False
+    _in_headers = False
+    _closing = False
+
+    def connectionMade(self) -> None:  # noqa: N802  -- Twisted's name
+        """Begin."""
+        self.outbox = Outbox(self.transport, self.site.reactor)
+        self.totalHeadersSize = self.site.limits.header_bytes
+        super().connectionMade()
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
+        """Take in bytes; a request's headers must be complete in time from its first one."""
+        if not (self._in_headers or self.busy or self._transferDecoder):
+            self._in_headers = True
+            self.site.headers_begin(self)
+            if not self._replaying:
+                self.outbox.next_request()
+        super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:  # noqa: N802  -- Twisted's name
+        """Take in a line of the headers, unless what follows is not wanted any more."""
+        if not self._refused:
+            super().lineReceived(line)
+
+    def rawDataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
+        """Take in a part of the body, unless it is not wanted any more."""
+        if not self._refused:
+            super().rawDataReceived(data)
+
+    def allHeadersReceived(self) -> None:  # noqa: N802  -- Twisted's name
+        """Judge the request by its headers, before its body is read or asked for."""
+        self._headers_end()
+        self.body_limit = self.site.body_limit(self._path)
+        if self.length is not None and self.length > self.body_limit:
+            self.refuse_body()
+            return
+        super().allHeadersReceived()
+
+    def checkPersistence(self, request: Any, version: bytes) -> bool:  # noqa: N802  -- Twisted's
+        """Tell whether the connection may stay open after the reply."""
+        if self.site.closing:
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+            return False
+        return bool(super().checkPersistence(request, version))
+
+    def allContentReceived(self) -> None:  # noqa: N802  -- Twisted's name
+        """Hand the request over."""
+        self.busy = True
+        self.site.busy.add(self)
+        super().allContentReceived()
+
+    def requestDone(self, request: Any) -> None:  # noqa: N802  -- Twisted's name
+        """Go on to the next request; one that is here already says nothing of the reply."""
+        self._not_busy()
+        self._replaying = True
+        try:
+            super().requestDone(request)
+        finally:
+            self._replaying = False
+
+    def refuse_body(self) -> None:
+        """Answer at once that the body is too large, and close without reading it."""
+        self._refused = True
+        path = self._path.partition(b"?")[0]
+        error = RpcError(TOO_LARGE, f"a request here holds at most {self.body_limit} bytes")
+        self.transport.write(raw_error(error, internal=self.site.is_internal(path)))
+        self._linger()
+
+    def loseConnection(self) -> None:  # noqa: N802  -- Twisted's name
+        """Close, but stay to hear whether what must arrive did."""
+        if self.outbox:
+            self.outbox.on_settled = self._close
+            self._linger()
+        else:
+            self._close()
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802  -- Twisted's name
+        """End."""
+        self._headers_end()
+        self._not_busy()
+        self.outbox.connection_lost(reason)
+        super().connectionLost(reason)
+        self.site.connection_ended(self)
+
+    def timeoutConnection(self) -> None:  # noqa: N802  -- Twisted's name
+        """Give up on a peer that is silent, at once where nothing more is to be said."""
+        if self._closing:
+            self.transport.abortConnection()
+        else:
+            super().timeoutConnection()
+
+    def _linger(self) -> None:
+        """Say that nothing more will come and wait for the peer to close, but not for long.
+
+        Closing a socket that holds unread bytes resets the connection, and the peer may then
+        never see the reply.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        self.setTimeout(self.site.linger)
+        if ISSLTransport.providedBy(self.transport):
+            # TLS says goodbye itself, and waits for the answer.
+            super().loseConnection()
+        else:
+            self._networkProducer.unregisterProducer()
+            self.transport.loseWriteConnection()
+
+    def _close(self) -> None:
+        super().loseConnection()
+
+    def _headers_end(self) -> None:
+        if self._in_headers:
+            self._in_headers = False
+            self.site.headers_end(self)
+
+    def _not_busy(self) -> None:
+        if self.busy:
+            self.busy = False
+            self.site.busy.discard(self)

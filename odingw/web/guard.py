@@ -1,0 +1,167 @@
+"""Who may use the paths that hand out keys and change state: ``/internal`` and admin."""
+
+import hmac
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Final
+from urllib.parse import urlsplit
+
+from twisted.web.http import Request
+
+from odingw.config import InternalUser
+from odingw.errors import FORBIDDEN, UNAUTHORIZED, RpcError
+from odingw.web.address import Network, client_address, parse_address, socket_peer, within
+
+_PROXY_TRACES: Final = (b"origin", b"forwarded", b"via")
+
+HOW_TO_OPEN: Final = (
+    "set gateway.internal.users (and the addresses of the ODIN servers in gateway.internal.allow)"
+)
+
+
+def _header(request: Request, name: bytes) -> str | None:
+    values = request.requestHeaders.getRawHeaders(name)
+    return values[0].decode("latin-1") if values else None
+
+
+def _host_of(netloc: str) -> str:
+    return urlsplit(f"//{netloc}").hostname or ""
+
+
+def is_foreign(request: Request) -> bool:
+    """Tell whether a browser sent the request from a page of another origin."""
+    origin = _header(request, b"origin")
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc.lower() != (_header(request, b"host") or "").lower()
+    except ValueError:
+        return True
+
+
+def is_local_name(request: Request) -> bool:
+    """Tell whether the request names the gateway by an IP address, or ``localhost``.
+
+    A page whose name was rebound to this address would give that name.
+    """
+    try:
+        host = _host_of(_header(request, b"host") or "")
+    except ValueError:
+        return False
+    return host in ("", "localhost") or parse_address(host) is not None
+
+
+class BasicUsers:
+    """Users with passwords, checked in constant time.
+
+    Args:
+        passwords: by user name.
+        realm: named in the challenge.
+    """
+
+    def __init__(self, passwords: Mapping[str, str], realm: str) -> None:
+        self._digests = [
+            (name, sha256(f"{name}:{password}".encode()).digest())
+            for name, password in passwords.items()
+        ]
+        self._challenge = {"WWW-Authenticate": f'Basic realm="{realm}", charset="UTF-8"'}
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._digests)
+
+    def check(self, request: Request) -> str:
+        """Return the name of the user whose credentials the request carries.
+
+        Raises:
+            RpcError: they are missing or wrong (401).
+        """
+        scheme, _, text = (_header(request, b"authorization") or "").partition(" ")
+        if scheme.lower() != "basic":
+            raise self._refuse("invalid or missing authorization")
+        try:
+            given = sha256(b64decode(text.strip(), validate=True)).digest()
+        except ValueError:
+            raise self._refuse("invalid credentials") from None
+        found = None
+        for name, digest in self._digests:
+            if hmac.compare_digest(given, digest):
+                found = name
+        if found is None:
+            raise self._refuse("invalid credentials")
+        return found
+
+    def _refuse(self, message: str) -> RpcError:
+        return RpcError(UNAUTHORIZED, message, headers=self._challenge)
+
+
+class InternalGuard:
+    """Decides who may call the server API, which hands out private keys.
+
+    Args:
+        users: by name; if there are any, callers need the credentials of one.
+        allow: networks that callers must be in.
+        trusted: proxies that are believed about addresses.
+        on_refused: told what to configure, when a caller was turned away for its address or way.
+    """
+
+    def __init__(
+        self,
+        users: Mapping[str, InternalUser],
+        allow: Sequence[Network],
+        trusted: Sequence[Network],
+        on_refused: Callable[[str], None],
+    ) -> None:
+        self._users = users
+        self._basic = BasicUsers({name: user.password for name, user in users.items()}, "internal")
+        self._allow = allow
+        self._trusted = trusted
+        self._on_refused = on_refused
+
+    def check(self, request: Request, *, proxied: bool) -> Sequence[str] | None:
+        """Let a caller in, or not.
+
+        Args:
+            request: the request.
+            proxied: whether its connection came through a PROXY line.
+
+        Returns:
+            Address patterns of the servers that the caller may speak for; None: any.
+
+        Raises:
+            RpcError: the caller may not (401, 403).
+        """
+        if self._users:
+            address = client_address(request, self._trusted)
+            if is_foreign(request):
+                raise self._refuse("requests from web pages are not accepted")
+        else:
+            address = socket_peer(request)
+            if proxied or self._through_proxy(request):
+                raise self._refuse(
+                    "without users, requests from browsers and through proxies are not "
+                    f"accepted; {HOW_TO_OPEN}"
+                )
+            if not is_local_name(request):
+                raise self._refuse(
+                    f"without users, Host must be an IP address or localhost; {HOW_TO_OPEN}"
+                )
+        is_unix = address is None and socket_peer(request) is None
+        if not is_unix and not within(address, self._allow):
+            raise self._refuse(
+                f"{address} is not in gateway.internal.allow; {HOW_TO_OPEN}"
+            )
+        if not self._users:
+            return None
+        return self._users[self._basic.check(request)].servers or None
+
+    def _through_proxy(self, request: Request) -> bool:
+        headers = request.requestHeaders
+        return any(headers.hasHeader(name) for name in _PROXY_TRACES) or any(
+            name.lower().startswith(b"x-forwarded-") for name, _ in headers.getAllRawHeaders()
+        )
+
+    def _refuse(self, message: str) -> RpcError:
+        self._on_refused(message)
+        return RpcError(FORBIDDEN, message)

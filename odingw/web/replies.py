@@ -1,0 +1,67 @@
+"""HTTP headers and bodies of replies, in the one place that knows them all."""
+
+from http import HTTPStatus
+from typing import Final
+
+from twisted.web.http import Request
+
+from odingw.errors import RpcError
+from odingw.rpc.jsonrpc import Reply, error_reply
+
+CORS: Final[dict[str, str]] = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Headers": "Authorization,Content-Type",
+    "Access-Control-Allow-Methods": "POST, OPTIONS",
+    # A request header in truth; the existing gateway sends it, so it stays.
+    "Access-Control-Request-Method": "POST",
+}
+"""What lets browsers call from any origin. The tokens decide, not the origin."""
+
+_COMMON: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_JSON: Final = "application/json"
+
+_PUBLIC_RAW: Final = [(name.encode(), [value.encode()]) for name, value in (CORS | _COMMON).items()]
+_INTERNAL_RAW: Final = [(name.encode(), [value.encode()]) for name, value in _COMMON.items()]
+_JSON_RAW: Final = [_JSON.encode()]
+
+
+def prepare(request: Request, reply: Reply, *, internal: bool) -> bytes:
+    """Set a reply's status and headers, and return its body.
+
+    Args:
+        request: the request.
+        reply: what to say.
+        internal: whether the path is one that browsers have no business with.
+    """
+    request.setResponseCode(reply.status)
+    headers = request.responseHeaders
+    headers.removeHeader(b"server")
+    for raw_name, raw_values in _INTERNAL_RAW if internal else _PUBLIC_RAW:
+        headers.setRawHeaders(raw_name, raw_values)
+    for name, value in reply.headers.items():
+        headers.setRawHeaders(name.encode(), [value.encode()])
+    if reply.body is None:
+        if reply.status != HTTPStatus.NO_CONTENT:
+            headers.setRawHeaders(b"content-length", [b"0"])
+        return b""
+    headers.setRawHeaders(b"content-type", _JSON_RAW)
+    headers.setRawHeaders(b"content-length", [b"%d" % len(reply.body)])
+    return reply.body
+
+
+def raw_error(error: RpcError, *, internal: bool) -> bytes:
+    """Return a whole HTTP reply for an error that comes before the request is complete."""
+    reply = error_reply(error)
+    body = reply.body or b""
+    headers = {
+        **({} if internal else CORS),
+        **_COMMON,
+        **reply.headers,
+        "Content-Type": _JSON,
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+    }
+    status = HTTPStatus(reply.status)
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body

@@ -1,0 +1,147 @@
+"""The Site: what all connections of one role share, and the limits they are held to."""
+
+from collections import Counter
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.web.resource import IResource
+from twisted.web.server import Site
+
+from odingw.config import Limits
+from odingw.web.channel import GatewayChannel, GatewayRequest
+
+_SWEEP: Final = 1.0
+
+
+def is_internal(path: bytes) -> bool:
+    """Tell whether a path is one of the server API."""
+    return path.endswith(b"/internal")
+
+
+class GatewaySite(Site):
+    """Serves one resource under the configured limits.
+
+    Args:
+        resource: the root.
+        limits: ``[limits]`` of the configuration.
+        reactor: for time-outs.
+        proxied: whether connections come through a PROXY line.
+
+    Attributes:
+        closing: set to answer every request with ``Connection: close``.
+        linger: seconds to wait for a peer to close.
+    """
+
+    protocol = GatewayChannel
+    requestFactory = GatewayRequest  # noqa: N815  -- Twisted's name
+    linger = 2.0
+    _log = Logger()
+
+    def __init__(
+        self,
+        resource: IResource,
+        limits: Limits,
+        reactor: IReactorTime,
+        *,
+        proxied: bool = False,
+    ) -> None:
+        super().__init__(
+            resource,
+            timeout=limits.idle_timeout,
+            reactor=reactor,
+            parsePOSTFormSubmission=False,
+        )
+        self.limits = limits
+        self.proxied = proxied
+        self.closing = False
+        self.channels: set[GatewayChannel] = set()
+        self.busy: set[GatewayChannel] = set()
+        self._by_address: Counter[str] = Counter()
+        self._headers_since: dict[GatewayChannel, float] = {}
+        self._waiting: Deferred[None] | None = None
+        self._sweeper = LoopingCall(self._sweep)
+        self._sweeper.clock = reactor
+
+    def startFactory(self) -> None:  # noqa: N802  -- Twisted's name
+        """Begin to serve."""
+        super().startFactory()
+        self._sweeper.start(_SWEEP, now=False)
+
+    def stopFactory(self) -> None:  # noqa: N802  -- Twisted's name
+        """End to serve."""
+        if self._sweeper.running:
+            self._sweeper.stop()
+        super().stopFactory()
+
+    def log(self, request: Any) -> None:
+        """Write no access log: metrics count requests, and notable calls have lines of their own."""
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: N802  -- Twisted's name
+        """Take a connection, or turn it away if there are too many."""
+        host = getattr(addr, "host", "")
+        per_address = self.limits.connections_per_address
+        if len(self.channels) >= self.limits.connections or (
+            per_address and self._by_address[host] >= per_address
+        ):
+            return None
+        channel = super().buildProtocol(addr)
+        channel.host = host
+        self.channels.add(channel)
+        self._by_address[host] += 1
+        return channel
+
+    def connection_ended(self, channel: GatewayChannel) -> None:
+        """Take note that a connection is gone."""
+        self.channels.discard(channel)
+        self._by_address[channel.host] -= 1
+        if not self._by_address[channel.host]:
+            del self._by_address[channel.host]
+        self._check_idle()
+
+    def body_limit(self, path: bytes) -> int:
+        """Return how many bytes a request to this path may hold."""
+        internal = self.is_internal(path.partition(b"?")[0])
+        return self.limits.report_body if internal else self.limits.body
+
+    def is_internal(self, path: bytes) -> bool:
+        """Tell whether a path is one of the server API."""
+        return is_internal(path)
+
+    def headers_begin(self, channel: GatewayChannel) -> None:
+        """Take note that a request has begun to come in."""
+        self._headers_since[channel] = self.reactor.seconds()
+
+    def headers_end(self, channel: GatewayChannel) -> None:
+        """Take note that a request's headers are complete."""
+        self._headers_since.pop(channel, None)
+
+    def finish(self) -> Deferred[None]:
+        """Close idle connections now and the others after their replies; fires when all are gone."""
+        self.closing = True
+        for channel in self.channels - self.busy:
+            channel.loseConnection()
+        self._waiting = Deferred()
+        self._check_idle()
+        return self._waiting
+
+    def abort(self) -> None:
+        """Cut all connections."""
+        for channel in list(self.channels):
+            channel.transport.abortConnection()
+
+    def _check_idle(self) -> None:
+        if self._waiting is not None and not self.channels:
+            waiting, self._waiting = self._waiting, None
+            waiting.callback(None)
+
+    def _sweep(self) -> None:
+        late = self.reactor.seconds() - self.limits.header_timeout
+        while self._headers_since:
+            channel, since = next(iter(self._headers_since.items()))
+            if since > late:
+                return
+            del self._headers_since[channel]
+            channel.transport.abortConnection()
