@@ -1,21 +1,17 @@
-"""The configuration: what loads, what beats what, and one line for everything that is wrong."""
+"""The configuration: what loads, what beats what, and the sample file."""
 
 import re
 import shutil
-import tempfile
 import tomllib
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, Final, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Final
 
 import msgspec
 import tomlkit
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
-from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.config import (
     AccessKeyConfig,
@@ -24,226 +20,13 @@ from odingw.config import (
     DemoLimits,
     FunctionReference,
     InternalUser,
-    Networks,
     Options,
     StateAddress,
     load,
 )
-from odingw.errors import ConfigError
+from tests.config_case import SECRET, ConfigCase, fields
 
 SAMPLE: Final = Path(__file__).parent.parent / "etc" / "odingw.toml"
-SECRET: Final = "hunter2hunter2"
-RESERVED: Final = [
-    "clients",
-    "healthz",
-    "internal",
-    "metrics",
-    "monitor",
-    "openapi.json",
-    "openrpc.json",
-    "ping",
-    "readyz",
-    "rpc.discover",
-    "turn",
-]
-
-
-class Wrong(NamedTuple):
-    """A wrong configuration: its text, the key at fault, and words of the remedy."""
-
-    toml: str
-    key: str
-    remedy: str
-
-
-WRONG: Final = [
-    # Types.
-    Wrong('gateway.leeway = "5"', "gateway.leeway", "got a string; write a whole number of sec"),
-    Wrong("gateway.token_lifetime = 1.5", "gateway.token_lifetime", "got a float; write a whole"),
-    Wrong("gateway.leeway = true", "gateway.leeway", "expected an integer, got a boolean"),
-    Wrong("limits.idle_timeout = 1979-05-27", "limits.idle_timeout", "got a date; write a number"),
-    Wrong("listen = 7000", "listen", "expected a table, got an integer; write a [listen] table"),
-    Wrong('listen.public = "tcp:7000"', "listen.public", "got a string; write a list of endpoint"),
-    Wrong("listen.public = [7000]", "listen.public[0]", 'such as ["tcp:7000"]'),
-    Wrong('listen.reuse_port = "yes"', "listen.reuse_port", "write true or false"),
-    Wrong("tls.certificate = 1", "tls.certificate", "got an integer; write the path of a file"),
-    Wrong("gateway.compatibility = 0.18", "gateway.compatibility", '"strict" or "0.18", in quotes'),
-    Wrong('gateway.customers = { id = "a" }', "gateway.customers", "[[gateway.customers]] tables"),
-    Wrong("gateway.grid_config = []", "gateway.grid_config", "a [gateway.grid_config] table"),
-    Wrong("gateway.internal.allow = 1", "gateway.internal.allow", "a list of networks such as"),
-    Wrong("gateway.unknown_customers = 1", "gateway.unknown_customers", '"forbidden" or { max_pe'),
-    Wrong("gateway.customer_source.file = 1", "gateway.customer_source.file", "the path of a JSON"),
-    Wrong(
-        "gateway.customer_source.function = { module = 'a', name = 'b' }",
-        "gateway.customer_source.function",
-        'got a table; write "package.module:name"',
-    ),
-    # Unknown and missing keys.
-    Wrong("gateway.masterKey = ''", "gateway.masterKey", "did you mean master_key?"),
-    Wrong("limit = {}", "limit", "did you mean limits?"),
-    Wrong("[turn]\nttl = 1", "turn", "known here: listen, tls, log, state, gateway, admin, limits"),
-    Wrong('log."a\\nb" = 1', r'log."a\nb"', "known here: level, format"),
-    Wrong("[[gateway.customers]]", "gateway.customers[0].id", "missing; write a text"),
-    Wrong(
-        "[[gateway.customers]]\nid = 'a'\naccess_keys = [{}]",
-        "gateway.customers[0].access_keys[0].public_key",
-        "missing; write a JWK",
-    ),
-    Wrong(
-        "[[gateway.customers]]\nid = 'a'\n[[gateway.customers]]\nid = 'b'\n"
-        "access_keys = [{ public_key = {} }, { publicKey = {} }]",
-        "gateway.customers[1].access_keys[1].publicKey",
-        "did you mean public_key?",
-    ),
-    Wrong(
-        "gateway.unknown_customers = { max_peers = 1, max_rooms = 1 }",
-        "gateway.unknown_customers.total_peers",
-        "missing; write a whole number",
-    ),
-    Wrong("gateway.customer_source.interval = 1", "gateway.customer_source.url", "write one of"),
-    # Numbers.
-    Wrong("gateway.leeway = -1", "gateway.leeway", "-1 is out of range; write"),
-    Wrong("gateway.token_lifetime = 0", "gateway.token_lifetime", "0 is out of range; write"),
-    Wrong("gateway.report_interval = 0", "gateway.report_interval", "seconds above 0"),
-    Wrong("gateway.reservation_lifetime = -0.5", "gateway.reservation_lifetime", "-0.5 is out of"),
-    Wrong("gateway.remove_timeout = nan", "gateway.remove_timeout", "nan is out of range; write"),
-    Wrong("gateway.remove_timeout = inf", "gateway.remove_timeout", "at most ten years"),
-    Wrong(f"limits.idle_timeout = 1{'0' * 400}", "limits.idle_timeout", "out of range; write"),
-    Wrong("gateway.bans_per_customer = 0", "gateway.bans_per_customer", "at least 1"),
-    Wrong("listen.shutdown_delay = -1", "listen.shutdown_delay", "from 0 to 3600"),
-    Wrong("limits.body = 0", "limits.body", "a whole number, at least 1"),
-    Wrong("limits.connections_per_address = -1", "limits.connections_per_address", "0 for no lim"),
-    Wrong("limits.requests_per_second = -1", "limits.requests_per_second", "0 for no limit"),
-    Wrong(
-        "gateway.customers = [{ id = 'a', max_peers = -1 }]",
-        "gateway.customers[0].max_peers",
-        "a whole number, 0 or more",
-    ),
-    Wrong(
-        "gateway.customer_source = { file = 'x', interval = 0 }",
-        "gateway.customer_source.interval",
-        "seconds above 0",
-    ),
-    # Texts.
-    Wrong('log.level = "warning"', "log.level", 'write "debug", "info", "warn" or "error"'),
-    Wrong('log.format = "xml"', "log.format", 'write "pretty" or "json"'),
-    Wrong('gateway.room_match = "any"', "gateway.room_match", 'write "exact" or "prefix"'),
-    Wrong('gateway.compatibility = "0.17"', "gateway.compatibility", 'write "strict" or "0.18"'),
-    Wrong('gateway.unknown_customers = "ok"', "gateway.unknown_customers", 'write "forbidden" or'),
-    Wrong(f'gateway.master_key = "!{SECRET}"', "gateway.master_key", "write the key in base64"),
-    Wrong(
-        f'gateway.master_key = "{SECRET}"\ngateway.master_key_file = "key"',
-        "gateway.master_key_file",
-        "keep one of them",
-    ),
-    Wrong('gateway.master_key_file = "none"', "gateway.master_key_file", "No such file"),
-    Wrong('gateway.master_key_file = ""', "gateway.master_key_file", "not the path of a file"),
-    Wrong('gateway.metrics_allowed = "all"', "gateway.metrics_allowed", "an address or a network"),
-    Wrong('tls.private_key = "a\\u0000"', "tls.private_key", "not the path of a file; write one"),
-    # Endpoints and networks.
-    Wrong("listen.public = []", "listen.public", "write at least one"),
-    Wrong('listen.public = ["7000"]', "listen.public[0]", 'write an endpoint such as "tcp:7000"'),
-    Wrong('listen.internal = ["unix:x", ""]', "listen.internal[1]", "write an endpoint such as"),
-    Wrong('listen.admin = ["tcp:70000"]', "listen.admin[0]", "write 0 to 65535"),
-    Wrong('listen.public = ["haproxy:ssl:port=x:y=z"]', "listen.public[0]", "write 0 to 65535"),
-    Wrong('listen.trusted_proxies = ["lb"]', "listen.trusted_proxies[0]", "write an address or a"),
-    Wrong('gateway.internal.allow = ["::1", "10.0.0.0/33"]', "gateway.internal.allow[1]", "write"),
-    Wrong("gateway.internal.allow = [1]", "gateway.internal.allow[0]", "1 is not a network; write"),
-    Wrong('gateway.internal.servers = [""]', "gateway.internal.servers[0]", "*.voice.example:4433"),
-    # State.
-    Wrong('state.url = "sqlite:odingw.sqlite"', "state.url", 'memory only; write "memory:"'),
-    Wrong(f'state.url = "redis://u:{SECRET}@h/0"', "state.url", 'memory only; write "memory:"'),
-    Wrong('state.url = "rediss://h"', "state.url", 'memory only; write "memory:"'),
-    Wrong(f'state.url = "mysql://u:{SECRET}@h"', "state.url", "unknown kind of state URL; write"),
-    Wrong(f'state.url = "redis://u:{SECRET}@h:{SECRET}"', "state.url", "malformed host or port"),
-    # What does not go together.
-    Wrong(
-        "gateway.disable_timeout = 5", "gateway.disable_timeout", "not above report_interval (5)"
-    ),
-    Wrong("gateway.remove_timeout = 7", "gateway.remove_timeout", "disable_timeout (7.5); write"),
-    Wrong(
-        "gateway.customers = [{ id = 'a' }, { id = 'b' }, { id = 'a' }]",
-        "gateway.customers[2].id",
-        "customers[0] has the same id; give each",
-    ),
-    # Pools.
-    Wrong('gateway.pools.available = ["a/b"]', "gateway.pools.available[0]", "write letters, dig"),
-    Wrong('gateway.pools.available = ["a", ""]', "gateway.pools.available[1]", "write letters"),
-    Wrong('gateway.pools.available = [".."]', "gateway.pools.available[0]", "write letters"),
-    Wrong('gateway.pools.available = ["a", "a"]', "gateway.pools.available[1]", "remove one"),
-    Wrong('gateway.pools.default = "a"', "gateway.pools.default", "name one of pools.available"),
-    *(
-        Wrong(f'gateway.pools.available = ["{name}"]', "gateway.pools.available[0]", "choose anoth")
-        for name in RESERVED
-    ),
-    # Customer sources.
-    Wrong(
-        f'gateway.customer_source = {{ url = "https://u:{SECRET}@h/", file = "x" }}',
-        "gateway.customer_source.file",
-        "keep one of url, file and function",
-    ),
-    Wrong(
-        f'gateway.customer_source.url = "ftp://u:{SECRET}@h/"',
-        "gateway.customer_source.url",
-        "neither http nor https; write a URL",
-    ),
-    Wrong(
-        f'gateway.customer_source.url = "https://h:{SECRET}/"',
-        "gateway.customer_source.url",
-        "malformed host or port; write a URL",
-    ),
-    Wrong('gateway.customer_source.url = "http:///x"', "gateway.customer_source.url", "no host"),
-    Wrong('gateway.customer_source.url = "http://a b/"', "gateway.customer_source.url", "encoded"),
-    Wrong(
-        'gateway.customer_source.function = "module"',
-        "gateway.customer_source.function",
-        'write "package.module:name" or "file.py:name"',
-    ),
-    Wrong(
-        'gateway.customer_source.function = "a b:c"',
-        "gateway.customer_source.function",
-        'write "package.module:name" or "file.py:name"',
-    ),
-    # Users.
-    Wrong("gateway.internal.users.bob = 1", "gateway.internal.users.bob", "write a password in qu"),
-    Wrong('gateway.internal.users.bob = ""', "gateway.internal.users.bob.password", "empty; write"),
-    Wrong("gateway.internal.users.bob = {}", "gateway.internal.users.bob.password", "missing; wr"),
-    Wrong(
-        f'gateway.internal.users."b b" = {{ password = "{SECRET}", server = [] }}',
-        'gateway.internal.users."b b".server',
-        "did you mean servers?",
-    ),
-    Wrong(
-        f'gateway.internal.users.b = {{ password = "{SECRET}", servers = [" x"] }}',
-        "gateway.internal.users.b.servers[0]",
-        "write a pattern such as",
-    ),
-    Wrong(
-        f'gateway.internal.users."a:b" = "{SECRET}"',
-        'gateway.internal.users."a:b"',
-        "not a user name; write one",
-    ),
-    Wrong(
-        f'gateway.internal.users = ["{SECRET}"]',
-        "gateway.internal.users",
-        'write name = "password"',
-    ),
-    Wrong("admin.users.bob = 1", "admin.users.bob", "got an integer; write a password in quotes"),
-    Wrong('admin.users.bob = ""', "admin.users.bob", "the password is empty; write one"),
-    Wrong(f'admin.users."" = "{SECRET}"', 'admin.users.""', "not a user name; write one"),
-    # TOML.
-    Wrong("[log]\nlevel = ", "line 2, column 9", "invalid TOML: Invalid value"),
-    Wrong("[log]\nlevel = info\n", "line 2, column 9", "invalid TOML: Invalid value"),
-    Wrong("[log]\nlevel = 'info'\nlevel = 'warn'\n", "line 3, column 15", "Cannot overwrite"),
-    Wrong(f"[gateway]\nleeway = 1{'0' * 5000}", "invalid TOML", "digits"),
-    Wrong("x = " + "[" * 5000, "tables and lists are nested too deeply", "use at most 64 levels"),
-    Wrong(
-        "gateway.grid_config." + ".".join("a" * 100) + " = 1",
-        "tables and lists are nested too deeply",
-        "use at most 64 levels",
-    ),
-]
-
 GOOD: Final = """
 [listen]
 public = ["ssl:443", "unix:/run/odingw.sock", "haproxy:tcp:port=7002", "systemd:domain=INET"]
@@ -310,83 +93,6 @@ users = { root = "secret" }
 body = 1
 requests_per_second = 0.5
 """
-
-
-class ConfigCase(SynchronousTestCase):
-    """Gives each test a folder of its own."""
-
-    def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        # The working directory need not be spelled as the system spells it.
-        self.folder = Path(folder.name).resolve()
-        self.path = self.folder / "odingw.toml"
-
-    def load_text(self, text: str, options: Options | None = None) -> Config:
-        self.path.write_text(text, encoding="utf-8")
-        return load(self.path, options)
-
-    def refusal(self, path: Path | None, options: Options | None = None) -> str:
-        """The one line with which a configuration is refused."""
-        error = self.assertRaises(ConfigError, load, path, options)
-        text = str(error)
-        self.assertTrue(text.isprintable(), f"not one clean line: {text!r}")
-        self.assertNotIn(SECRET, text)
-        # A debugger or a log with tracebacks shows the chain too.
-        self.assertTrue(error.__cause__ is None and error.__suppress_context__, text)
-        return text
-
-
-class WrongFileTests(ConfigCase):
-    """One line that names the file, the key and the remedy."""
-
-    def test_table(self) -> None:
-        """Every kind of wrong value, key and combination."""
-        for wrong in WRONG:
-            self.path.write_text(wrong.toml, encoding="utf-8")
-            text = self.refusal(self.path)
-            start = f"{self.path}: {wrong.key}"
-            self.assertTrue(re.match(re.escape(start) + "[:;]", text), f"{wrong.toml!r}: {text}")
-            self.assertIn(wrong.remedy, text.removeprefix(start), wrong.toml)
-
-    def test_missing_file(self) -> None:
-        """A file that is not there is named, with the reason."""
-        text = self.refusal(self.path)
-        self.assertEqual(
-            text,
-            f"{self.path}: cannot read it: No such file or directory; "
-            "name a file that odingw may read",
-        )
-
-    def test_folder(self) -> None:
-        """A folder is no file."""
-        text = self.refusal(self.folder)
-        self.assertTrue(text.startswith(f"{self.folder}: cannot read it: Is a directory;"), text)
-
-    def test_unusable_name(self) -> None:
-        """A path that no system call takes, or one with a line break, still makes one line."""
-        self.assertIn(r"a\x00b: cannot read it: ", self.refusal(Path("a\0b")))
-        self.assertIn(r"a\nb: cannot read it: ", self.refusal(self.folder / "a\nb"))
-
-    def test_not_utf8(self) -> None:
-        """The line with the wrong byte is named."""
-        self.path.write_bytes(b"[log]\n# caf\xe9\n")
-        text = self.refusal(self.path)
-        self.assertEqual(text, f"{self.path}: line 2: not valid UTF-8; save the file as UTF-8")
-
-    def test_byte_order_mark(self) -> None:
-        """Some editors write one; it is not part of the text."""
-        self.path.write_bytes(b'\xef\xbb\xbflog.level = "warn"\n')
-        self.assertEqual(load(self.path).log.level, "warn")
-
-    def test_master_key_file_with_something_else(self) -> None:
-        """What is no base64 is refused, without showing any of it."""
-        self.path.write_text('gateway.master_key_file = "key"', encoding="utf-8")
-        for content in (f"!{SECRET}".encode(), b"", b"\xff" + SECRET.encode()):
-            (self.folder / "key").write_bytes(content)
-            text = self.refusal(self.path)
-            start = f"{self.path}: gateway.master_key_file: {self.folder / 'key'} holds no base64;"
-            self.assertTrue(text.startswith(start), text)
 
 
 class GoodFileTests(ConfigCase):
@@ -539,61 +245,6 @@ class GoodFileTests(ConfigCase):
             config.gateway.leeway = 0  # type: ignore[misc]  # that is the point
 
 
-class StateAddressTests(SynchronousTestCase):
-    """State URLs of every kind, those without a store in this version included."""
-
-    def test_parse(self) -> None:
-        """Each part of a URL ends up where it belongs."""
-        redis = {"scheme": "redis", "host": "h", "port": 6379}
-        for url, expected in (
-            ("memory:", {"scheme": "memory"}),
-            ("sqlite:a b.db", {"scheme": "sqlite", "path": Path("/srv/a b.db")}),
-            ("sqlite:/a.db", {"scheme": "sqlite", "path": Path("/a.db")}),
-            ("redis://h", redis),
-            ("redis://h/", redis),
-            ("redis://h:1/12", {**redis, "port": 1, "database": 12}),
-            ("redis://:p%40%3A@h", {**redis, "password": "p@:"}),
-            (
-                "rediss://u:p@[::1]",
-                {**redis, "scheme": "rediss", "host": "::1", "username": "u", "password": "p"},
-            ),
-        ):
-            parsed = StateAddress.parse(url, Path("/srv"))
-            self.assertEqual(parsed, StateAddress(**expected), url)
-        self.assertEqual(StateAddress.parse("sqlite:a.db").path, Path("a.db"))
-
-    def test_refused(self) -> None:
-        """Malformed URLs are refused, and never shown."""
-        for url in (
-            "",
-            "memory",
-            "memory:x",
-            "MEMORY:",
-            "sqlite:",
-            "sqlite:a\0b",
-            "redis:",
-            "redis://",
-            "redis:///1",
-            f"redis://u:{SECRET}@h:99999",
-            f"redis://u:{SECRET}@h/x",
-            f"redis://u:{SECRET}@h/1?a=b",
-            f"redis://u:{SECRET}@h/1#a",
-            f"redis://u:{SECRET}\n@h/1",
-            f"redis://u:{SECRET}@h/-1",
-            f"redis://u:{SECRET}@h/{'1' * 5000}",
-        ):
-            error = self.assertRaises(ValueError, StateAddress.parse, url)
-            self.assertIn("; write ", str(error), url)
-            self.assertNotIn(SECRET, str(error))
-
-
-class NetworksTests(SynchronousTestCase):
-    def test_order_and_equality(self) -> None:
-        """They are a plain tuple of networks."""
-        networks = Networks.parse(["::1", "10.1.2.3/8"])
-        self.assertEqual(networks, (IPv6Network("::1/128"), IPv4Network("10.0.0.0/8")))
-
-
 class OptionTests(ConfigCase):
     """An option beats the file, and is named when it is wrong."""
 
@@ -687,31 +338,6 @@ class OptionTests(ConfigCase):
             self.assertIn(remedy, text)
 
 
-def fields(section: type[msgspec.Struct], at: str) -> dict[str, Any]:
-    """Every key of a section and of those inside it, by path, with its default."""
-    found = {}
-    hints = get_type_hints(section)
-    for field in msgspec.structs.fields(section):
-        path = f"{at}.{field.name}" if at else field.name
-        inner = inner_section(hints[field.name])
-        if inner is None:
-            found[path] = field.default
-        else:
-            found |= fields(inner, path)
-    return found
-
-
-def inner_section(hint: Any) -> type[msgspec.Struct] | None:
-    """The section that a key of this type holds as a table, or as an array of tables."""
-    if get_origin(hint) is tuple:
-        hint = get_args(hint)[0]
-    for arm in (hint, *get_args(hint)):
-        if isinstance(arm, type) and issubclass(arm, msgspec.Struct):
-            # A value that is written as text, or as an inline table, is a key like any other.
-            return None if arm in (FunctionReference, DemoLimits, InternalUser) else arm
-    return None
-
-
 class SampleTests(ConfigCase):
     """The sample file says what the code does."""
 
@@ -764,79 +390,3 @@ class SampleTests(ConfigCase):
             found = self.load_text(example).gateway.customer_source
             self.assertIsNotNone(found)
             self.assertIsNotNone(getattr(found, key))
-
-
-NAMES: Final = sorted({name for path in fields(Config, "") for name in path.split(".")})
-SCALARS: Final = (
-    st.text(max_size=20)
-    | st.sampled_from(
-        ["memory:", "tcp:7000", "::1/128", "0.18", "forbidden", "a:b", "x.py:y", "https://h/"]
-    )
-    | st.integers()
-    | st.floats()
-    | st.booleans()
-    | st.datetimes()
-    | st.dates()
-    | st.times()
-)
-KEYS: Final = st.sampled_from(NAMES) | st.text(max_size=10)
-VALUES: Final = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
-    max_leaves=8,
-)
-
-
-def tables(paths: dict[str, Any]) -> dict[str, Any]:
-    """Nested tables out of dotted paths; a table in the way of a path gives way."""
-    document: dict[str, Any] = {}
-    for path, value in paths.items():
-        *outer, last = path.split(".")
-        table = document
-        for name in outer:
-            table = table.setdefault(name, {})
-        table[last] = value
-    return document
-
-
-DOCUMENTS: Final = st.dictionaries(KEYS, VALUES, max_size=4) | st.dictionaries(
-    st.sampled_from(sorted(fields(Config, ""))), VALUES, max_size=4
-).map(tables)
-
-
-class FuzzTests(ConfigCase):
-    """Whatever the file holds, it loads or one line comes out."""
-
-    def attempt(self, text: str) -> None:
-        # Newlines as they are: a lone carriage return must reach the parser.
-        self.path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        try:
-            config = load(self.path)
-        except ConfigError as error:
-            line = str(error)
-            self.assertTrue(line.isprintable(), f"not one clean line: {line!r}")
-            self.assertTrue(line.startswith(f"{self.path}: "), line)
-        else:
-            self.assertIsInstance(config, Config)
-
-    @settings(deadline=None, suppress_health_check=[HealthCheck.differing_executors])
-    @given(st.text())
-    def test_text(self, text: str) -> None:
-        """Text of any kind."""
-        self.attempt(text)
-
-    @settings(deadline=None, suppress_health_check=[HealthCheck.differing_executors])
-    @given(st.lists(st.sampled_from([*NAMES, *"=.,[]{}\"'\n# -1:_\\", "[[", "]]", "true", "5"])))
-    def test_tokens(self, tokens: list[str]) -> None:
-        """Text that looks like TOML."""
-        self.attempt("".join(tokens))
-
-    @settings(
-        deadline=None,
-        max_examples=300,
-        suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
-    )
-    @given(DOCUMENTS)
-    def test_documents(self, document: dict[str, Any]) -> None:
-        """Tables of known and unknown keys with values of every type."""
-        self.attempt(tomlkit.dumps(document))

@@ -1,5 +1,6 @@
 """Client tokens: what their claims may be, and which tokens are good."""
 
+import itertools
 import json
 from typing import Any, Final
 
@@ -99,19 +100,30 @@ class DecodeTests(SynchronousTestCase):
         secret = "hunter2"
         not_text: list[Any] = [None, True, 7007007, 1.5, {"a": secret}, {}]
         not_name = [*not_text, [secret, 5], [None], [[secret]], [secret, None]]
-        not_time = [None, True, 1.5, 7007007.0, secret, "1", [], {}, LARGEST + 1, -LARGEST - 1]
+        not_time: list[Any] = [
+            None,
+            True,
+            1.5,
+            7007007.0,
+            secret,
+            "1",
+            [],
+            {},
+            LARGEST + 1,
+            -LARGEST - 1,
+        ]
         not_time += [10**30, 1e300]
-        not_internal = [None, True, 7007007, secret, [], [secret], {"server": None}]
+        not_internal: list[Any] = [None, True, 7007007, secret, [], [secret], {"server": None}]
         not_internal += [{"server": 7007007}, {"server": [secret]}]
-        wrong = {
-            **dict.fromkeys(("rid", "sub", "aud", "tgs"), not_name),
-            **dict.fromkeys(("uid", "adr", "ups", "cid", "nsp"), [*not_text, [], [secret]]),
-            **dict.fromkeys(("exp", "nbf"), not_time),
-            "internal": not_internal,
-        }
-        self.assertEqual(wrong.keys(), claim_values.keys())
-        for name, values in wrong.items():
-            for value in values:
+        wrong: list[tuple[tuple[str, ...], list[Any]]] = [
+            (("rid", "sub", "aud", "tgs"), not_name),
+            (("uid", "adr", "ups", "cid", "nsp"), [*not_text, [], [secret]]),
+            (("exp", "nbf"), not_time),
+            (("internal",), not_internal),
+        ]
+        self.assertEqual({name for names, _ in wrong for name in names}, set(claim_values))
+        for claims, values in wrong:
+            for name, value in itertools.product(claims, values):
                 fault, message = fault_of({**GOOD, name: value})
                 self.assertEqual(fault, "claims", (name, value))
                 self.assertTrue(message.startswith(f"token claim {name} must be "), message)
@@ -138,7 +150,6 @@ class DecodeTests(SynchronousTestCase):
             b"{}{}",
             b'{"rid":"a",}',
             b'{"rid":"\xff"}',
-            b'{"\xff":1}',
             b'{"rid":"\\ud800"}',
             b'{"x":NaN}',
             b'{"x":' + b"[" * 100_000 + b"}",
@@ -315,7 +326,7 @@ class VerifyTests(SynchronousTestCase):
         self.assertEqual(verified.claims.rid, tuple(rid) if isinstance(rid, list) else rid)
         self.assertEqual(verified.claims.uid, claims["uid"])
 
-    @given(st.text() | st.binary() | st.integers(0, 300).map(lambda at: sign(GOOD)[:at]))
+    @given(st.text() | st.binary() | st.integers(1, 200).map(lambda cut: sign(GOOD)[:-cut]))
     def test_any_token(self, token: str | bytes) -> None:
         """Any text is refused with a ``TokenError`` that repeats no part of it."""
         with self.assertRaises(TokenError) as caught:

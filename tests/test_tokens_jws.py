@@ -129,6 +129,13 @@ class ParseTests(SynchronousTestCase):
         self.refuse(VECTOR.encode() + b"\xff")
         self.refuse(b"\xff" + VECTOR.encode())
 
+    def test_number_of_segments_is_told(self) -> None:
+        """Of a token with too few or too many segments, that is what is said."""
+        for token in ("", "abc", VECTOR.rpartition(".")[0], f"{VECTOR}.x"):
+            with self.assertRaises(TokenError) as caught:
+                parse(token)
+            self.assertEqual(caught.exception.message, "token must have three segments")
+
     def test_one_spelling(self) -> None:
         """The spare bits of a segment's last character cannot be used to respell a token."""
         self.assertTrue(VECTOR.endswith("CA"))
@@ -275,6 +282,13 @@ class SignatureTests(SynchronousTestCase):
             self.assertFalse(check_signature(KEY.public_key, wrong), signature)
         self.assertFalse(check_signature(other.public_key, jws))
         self.assertFalse(check_signature(bytes(32), jws))
+
+    def test_signature_of_a_longer_message(self) -> None:
+        """Bytes after a signature do not count as the beginning of what is signed."""
+        jws = parse(VECTOR)
+        signature = KEY.sign(b"more" + jws.signing_input) + b"more"
+        longer = parse(f"{jws.signing_input.decode()}.{segment(signature)}")
+        self.assertFalse(check_signature(KEY.public_key, longer))
 
     def test_added_group_order(self) -> None:
         """A signature cannot be respelled by adding the group's order to S (RFC 8032, 5.1.7)."""

@@ -63,7 +63,7 @@ def extend(config: str, settings: Mapping[str, object], private_jwk: Mapping[str
     """
     sections = outline(config)
     theirs = _parsed(config)
-    ours = _merged(settings, {"authorization": {"keys": [dict(private_jwk)]}})
+    ours = _merged(settings, {"authorization": {"keys": [private_jwk]}})
     wanted = _merged(theirs, ours)
     extended = _inserted(config, sections, _missing(theirs, ours), wanted)
     return render(wanted) if extended is None else extended

@@ -170,7 +170,7 @@ def _descend(table: _Table, path: Key, place: Place | None = None) -> _Table | N
         child = table.children.setdefault(key, _Table())
         if not isinstance(child, _Table):
             return None
-        if place is not None and child.place is None:
+        if place is not None:
             child.place, child.prefix = place, path[:depth]
         table = child
     return table
@@ -202,10 +202,9 @@ def _as_items(
     tail, comma = brackets.tail, brackets.comma
     gap = text[tail : brackets.close]
     if "\n" not in gap:
-        if brackets.empty:
-            before = " " if gap else ""
-        else:
-            before = " " if comma else ", "
+        before = ("" if brackets.empty or comma else ",") + (
+            " " if gap or not brackets.empty else ""
+        )
         yield tail, before + ", ".join(items) + ("," if comma else "")
         return
     # A comment may follow the last item: only the comma goes in front of it.

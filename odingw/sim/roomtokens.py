@@ -27,11 +27,22 @@ class JoinFault(StrEnum):
     ROOM_BANNED = "room_banned"
     USER_BANNED = "user_banned"
     NOT_RUNNING = "not_running"
+    UNKNOWN_SERVER = "unknown_server"
 
     @property
     def is_expected(self) -> bool:
         """Whether this can happen though the gateway and the client did everything right."""
-        return self in (JoinFault.ROOM_BANNED, JoinFault.USER_BANNED, JoinFault.NOT_RUNNING)
+        return self in _EXPECTED
+
+
+_EXPECTED: Final = frozenset(
+    {
+        JoinFault.ROOM_BANNED,
+        JoinFault.USER_BANNED,
+        JoinFault.NOT_RUNNING,
+        JoinFault.UNKNOWN_SERVER,
+    }
+)
 
 
 class JoinRefused(OdingwError):  # noqa: N818  -- it reads as what happened

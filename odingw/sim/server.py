@@ -11,10 +11,10 @@ from twisted.python.failure import Failure
 
 from odingw.errors import OdingwError
 from odingw.sim.clock import Clock, sleep
-from odingw.sim.rooms import Peer, Room, RoomReport, Rooms
+from odingw.sim.rooms import Peer, RoomReport, Rooms
 from odingw.sim.roomtokens import JoinFault, JoinRefused, check_room_token
 from odingw.sim.settings import Settings, read_settings
-from odingw.sim.tasks import RoomId, Task, read_tasks
+from odingw.sim.tasks import Task, read_tasks
 from odingw.sim.wire import INTERNAL, Gateway, GatewayError, Misbehaviour, Unreachable
 
 if TYPE_CHECKING:
@@ -190,10 +190,6 @@ class SimulatedServer:
         """Take a client out; nothing happens if it is gone already."""
         self.rooms.leave(peer, self._clock.seconds())
 
-    def room(self, room_id: RoomId) -> Room | None:
-        """Return an open room."""
-        return self.rooms.get(room_id)
-
     async def _live(self) -> None:
         self.settings = await self._insist(self._fetch_settings, patient=False)
         self.state = ServerState.RUNNING
@@ -204,6 +200,8 @@ class SimulatedServer:
             # Reports keep their phase; those that an outage made impossible are skipped.
             now = self._clock.seconds()
             due += max(1, -int((due - now) // interval)) * interval
+            # A clock that is set back must not make the server fall silent.
+            due = min(due, now + interval)
             await sleep(self._clock, due - now)
 
     async def _insist(self, attempt: Callable[[], Awaitable[_T]], *, patient: bool) -> _T:

@@ -64,7 +64,7 @@ def is_key_id(text: str) -> bool:
         raw = base64.b64decode(text, validate=True)
     except ValueError:
         return False
-    return len(text) == 12 and len(raw) == 9 and raw[0] in list(KeyType)
+    return len(raw) == 9 and raw[0] in list(KeyType)
 
 
 class PublicJwk(msgspec.Struct, frozen=True, gc=False):

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from odingw.config_gateway import Gateway
-from odingw.config_parts import Networks, StateAddress, available_state, check_endpoints
-from odingw.config_types import (
+from odingw.config.gateway import Gateway
+from odingw.config.parts import Networks, StateAddress, available_state, check_endpoints
+from odingw.config.types import (
     Count,
     CountOrOff,
     EndpointList,

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta, Struct
 
-from odingw.config_parts import Networks
+from odingw.config.parts import Networks
 
 TEN_YEARS: Final = 315_360_000
 _MANY: Final = 2**31 - 1

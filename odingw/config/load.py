@@ -10,56 +10,22 @@ from msgspec import Struct
 from msgspec.structs import replace
 from twisted.internet.endpoints import quoteStringArgument
 
-from odingw.config_errors import config_error, convert
-from odingw.config_gateway import (
+from odingw.config.errors import config_error, convert
+from odingw.config.gateway import (
     COMPATIBILITY_PRESETS,
-    AccessKeyConfig,
-    CustomerConfig,
-    CustomerSource,
-    DemoLimits,
-    Gateway,
-    Internal,
     InternalUser,
-    Pools,
 )
-from odingw.config_parts import (
+from odingw.config.parts import (
     MAX_PORT,
     FunctionReference,
-    Network,
-    Networks,
-    StateAddress,
     available_state,
     check_endpoints,
     is_port,
 )
-from odingw.config_types import key_text
-from odingw.config_values import Admin, Config, Limits, Listen, Log, State, Tls
+from odingw.config.sections import Config, State, Tls
+from odingw.config.types import key_text
 from odingw.errors import KeyMaterialError
 from odingw.tokens import decode_master_key
-
-__all__ = [
-    "AccessKeyConfig",
-    "Admin",
-    "Config",
-    "CustomerConfig",
-    "CustomerSource",
-    "DemoLimits",
-    "FunctionReference",
-    "Gateway",
-    "Internal",
-    "InternalUser",
-    "Limits",
-    "Listen",
-    "Log",
-    "Network",
-    "Networks",
-    "Options",
-    "Pools",
-    "State",
-    "StateAddress",
-    "Tls",
-    "load",
-]
 
 DEFAULT_HOST: Final = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached; the wire reference
 DEFAULT_PORT: Final = 7000

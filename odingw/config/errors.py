@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin, 
 
 import msgspec
 
-from odingw.config_parts import Networks
-from odingw.config_types import key_text
+from odingw.config.parts import Networks
+from odingw.config.types import key_text
 from odingw.errors import ConfigError
 
 T = TypeVar("T")
@@ -128,33 +128,39 @@ def _explain(error: msgspec.ValidationError, document: object, wanted: object) -
 
 
 def _follow(wanted: object, steps: Sequence[str]) -> tuple[object, str]:
-    """The type that a path leads to, and the innermost description on the way."""
-    hint, description = _undress(wanted, "")
+    """The type that a path leads to, and its description; an item of a list has the list's."""
+    hint, description = _undress(wanted)
     for step in steps:
         inner: object = None
         for arm in _arms(hint):
             if isinstance(arm, type) and issubclass(arm, msgspec.Struct):
                 inner = get_type_hints(arm, include_extras=True).get(step, inner)
-            elif (of := get_args(arm)) and get_origin(arm) in (tuple, dict):
-                inner = of[1] if get_origin(arm) is dict else of[0]
-        hint, description = _undress(inner, description)
+                description = ""
+            elif get_origin(arm) is tuple:
+                inner = get_args(arm)[0]
+        hint, own = _undress(inner)
+        description = own or description
     return hint, description
 
 
-def _undress(hint: object, description: str) -> tuple[object, str]:
-    """A type without its annotation, and the annotation's description, if it has one."""
+def _undress(hint: object) -> tuple[object, str]:
+    """A type without its annotation, and the annotation's description or that of an arm."""
+    description = ""
     if get_origin(hint) is Annotated:
         hint, *notes = get_args(hint)
-        for note in notes:
-            if isinstance(note, msgspec.Meta) and note.description:
-                description = note.description
+        described = (note.description for note in notes if isinstance(note, msgspec.Meta))
+        description = next(filter(None, described), "")
+    if not description and _is_union(hint):
+        description = next(filter(None, (_undress(arm)[1] for arm in get_args(hint))), "")
     return hint, description
+
+
+def _is_union(hint: object) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
 
 
 def _arms(hint: object) -> list[object]:
-    if get_origin(hint) in (Union, types.UnionType):
-        return [_undress(arm, "")[0] for arm in get_args(hint)]
-    return [hint]
+    return [_undress(arm)[0] for arm in get_args(hint)] if _is_union(hint) else [hint]
 
 
 def _nearest(name: str, hint: object) -> str:

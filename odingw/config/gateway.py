@@ -1,12 +1,12 @@
-"""The ``[gateway]`` section of the configuration; see ``config_values`` for the conventions."""
+"""The ``[gateway]`` section; see ``odingw.config.sections`` for the conventions."""
 
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, field
 
-from odingw.config_parts import FunctionReference, Networks, check_http_url, check_pool
-from odingw.config_types import (
+from odingw.config.parts import FunctionReference, Networks, check_http_url, check_pool
+from odingw.config.types import (
     TEN_YEARS,
     Count,
     CountOrNone,

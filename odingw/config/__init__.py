@@ -1,0 +1,39 @@
+"""The configuration: TOML and the command line's options, to checked and frozen values."""
+
+from odingw.config.gateway import (
+    AccessKeyConfig,
+    CustomerConfig,
+    CustomerSource,
+    DemoLimits,
+    Gateway,
+    Internal,
+    InternalUser,
+    Pools,
+)
+from odingw.config.load import Options, load
+from odingw.config.parts import FunctionReference, Network, Networks, StateAddress
+from odingw.config.sections import Admin, Config, Limits, Listen, Log, State, Tls
+
+__all__ = [
+    "AccessKeyConfig",
+    "Admin",
+    "Config",
+    "CustomerConfig",
+    "CustomerSource",
+    "DemoLimits",
+    "FunctionReference",
+    "Gateway",
+    "Internal",
+    "InternalUser",
+    "Limits",
+    "Listen",
+    "Log",
+    "Network",
+    "Networks",
+    "Options",
+    "Pools",
+    "State",
+    "StateAddress",
+    "Tls",
+    "load",
+]

@@ -1,0 +1,250 @@
+"""Puts the parts together: configuration in, the roots that endpoints serve out."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+
+from odingw.config import Config, DemoLimits
+from odingw.customers import CustomerKey, CustomerRefresher
+from odingw.grid.values import GridSettings
+from odingw.ops.events import EventLog
+from odingw.ops.health import Check, Health
+from odingw.ops.logs import once
+from odingw.ops.metrics import Metrics
+from odingw.rpc import callers, client_api
+from odingw.rpc.client_api import ClientApi, ClientHooks
+from odingw.rpc.grid_config import recommended
+from odingw.rpc.jsonrpc import Engine
+from odingw.rpc.server_api import ServerApi, ServerRules
+from odingw.rpc.server_keys import ServerKeys
+from odingw.state.memory import MemoryStore
+from odingw.tokens import Policy, SecretKey
+from odingw.web.admin import AdminPages
+from odingw.web.api import ClientHttp, ServerHttp
+from odingw.web.app import Root, gateway_root, new_app
+from odingw.web.guard import BasicUsers, InternalGuard
+from odingw.web.rate import RateLimit
+
+Clock = Callable[[], float]
+
+
+class Gateway:
+    """The gateway without its sockets.
+
+    Args:
+        config: the configuration.
+        master_key: from which servers' keys are derived.
+        refresher: keeps the customers.
+        reactor: for timers.
+        now: the steady clock.
+
+    Attributes:
+        health: what readiness depends on.
+        metrics: what Prometheus is shown.
+        store: the grids' state.
+    """
+
+    _log = Logger("odingw")
+
+    def __init__(
+        self,
+        config: Config,
+        master_key: bytes,
+        refresher: CustomerRefresher,
+        reactor: IReactorTime,
+        now: Clock,
+    ) -> None:
+        self._config = config
+        self._now = now
+        self._customers = refresher
+        self._keys = ServerKeys(master_key)
+        gateway = config.gateway
+        self._settings = GridSettings(
+            report_interval=gateway.report_interval,
+            disable_timeout=gateway.disable_timeout,
+            remove_timeout=gateway.remove_timeout,
+            reservation_lifetime=gateway.reservation_lifetime,
+            queued_tasks=config.limits.queued_tasks,
+            bans_per_customer=gateway.bans_per_customer,
+        )
+        self.store = MemoryStore(self._settings, secrets.SystemRandom().randrange)
+        self.metrics = Metrics(now)
+        self.metrics.watch(self.store)
+        self._events = EventLog(self.metrics)
+        self.health = Health()
+        self.health.add("customers", self._check_customers)
+        self._guard = InternalGuard(
+            gateway.internal.users,
+            gateway.internal.allow,
+            config.listen.trusted_proxies,
+            once(lambda text: self._log.warn("a call of /internal was refused: {text}", text=text)),
+        )
+        self._per_address = RateLimit(config.limits.requests_per_second)
+        self._per_key = RateLimit(config.limits.requests_per_second_per_key)
+        self._clients: dict[str, ClientHttp] = {}
+        self._servers: dict[str, ServerHttp] = {}
+        for pool in dict.fromkeys((gateway.pools.default, *gateway.pools.available)):
+            self._add_pool(pool)
+        self._ticker = LoopingCall(self._tick)
+        self._ticker.clock = reactor
+
+    def start(self) -> None:
+        """Begin the periodic work."""
+        self._ticker.start(self._settings.tick)
+
+    def stop(self) -> None:
+        """End the periodic work."""
+        if self._ticker.running:
+            self._ticker.stop()
+
+    def public_root(self, *, internal: bool, admin: bool) -> Root:
+        """Return the root of a public endpoint.
+
+        Args:
+            internal: whether servers call here too.
+            admin: whether the endpoint is shared with admin.
+        """
+        pages = self._admin_pages(shared=True).add_to if admin else None
+        servers = self._servers if internal else {}
+        return gateway_root(self._clients, servers, self._config.gateway.pools.default, pages)
+
+    def internal_root(self) -> Root:
+        """Return the root of an endpoint that servers alone call."""
+        return gateway_root({}, self._servers, self._config.gateway.pools.default)
+
+    def admin_root(self) -> Root:
+        """Return the root of an admin endpoint."""
+        app = new_app()
+        self._admin_pages(shared=False).add_to(app)
+        return Root(app, None)
+
+    def _admin_pages(self, *, shared: bool) -> AdminPages:
+        users = BasicUsers(self._config.admin.users, "admin")
+        return AdminPages(self.metrics, self.health, self.store, users, shared=shared)
+
+    def _add_pool(self, pool: str) -> None:
+        config, gateway = self._config, self._config.gateway
+        store = self.store.pool(pool)
+        metrics = self.metrics
+
+        def server_key(kid: str) -> SecretKey | None:
+            address = store.address_of_key(kid)
+            return self._keys[address] if address is not None else None
+
+        client_api_ = ClientApi(
+            store,
+            self._keys,
+            gateway.token_lifetime,
+            gateway.room_match,
+            ClientHooks(metrics.placed, self._events.managed, metrics.relaxed),
+        )
+        self._clients[pool] = ClientHttp(
+            Engine(
+                client_api_.methods,
+                config.limits.batch,
+                lambda method, outcome: metrics.call("client", method, outcome),
+                self._crashed,
+            ),
+            callers.Authenticator(
+                client_api.METHODS,
+                self._access_rules(),
+                self._customer_key,
+                server_key,
+                self._is_configured,
+            ),
+            metrics,
+            self._now,
+            token_limit=config.limits.token,
+            per_address=self._per_address,
+            per_key=self._per_key,
+            trusted=config.listen.trusted_proxies,
+        )
+        server_api = ServerApi(
+            store,
+            self._keys,
+            ServerRules(
+                settings=recommended(
+                    gateway.report_interval, gateway.metrics_allowed, gateway.grid_config
+                ),
+                servers=gateway.internal.servers,
+                rooms_per_report=config.limits.rooms_per_report,
+            ),
+            _in_thread,
+            self._events.event,
+            metrics.call_counts,
+        )
+        self._servers[pool] = ServerHttp(
+            Engine(
+                server_api.methods,
+                config.limits.batch,
+                lambda method, outcome: metrics.call("server", method, outcome),
+                self._crashed,
+            ),
+            store,
+            self._guard,
+            metrics,
+            self._now,
+            self._events.event,
+            config.listen.trusted_proxies,
+        )
+
+    def _access_rules(self) -> callers.AccessRules:
+        gateway = self._config.gateway
+        unknown = gateway.unknown_customers
+        return callers.AccessRules(
+            policy=Policy(leeway=gateway.leeway, require_expiry=gateway.require_expiry),
+            require_subject=gateway.require_subject,
+            room_match=gateway.room_match,
+            server_tokens=gateway.internal.server_tokens,
+            unknown_customers=(
+                callers.DemoLimits(unknown.max_peers, unknown.max_rooms, unknown.total_peers)
+                if isinstance(unknown, DemoLimits)
+                else None
+            ),
+        )
+
+    def _customer_key(self, kid: str) -> CustomerKey | None:
+        return self._customers.directory.keys.get(kid)
+
+    def _is_configured(self, name: str) -> bool:
+        directory = self._customers.directory
+        return name in directory.customers or any(
+            key.namespace == name for key in directory.keys.values()
+        )
+
+    def _check_customers(self) -> Check:
+        count = len(self._customers.directory.keys)
+        return Check(self._customers.loaded, f"{count} customer keys")
+
+    def _tick(self) -> None:
+        try:
+            for event in self.store.tick(self._now()):
+                self._events.event(event)
+        except Exception:
+            # A LoopingCall ends at its first exception; liveness must not.
+            self._log.failure("the periodic work of the grid failed")
+
+    def _crashed(self, method: str, error: Exception) -> None:
+        self._log.error(
+            "{odingw_method} failed: {error_type}\n{traceback}",
+            odingw_method=method,
+            error_type=type(error).__name__,
+            traceback=_traceback(error),
+        )
+
+
+def _traceback(error: Exception) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))
+
+
+def _in_thread(work: Callable[[], str]) -> Awaitable[str]:
+    result: Deferred[Any] = deferToThread(work)
+    return result

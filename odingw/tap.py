@@ -1,0 +1,395 @@
+"""``twistd odingw``: its options, and the service that listens, watches and ends."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO, Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import ILogObserver, Logger
+from twisted.python import usage
+from twisted.python.components import Componentized
+from twisted.python.logfile import LogFile
+
+from odingw import __version__
+from odingw.clock import SteadyClock
+from odingw.config import Config
+from odingw.config import Options as ConfigOptions
+from odingw.config import load as load_config
+from odingw.customers import refresher, static_directory
+from odingw.errors import ConfigError
+from odingw.gateway import Gateway
+from odingw.master_key import is_published_sample, load_or_make, state_folder
+from odingw.ops import logs
+from odingw.web.endpoints import Listener, listener
+from odingw.web.site import GatewaySite
+from odingw.web.tls import CertificateFiles
+
+FINISH_TIME: Final = 10.0
+"""Seconds that requests in flight are given when the process ends."""
+
+WATCH_INTERVAL: Final = 15.0
+"""Seconds between two looks at certificates and the configuration file."""
+
+
+class Options(usage.Options):
+    """Options of ``twistd odingw``."""
+
+    synopsis = "[options]"
+    optFlags = [  # noqa: RUF012, N815  -- Twisted's name and form
+        ["ssl", None, "Listen with TLS, with the certificate of [tls]"],
+        ["check", None, "Check the configuration and exit"],
+    ]
+    optParameters = [  # noqa: RUF012, N815  -- likewise
+        ["config", "c", None, "Configuration file (TOML)"],
+        ["host", None, None, "Address to listen on, instead of listen.public"],
+        ["port", None, None, "Port to listen on, instead of listen.public"],
+        ["certificate", None, None, "PEM file of the certificate chain, for --ssl"],
+        ["privatekey", None, None, "PEM file of the private key, for --ssl"],
+        ["masterkey", None, None, "Master key, base64 (visible to other users of this host)"],
+        ["state", None, None, "Where state is kept, a URL"],
+    ]
+    longdesc = "ODIN voice gateway and TURN REST server. See etc/odingw.toml for all settings."
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("listen", "internal", "admin"):
+            self[name] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Public endpoint, instead of listen.public; may be repeated."""
+        self["listen"].append(endpoint)
+
+    def opt_internal(self, endpoint: str) -> None:
+        """Endpoint for ODIN servers alone; may be repeated."""
+        self["internal"].append(endpoint)
+
+    def opt_admin(self, endpoint: str) -> None:
+        """Admin endpoint, instead of listen.admin; may be repeated."""
+        self["admin"].append(endpoint)
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        sys.stdout.write(f"odingw {__version__}\n")
+        raise SystemExit(0)
+
+    def load(self) -> Config:
+        """Load the configuration that the options ask for.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        path = self["config"]
+        return load_config(
+            Path(path) if path else None,
+            ConfigOptions(
+                host=self["host"],
+                port=self["port"],
+                ssl=bool(self["ssl"]),
+                certificate=self["certificate"],
+                privatekey=self["privatekey"],
+                masterkey=self["masterkey"],
+                listen=tuple(self["listen"]),
+                internal=tuple(self["internal"]),
+                admin=tuple(self["admin"]),
+                state=self["state"],
+            ),
+        )
+
+
+class GatewayService(Service):
+    """Listens, watches what may change, and ends without losing anything.
+
+    Args:
+        config: the configuration.
+        reload_config: reads the configuration again.
+        config_path: the file it came from, which is watched; None: there is none.
+        observer: where log lines go; None: where twistd sends them.
+        reactor: the reactor.
+    """
+
+    _log = Logger("odingw")
+
+    def __init__(
+        self,
+        config: Config,
+        reload_config: Callable[[], Config],
+        config_path: Path | None,
+        observer: ILogObserver | None,
+        reactor: Any,
+    ) -> None:
+        self._config = config
+        self._reload_config = reload_config
+        self._config_path = config_path
+        self._config_seen = _stamp(config_path)
+        self._observer = observer
+        self._reactor = reactor
+        self._listeners = _listeners(config, reactor)
+        self._sites: list[GatewaySite] = []
+        self._ports: list[IListeningPort] = []
+        self._refresher = refresher(config.gateway, reactor)
+        self._gateway = Gateway(
+            config, self._master_key(), self._refresher, reactor, SteadyClock()
+        )
+        self._watcher = LoopingCall(self._watch)
+        self._watcher.clock = reactor
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802  -- Twisted's name
+        """Join the application; it is the one that knows where log lines go."""
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:  # noqa: N802  -- Twisted's name
+        """Bind the ports, before twistd gives up root's rights.
+
+        Raises:
+            SystemExit: one cannot be bound; the process ends with a line that says which.
+        """
+        config = self._config
+        for description, (entry, roles) in self._listeners.items():
+            if "public" in roles:
+                root = self._gateway.public_root(
+                    internal="internal" in roles, admin="admin" in roles
+                )
+            elif "internal" in roles:
+                root = self._gateway.internal_root()
+            else:
+                root = self._gateway.admin_root()
+            site = GatewaySite(root, config.limits, self._reactor, proxied=entry.proxied)
+            site.noisy = False
+            self._sites.append(site)
+            listening: list[Any] = []
+            entry.endpoint.listen(site).addBoth(listening.append)
+            self._bound(description, roles, listening)
+
+    def startService(self) -> None:  # noqa: N802  -- Twisted's name
+        """Begin to work."""
+        super().startService()
+        self._explain()
+        self._gateway.start()
+        self._refresher.start()
+        self._watcher.start(WATCH_INTERVAL, now=False)
+        signal.signal(
+            signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload)
+        )
+
+    async def _stop(self) -> None:
+        self._gateway.health.stopping = True
+        for site in self._sites:
+            site.closing = True
+        if self._config.listen.shutdown_delay:
+            await deferLater(self._reactor, self._config.listen.shutdown_delay)
+        await DeferredList([_as_deferred(port.stopListening()) for port in self._ports])
+        finished = DeferredList([site.finish() for site in self._sites])
+        overdue = self._reactor.callLater(FINISH_TIME, self._abort)
+        await finished
+        if overdue.active():
+            overdue.cancel()
+        self._watcher.stop()
+        self._refresher.stop()
+        self._gateway.stop()
+        self._log.info("stopped")
+
+    def stopService(self) -> Deferred[None]:  # noqa: N802  -- Twisted's name
+        """End: not ready, then deaf, then done with the requests in flight."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    def reload(self) -> None:
+        """Read customers and certificates again; what cannot be used changes nothing."""
+        self._log.info("reloading customers and certificates")
+        self._reload_customers()
+        for description, (entry, _) in self._listeners.items():
+            self._renew(description, entry, force=True)
+
+    def _abort(self) -> None:
+        for site in self._sites:
+            site.abort()
+
+    def _bound(self, description: str, roles: set[str], outcome: list[Any]) -> None:
+        if outcome and IListeningPort.providedBy(outcome[0]):
+            self._ports.append(outcome[0])
+            self._log.info(
+                "listening on {odingw_endpoint} for {roles}",
+                odingw_endpoint=description,
+                roles=", ".join(sorted(roles)),
+            )
+            return
+        error = outcome[0].value if outcome else "it did not answer"
+        reason = error.socketError if isinstance(error, CannotListenError) else error
+        raise SystemExit(
+            f"odingw: cannot listen on {description}: {reason}; "
+            "free the address or configure another one"
+        )
+
+    def _master_key(self) -> bytes:
+        key = self._config.gateway.master_key_bytes()
+        if key is None:
+            folder = state_folder()
+            key, made = load_or_make(folder)
+            if made:
+                self._log.info(
+                    "made a master key and keeps it in {folder}", folder=str(folder)
+                )
+        if is_published_sample(key):
+            self._log.warn(
+                "THE MASTER KEY IS THE PUBLISHED SAMPLE: everybody can sign room tokens for your "
+                "servers; set gateway.master_key to one of your own"
+            )
+        return key
+
+    def _explain(self) -> None:
+        """Tell operators what is closed, and how to open it."""
+        gateway = self._config.gateway
+        if not gateway.internal.users:
+            self._log.info(
+                "/internal takes calls from {networks} only, and none through a proxy; for ODIN "
+                "servers elsewhere set gateway.internal.users and gateway.internal.allow",
+                networks=", ".join(map(str, gateway.internal.allow)) or "nowhere",
+            )
+        if not gateway.customers and gateway.customer_source is None:
+            self._log.warn(
+                "no customer is configured, so nobody is let in; add [[gateway.customers]] with an "
+                "access key's public_key, or a [gateway.customer_source]"
+            )
+        if gateway.unknown_customers != "forbidden":
+            self._log.warn(
+                "DEMO MODE: gateway.unknown_customers lets in anybody, without checking signatures"
+            )
+        if gateway.compatibility != "strict":
+            self._log.info(
+                "compatibility with {version}: odingw_compat_accepted_total counts what strict "
+                "settings would refuse",
+                version=gateway.compatibility,
+            )
+
+    def _watch(self) -> None:
+        try:
+            stamp = _stamp(self._config_path)
+            if stamp != self._config_seen:
+                self._config_seen = stamp
+                self._reload_customers()
+            for description, (entry, _) in self._listeners.items():
+                self._renew(description, entry, force=False)
+        except Exception:
+            self._log.failure("looking at certificates and configuration failed")
+
+    def _reload_customers(self) -> None:
+        try:
+            config = self._reload_config()
+        except ConfigError as error:
+            self._log.error("the configuration stays as it was: {error}", error=error)
+            return
+        self._refresher.set_static(static_directory(config.gateway.customers))
+        self._refresher.refresh()
+
+    def _renew(self, description: str, entry: Listener, *, force: bool) -> None:
+        if entry.tls is None:
+            return
+        try:
+            renewed = entry.tls.reload() if force else entry.tls.poll()
+        except ConfigError as error:
+            self._log.error(
+                "the certificate of {odingw_endpoint} stays as it was: {error}",
+                odingw_endpoint=description,
+                error=error,
+            )
+            return
+        if renewed:
+            self._log.info(
+                "new connections to {odingw_endpoint} get the new certificate, good until {until}",
+                odingw_endpoint=description,
+                until=entry.tls.not_after.isoformat(),
+            )
+
+
+def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's name
+    """Return the service that ``twistd odingw`` runs.
+
+    Raises:
+        SystemExit: the configuration cannot be used, with one line that says why; or ``--check``
+            found that it can.
+    """
+    from twisted.internet import reactor
+
+    try:
+        config = options.load()
+        if options["check"]:
+            _listeners(config, reactor)
+            sys.stdout.write("the configuration is good\n")
+            raise SystemExit(0)
+        return GatewayService(
+            config,
+            options.load,
+            Path(options["config"]) if options["config"] else None,
+            _observer(options.parent, config),
+            reactor,
+        )
+    except ConfigError as error:
+        raise SystemExit(f"odingw: {error}") from None
+
+
+def _listeners(config: Config, reactor: Any) -> dict[str, tuple[Listener, set[str]]]:
+    """Return what to listen on: by endpoint string, the endpoint and the roles that it has."""
+    roles: dict[str, set[str]] = {}
+    listen = config.listen
+
+    def take(key: str, descriptions: Iterable[str], *names: str) -> None:
+        for index, description in enumerate(descriptions):
+            if description not in listeners:
+                try:
+                    entry = listener(reactor, description, tls=files, reuse_port=listen.reuse_port)
+                except ConfigError as error:
+                    raise ConfigError(f"listen.{key}[{index}]: {error}") from None
+                listeners[description] = (entry, set())
+            listeners[description][1].update(names)
+
+    files = CertificateFiles(
+        private_key=config.tls.private_key, certificate=config.tls.certificate
+    )
+    listeners: dict[str, tuple[Listener, set[str]]] = {}
+    if listen.internal:
+        take("public", listen.public, "public")
+        take("internal", listen.internal, "internal")
+    else:
+        take("public", listen.public, "public", "internal")
+    take("admin", listen.admin, "admin")
+    del roles
+    return listeners
+
+
+def _observer(twistd: usage.Options | None, config: Config) -> ILogObserver | None:
+    """Return where log lines go; None where the operator told twistd of something else."""
+    if twistd is None or twistd.get("logger") or twistd.get("syslog"):
+        return None
+    name = twistd.get("logfile")
+    file: IO[str] | LogFile
+    if name == "-" or (twistd.get("nodaemon") and not name):
+        file = sys.stdout
+    else:
+        file = LogFile.fromFullPath(os.path.abspath(name or "twistd.log"))
+    return logs.observer(file, config.log.level, config.log.format)
+
+
+def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+    """Return what changes when a file does."""
+    try:
+        stat = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else None
+
+
+def _as_deferred(result: Deferred[Any] | None) -> Deferred[Any]:
+    done: Deferred[Any] = Deferred()
+    if result is None:
+        done.callback(None)
+        return done
+    return result
