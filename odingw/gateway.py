@@ -1,10 +1,9 @@
 """Puts the parts together: configuration in, the roots that endpoints serve out."""
 
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
@@ -240,11 +239,8 @@ class Gateway:
 
 
 def _traceback(error: Exception) -> str:
-    import traceback
-
     return "".join(traceback.format_exception(error))
 
 
 def _in_thread(work: Callable[[], str]) -> Awaitable[str]:
-    result: Deferred[Any] = deferToThread(work)
-    return result
+    return deferToThread(work)

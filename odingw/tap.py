@@ -1,6 +1,5 @@
 """``twistd odingw``: its options, and the service that listens, watches and ends."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -132,11 +131,9 @@ class GatewayService(Service):
         self._reactor = reactor
         self._listeners = _listeners(config, reactor)
         self._sites: list[GatewaySite] = []
-        self._ports: list[IListeningPort] = []
+        self._ports: list[Any] = []
         self._refresher = refresher(config.gateway, reactor)
-        self._gateway = Gateway(
-            config, self._master_key(), self._refresher, reactor, SteadyClock()
-        )
+        self._gateway = Gateway(config, self._master_key(), self._refresher, reactor, SteadyClock())
         self._watcher = LoopingCall(self._watch)
         self._watcher.clock = reactor
 
@@ -176,9 +173,7 @@ class GatewayService(Service):
         self._gateway.start()
         self._refresher.start()
         self._watcher.start(WATCH_INTERVAL, now=False)
-        signal.signal(
-            signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload)
-        )
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
 
     async def _stop(self) -> None:
         self._gateway.health.stopping = True
@@ -235,9 +230,7 @@ class GatewayService(Service):
             folder = state_folder()
             key, made = load_or_make(folder)
             if made:
-                self._log.info(
-                    "made a master key and keeps it in {folder}", folder=str(folder)
-                )
+                self._log.info("made a master key and keeps it in {folder}", folder=str(folder))
         if is_published_sample(key):
             self._log.warn(
                 "THE MASTER KEY IS THE PUBLISHED SAMPLE: everybody can sign room tokens for your "
@@ -351,9 +344,7 @@ def _listeners(config: Config, reactor: Any) -> dict[str, tuple[Listener, set[st
                 listeners[description] = (entry, set())
             listeners[description][1].update(names)
 
-    files = CertificateFiles(
-        private_key=config.tls.private_key, certificate=config.tls.certificate
-    )
+    files = CertificateFiles(private_key=config.tls.private_key, certificate=config.tls.certificate)
     listeners: dict[str, tuple[Listener, set[str]]] = {}
     if listen.internal:
         take("public", listen.public, "public")
@@ -374,7 +365,7 @@ def _observer(twistd: usage.Options | None, config: Config) -> ILogObserver | No
     if name == "-" or (twistd.get("nodaemon") and not name):
         file = sys.stdout
     else:
-        file = LogFile.fromFullPath(os.path.abspath(name or "twistd.log"))
+        file = LogFile.fromFullPath(str(Path(name or "twistd.log").resolve()))
     return logs.observer(file, config.log.level, config.log.format)
 
 

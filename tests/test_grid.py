@@ -26,7 +26,7 @@ class GridCase(SynchronousTestCase):
         self.grid: Grid = self.store.pool("")
 
     def refused(self, reason: Reason, call: object, *args: object) -> Refused:
-        error = self.assertRaises(Refused, call, *args)
+        error: Refused = self.assertRaises(Refused, call, *args)
         self.assertEqual(reason, error.reason)
         return error
 

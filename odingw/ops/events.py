@@ -76,7 +76,8 @@ class EventLog:
                     )
             case Paused(seconds):
                 self._log.warn(
-                    "the gateway stood still for {seconds:.1f} s; every server counts as just heard",
+                    "the gateway stood still for {seconds:.1f} s; "
+                    "every server counts as just heard",
                     seconds=seconds,
                 )
 

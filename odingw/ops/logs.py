@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import IO, Final
+from typing import IO, Any, Final, cast
 
 from twisted.logger import (
     FileLogObserver,
@@ -21,7 +21,7 @@ _FIELDS: Final = "odingw_"
 """Prefix of event keys that become members of a JSON line."""
 
 
-def observer(file: IO[str] | LogFile, level: str, form: str) -> ILogObserver:
+def observer(file: IO[Any] | LogFile, level: str, form: str) -> ILogObserver:
     """Return an observer that writes log lines.
 
     Args:
@@ -30,9 +30,8 @@ def observer(file: IO[str] | LogFile, level: str, form: str) -> ILogObserver:
         form: ``pretty`` or ``json``.
     """
     predicate = LogLevelFilterPredicate(LogLevel.levelWithName(level))
-    write = FileLogObserver(file, _json_line if form == "json" else _pretty_line)  # type: ignore[arg-type]  # LogFile has write
-    filtering: ILogObserver = FilteringLogObserver(write, [predicate])
-    return filtering
+    write: Any = FileLogObserver(file, _json_line if form == "json" else _pretty_line)
+    return cast("ILogObserver", FilteringLogObserver(write, cast("Any", [predicate])))
 
 
 def stdout_observer(level: str, form: str) -> ILogObserver:

@@ -43,9 +43,11 @@ class Metrics:
         self._compat = self._counter(
             "compat_accepted", "Calls that strict settings would refuse, by rule.", ("rule",)
         )
-        self._tasks = self._counter("tasks", "Tasks for servers, by what became of them.", ("fate",))
+        self._tasks = self._counter(
+            "tasks", "Tasks for servers, by what became of them.", ("fate",)
+        )
         Info("odingw_build", "The program.", registry=self.registry).info({"version": __version__})
-        self._calls: dict[tuple[str, str, str], float] = {}
+        self._calls: dict[tuple[str, str, str], int] = {}
         for rule in ("leeway", "require_expiry", "require_subject", "room_match"):
             self._compat.labels(rule)
 
@@ -61,16 +63,9 @@ class Metrics:
         return [
             (
                 name,
-                *(
-                    int(
-                        sum(
-                            count
-                            for (_, method, outcome), count in self._calls.items()
-                            if method == name and outcome == wanted
-                        )
-                    )
-                    for wanted in ("success", "failure", "rejected")
-                ),
+                self._count_of(name, "success"),
+                self._count_of(name, "failure"),
+                self._count_of(name, "rejected"),
             )
             for name in names
         ]
@@ -116,6 +111,13 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
+    def _count_of(self, name: str, wanted: str) -> int:
+        return sum(
+            count
+            for (_, method, outcome), count in self._calls.items()
+            if (method, outcome) == (name, wanted)
+        )
+
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(f"odingw_{name}", text, labels, registry=self.registry)
 
@@ -160,9 +162,7 @@ class _StoreCollector(Collector):
                 reserved.add_metric(key, server.reservations)
                 tasks.add_metric(key, server.tasks)
                 age.add_metric(key, max(0.0, now - server.last_seen))
-                state = (
-                    "disabled" if server.disabled else "drained" if server.drained else "live"
-                )
+                state = "disabled" if server.disabled else "drained" if server.drained else "live"
                 up.add_metric((*key, state), 1)
         yield from (rooms, peers, load, reserved, tasks, age, up)
         yield from self._usage()

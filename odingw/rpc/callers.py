@@ -19,6 +19,7 @@ from odingw.tokens import (
     Claims,
     Policy,
     SecretKey,
+    Verified,
     check_claims,
     decode_claims,
     parse,
@@ -169,7 +170,7 @@ class Authenticator:
         """
         policy = self._rules.policy
         try:
-            verified = verify[_AnyKey](token, self._find, now=now, policy=policy)
+            verified: Verified[_AnyKey] = verify(token, self._find, now=now, policy=policy)
         except TokenError as error:
             demo = self._rules.unknown_customers
             if error.fault is not TokenFault.UNKNOWN_KEY or demo is None:

@@ -146,7 +146,7 @@ class SimulatedServer:
         if self.state is not ServerState.NEW:
             raise RuntimeError("a simulated server starts once")
         self.state = ServerState.STARTING
-        started = self._started = Deferred[None]()
+        started = self._started = Deferred[None](self._start_cancelled)
         self._give_up_call = self._clock.callLater(self._give_up_after, self._give_up)
         self._work = Deferred.fromCoroutine(self._live())
         self._work.addErrback(self._failed)
@@ -212,31 +212,39 @@ class SimulatedServer:
             patient: go on whatever the gateway says; else only where it may change its mind.
         """
         delay = _FIRST_RETRY
+        failures = 0
         while True:
             try:
                 outcome = await attempt()
             except (GatewayError, Unreachable, Misbehaviour) as failure:
+                # What a call that is cancelled ends with is no news.
                 if self.state in (ServerState.STOPPED, ServerState.FAILED):
                     raise CancelledError from None
-                self.last_error = failure
-                if isinstance(failure, Misbehaviour):
-                    self._complain(failure)
-                if not patient and (
-                    isinstance(failure, Misbehaviour)
-                    or (isinstance(failure, GatewayError) and failure.permanent)
-                ):
+                self._note(failure, failures)
+                if not patient and _is_final(failure):
                     raise
-                self.log.warn(  # noqa: G010  -- Twisted's Logger has no warning()
-                    "{address}: {failure}, next try in {delay:g} s",
-                    address=self.address,
-                    failure=str(failure),
-                    delay=delay,
-                )
             else:
                 self.last_error = None
+                if failures:
+                    self.log.info("{address}: the gateway answers again", address=self.address)
                 return outcome
+            failures += 1
             await sleep(self._clock, delay)
             delay = min(2 * delay, _LONGEST_RETRY)
+
+    def _note(self, failure: OdingwError, failures: int) -> None:
+        """Log a failed call; of several in a row, the first one."""
+        self.last_error = failure
+        if isinstance(failure, Misbehaviour):
+            self.misbehaviours.append(failure)
+            # With the failure, so that a test fails in which nobody expected it.
+            self.log.failure("the gateway misbehaved towards {address}", address=self.address)
+        elif not failures:
+            self.log.warn(  # noqa: G010  -- Twisted's Logger has no warning()
+                "{address}: {failure}; trying again",
+                address=self.address,
+                failure=str(failure),
+            )
 
     async def _fetch_settings(self) -> Settings:
         result = await self._call(
@@ -271,10 +279,8 @@ class SimulatedServer:
     def _call(self, method: str, params: object) -> Deferred[Any]:
         return self._gateway.call(method, params, path=INTERNAL)
 
-    def _complain(self, misbehaviour: Misbehaviour) -> None:
-        self.misbehaviours.append(misbehaviour)
-        # With the failure, so that a test fails in which nobody expected it.
-        self.log.failure("the gateway misbehaved towards {address}", address=self.address)
+    def _start_cancelled(self, _started: Deferred[None]) -> None:
+        self.stop()
 
     def _give_up(self) -> None:
         text = f"{self.address}: no report answered for {self._give_up_after:g} s"
@@ -300,3 +306,10 @@ class SimulatedServer:
         if self._started is not None:
             started, self._started = self._started, None
             started.errback(reason)
+
+
+def _is_final(failure: OdingwError) -> bool:
+    """Whether a server need not ask for its settings again."""
+    return isinstance(failure, Misbehaviour) or (
+        isinstance(failure, GatewayError) and failure.permanent
+    )

@@ -51,7 +51,7 @@ _CONNECTIONS: Final = 1000
 
 _PROXY_STATUS: Final = frozenset({502, 503, 504})
 
-_TRANSPORT_ERRORS: Final = (
+TRANSPORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     error.ConnectError,
     error.ConnectingCancelledError,
     error.ConnectionClosed,
@@ -61,6 +61,7 @@ _TRANSPORT_ERRORS: Final = (
     RequestTransmissionFailed,
     ResponseFailed,
 )
+"""What Twisted's ``Agent`` and ``readBody`` fail with when there is no whole reply."""
 
 _REQUIRED_HEADER: Final = {
     UNAUTHORIZED: b"www-authenticate",
@@ -236,12 +237,10 @@ class Gateway:
             password: as above.
             timeout: as above.
         """
-        pool = HTTPConnectionPool(reactor, persistent)  # type: ignore[no-untyped-call]  # likewise
+        pool = HTTPConnectionPool(reactor, persistent)
         pool.cachedConnectionTimeout = _IDLE_CONNECTION
         pool.maxPersistentPerHost = _CONNECTIONS
-        agent = Agent(  # type: ignore[no-untyped-call]  # Twisted has no types here
-            reactor, connectTimeout=timeout, pool=pool
-        )
+        agent = Agent(reactor, connectTimeout=timeout, pool=pool)
         gateway = cls(url, agent, reactor, username=username, password=password, timeout=timeout)
         gateway._pool = pool
         return gateway
@@ -285,7 +284,7 @@ class Gateway:
                 self._clock,  # type: ignore[arg-type]  # an IReactorTime, see odingw.sim.clock
                 _too_late,
             )
-        except _TRANSPORT_ERRORS as failure:
+        except TRANSPORT_ERRORS as failure:
             raise Unreachable(_describe(failure)) from None
         return _result_of(response, text, number, path)
 
@@ -301,7 +300,7 @@ class Gateway:
 
 
 async def _close(pool: HTTPConnectionPool) -> None:
-    await pool.closeCachedConnections()  # type: ignore[no-untyped-call]  # Twisted's
+    await pool.closeCachedConnections()
 
 
 def _too_late(_outcome: object, seconds: float) -> NoReturn:

@@ -17,12 +17,11 @@ from odingw.tokens.claims import (
     Claims,
     Internal,
     Policy,
-    Unverified,
     Verified,
     VerifyingKey,
+    check_claims,
     decode_claims,
     verify,
-    verify_unsigned,
 )
 from odingw.tokens.derived import decode_master_key, server_key
 from odingw.tokens.generator import TokenGenerator
@@ -54,9 +53,9 @@ __all__ = [
     "TokenError",
     "TokenFault",
     "TokenGenerator",
-    "Unverified",
     "Verified",
     "VerifyingKey",
+    "check_claims",
     "check_signature",
     "decode_claims",
     "decode_master_key",
@@ -66,5 +65,4 @@ __all__ = [
     "parse",
     "server_key",
     "verify",
-    "verify_unsigned",
 ]

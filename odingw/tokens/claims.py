@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Annotated, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -102,25 +102,9 @@ class Verified(msgspec.Struct, Generic[K], frozen=True):
         claims: the claims, ``rid`` and ``uid`` among them.
         relaxed: which strict rules the token breaks and the policy does not insist on:
             ``leeway``, ``require_expiry``.
-        kid: the id of the key, as the token gives it.
     """
 
     key: K
-    claims: Claims
-    relaxed: tuple[str, ...]
-    kid: str
-
-
-class Unverified(NamedTuple):
-    """A token that is good but for its signature, which nobody checked.
-
-    Attributes:
-        kid: the id of the key that the token says has signed it.
-        claims: what the token says, ``rid`` and ``uid`` among it.
-        relaxed: as in ``Verified``.
-    """
-
-    kid: str
     claims: Claims
     relaxed: tuple[str, ...]
 
@@ -160,30 +144,25 @@ def verify(
     if not check_signature(key.public_key, jws):
         raise TokenError(TokenFault.SIGNATURE, "invalid signature in token")
     claims = decode_claims(jws.payload)
-    return Verified(key, claims, _check(claims, now, policy), jws.header.kid)
+    return Verified(key, claims, check_claims(claims, now=now, policy=policy))
 
 
-def verify_unsigned(token: str | bytes, *, now: float, policy: Policy) -> Unverified:
-    """Decide whether a token is good as far as that can be told without its key.
-
-    Anybody can make a token that passes, in anybody's name. This is for a gateway's demo mode,
-    which lets in keys that it has never seen, and for nothing that is worth protecting.
+def check_claims(claims: Claims, *, now: float, policy: Policy) -> tuple[str, ...]:
+    """Check what a token claims, whoever signed it; ``verify`` does this last.
 
     Args:
-        token: a compact JWS.
+        claims: the claims. Without ``verify``, anybody may have made them up.
         now: unix seconds.
         policy: which tokens are good.
 
+    Returns:
+        The strict rules that the claims break and the policy does not insist on, as in
+        ``Verified``.
+
     Raises:
-        TokenError: the token is refused, as by ``verify`` but for the key and the signature.
+        TokenError: the first of these that does not hold: ``aud``, ``exp``, ``nbf``, and that
+            ``rid`` and ``uid`` are there.
     """
-    jws = parse(token, policy.algorithms)
-    claims = decode_claims(jws.payload)
-    return Unverified(jws.header.kid, claims, _check(claims, now, policy))
-
-
-def _check(claims: Claims, now: float, policy: Policy) -> tuple[str, ...]:
-    """Check what the claims say; return the relaxed rules."""
     audience = claims.aud
     if isinstance(audience, str):
         audience = (audience,)

@@ -92,11 +92,12 @@ def new_app() -> Klein:
     """Return an app without routes, in which errors have JSON bodies."""
     app = Klein()
 
-    @app.handle_errors(MethodNotAllowed)  # type: ignore[untyped-decorator]  # Klein's has no types
+    @app.handle_errors(MethodNotAllowed)
     def method_not_allowed(request: GatewayRequest, failure: Failure) -> bytes:
-        return _tell(request, _not_allowed(failure.value.valid_methods or ()))
+        valid = failure.value.valid_methods if isinstance(failure.value, MethodNotAllowed) else ()
+        return _tell(request, _not_allowed(valid or ()))
 
-    @app.handle_errors(HTTPException)  # type: ignore[untyped-decorator]  # likewise
+    @app.handle_errors(HTTPException)
     def not_found(request: GatewayRequest, failure: Failure) -> bytes:
         return _tell(request, RpcError(NOT_FOUND, "not found"))
 
@@ -106,14 +107,14 @@ def new_app() -> Klein:
 def add_api(app: Klein, path: str, api: ClientHttp | ServerHttp) -> None:
     """Serve a JSON-RPC API at a path."""
 
-    @app.route(path, methods=["POST"], strict_slashes=True)  # type: ignore[untyped-decorator]
+    @app.route(path, methods=["POST"], strict_slashes=True)
     def post(request: GatewayRequest) -> bytes | Deferred[bytes]:
         answer = api.handle(request)
         if isinstance(answer, Reply):
             return prepare(request, answer, internal=api.internal)
         return answer.addCallback(lambda reply: prepare(request, reply, internal=api.internal))
 
-    @app.route(path, methods=["OPTIONS"], strict_slashes=True)  # type: ignore[untyped-decorator]
+    @app.route(path, methods=["OPTIONS"], strict_slashes=True)
     def options(request: GatewayRequest) -> bytes:
         return prepare(request, Reply(200, None), internal=api.internal)
 
@@ -121,7 +122,7 @@ def add_api(app: Klein, path: str, api: ClientHttp | ServerHttp) -> None:
 def add_ping(app: Klein, path: str) -> None:
     """Serve the word ``pong``."""
 
-    @app.route(path, methods=["GET"], strict_slashes=True)  # type: ignore[untyped-decorator]
+    @app.route(path, methods=["GET"], strict_slashes=True)
     def ping(request: GatewayRequest) -> bytes:
         prepare(request, Reply(200, None), internal=False)
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")

@@ -4,6 +4,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -24,7 +25,7 @@ _log = Logger()
 class GatewayRequest(Request):
     """A request whose body stays in memory, bounded by the channel."""
 
-    channel: "GatewayChannel | None"
+    channel: "GatewayChannel | None"  # type: ignore[assignment]  # None once it is gone
     site: "GatewaySite"
     content: BytesIO
 
@@ -40,7 +41,6 @@ class GatewayRequest(Request):
             self.channel.refuse_body()
         else:
             self.content.write(data)
-
 
     def processingFailed(self, reason: Failure) -> Failure:  # noqa: N802  -- Twisted's name
         """Answer an exception that nobody foresaw; it is logged, and not shown."""
@@ -58,6 +58,8 @@ class GatewayChannel(HTTPChannel):
 
     Attributes:
         outbox: what must arrive with the replies of this connection.
+        busy: whether a request is being answered.
+        host: the peer's address, as far as connections are counted by it.
         body_limit: how many bytes the body of the request at hand may have.
     """
 
@@ -65,8 +67,11 @@ class GatewayChannel(HTTPChannel):
     requestFactory = GatewayRequest  # noqa: N815  -- Twisted's name
 
     outbox: Outbox
+    transport: Any
+    _path: Any
     body_limit = 0
     busy = False
+    host = ""
     _refused = False
     _replaying = False
     _in_headers = False
@@ -74,7 +79,7 @@ class GatewayChannel(HTTPChannel):
 
     def connectionMade(self) -> None:  # noqa: N802  -- Twisted's name
         """Begin."""
-        self.outbox = Outbox(self.transport, self.site.reactor)
+        self.outbox = Outbox(self.transport, self.site.timer)
         self.totalHeadersSize = self.site.limits.header_bytes
         super().connectionMade()
 
@@ -144,7 +149,7 @@ class GatewayChannel(HTTPChannel):
         else:
             self._close()
 
-    def connectionLost(self, reason: Failure) -> None:  # noqa: N802  -- Twisted's name
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802  -- Twisted's name
         """End."""
         self._headers_end()
         self._not_busy()
@@ -152,10 +157,14 @@ class GatewayChannel(HTTPChannel):
         super().connectionLost(reason)
         self.site.connection_ended(self)
 
+    def abort(self) -> None:
+        """Cut the connection."""
+        self.transport.abortConnection()
+
     def timeoutConnection(self) -> None:  # noqa: N802  -- Twisted's name
         """Give up on a peer that is silent, at once where nothing more is to be said."""
         if self._closing:
-            self.transport.abortConnection()
+            self.abort()
         else:
             super().timeoutConnection()
 

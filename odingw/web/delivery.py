@@ -6,15 +6,24 @@ before, it counts as lost.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 GRACE: Final = 1.0
 """Seconds without a reset after which a reply that the kernel has counts as arrived."""
+
+
+class Timer(Protocol):
+    """What of a reactor tells and measures time."""
+
+    def seconds(self) -> float:
+        """Return the time in seconds."""
+
+    def callLater(self, delay: float, call: Callable[..., object]) -> Any:  # noqa: N802  -- Twisted's
+        """Call later."""
 
 
 class Parcel(Struct, frozen=True, eq=False):
@@ -58,7 +67,7 @@ class Outbox:
 
     __slots__ = ("_clock", "_parcels", "_timer", "_transport", "on_settled")
 
-    def __init__(self, transport: Any, clock: IReactorTime) -> None:
+    def __init__(self, transport: Any, clock: Timer) -> None:
         self._transport = transport
         self._clock = clock
         self._parcels: list[Parcel] = []

@@ -149,9 +149,7 @@ class InternalGuard:
                 )
         is_unix = address is None and socket_peer(request) is None
         if not is_unix and not within(address, self._allow):
-            raise self._refuse(
-                f"{address} is not in gateway.internal.allow; {HOW_TO_OPEN}"
-            )
+            raise self._refuse(f"{address} is not in gateway.internal.allow; {HOW_TO_OPEN}")
         if not self._users:
             return None
         return self._users[self._basic.check(request)].servers or None

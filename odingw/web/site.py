@@ -4,14 +4,15 @@ from collections import Counter
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.web.resource import IResource
+from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from odingw.config import Limits
 from odingw.web.channel import GatewayChannel, GatewayRequest
+from odingw.web.delivery import Timer
 
 _SWEEP: Final = 1.0
 
@@ -35,16 +36,16 @@ class GatewaySite(Site):
         linger: seconds to wait for a peer to close.
     """
 
-    protocol = GatewayChannel
+    protocol = GatewayChannel  # type: ignore[assignment]  # Twisted names its own wrapper there
     requestFactory = GatewayRequest  # noqa: N815  -- Twisted's name
     linger = 2.0
     _log = Logger()
 
     def __init__(
         self,
-        resource: IResource,
+        resource: Resource,
         limits: Limits,
-        reactor: IReactorTime,
+        reactor: Timer,
         *,
         proxied: bool = False,
     ) -> None:
@@ -54,6 +55,7 @@ class GatewaySite(Site):
             reactor=reactor,
             parsePOSTFormSubmission=False,
         )
+        self.timer = reactor
         self.limits = limits
         self.proxied = proxied
         self.closing = False
@@ -63,7 +65,7 @@ class GatewaySite(Site):
         self._headers_since: dict[GatewayChannel, float] = {}
         self._waiting: Deferred[None] | None = None
         self._sweeper = LoopingCall(self._sweep)
-        self._sweeper.clock = reactor
+        self._sweeper.clock = self.reactor
 
     def startFactory(self) -> None:  # noqa: N802  -- Twisted's name
         """Begin to serve."""
@@ -77,7 +79,7 @@ class GatewaySite(Site):
         super().stopFactory()
 
     def log(self, request: Any) -> None:
-        """Write no access log: metrics count requests, and notable calls have lines of their own."""
+        """Write no access log: metrics count requests, notable calls have lines of their own."""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: N802  -- Twisted's name
         """Take a connection, or turn it away if there are too many."""
@@ -112,14 +114,14 @@ class GatewaySite(Site):
 
     def headers_begin(self, channel: GatewayChannel) -> None:
         """Take note that a request has begun to come in."""
-        self._headers_since[channel] = self.reactor.seconds()
+        self._headers_since[channel] = self.timer.seconds()
 
     def headers_end(self, channel: GatewayChannel) -> None:
         """Take note that a request's headers are complete."""
         self._headers_since.pop(channel, None)
 
     def finish(self) -> Deferred[None]:
-        """Close idle connections now and the others after their replies; fires when all are gone."""
+        """Close idle connections now, the others after their replies; fires when all are gone."""
         self.closing = True
         for channel in self.channels - self.busy:
             channel.loseConnection()
@@ -130,7 +132,7 @@ class GatewaySite(Site):
     def abort(self) -> None:
         """Cut all connections."""
         for channel in list(self.channels):
-            channel.transport.abortConnection()
+            channel.abort()
 
     def _check_idle(self) -> None:
         if self._waiting is not None and not self.channels:
@@ -138,10 +140,10 @@ class GatewaySite(Site):
             waiting.callback(None)
 
     def _sweep(self) -> None:
-        late = self.reactor.seconds() - self.limits.header_timeout
+        late = self.timer.seconds() - self.limits.header_timeout
         while self._headers_since:
             channel, since = next(iter(self._headers_since.items()))
             if since > late:
                 return
             del self._headers_since[channel]
-            channel.transport.abortConnection()
+            channel.abort()

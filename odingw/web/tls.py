@@ -58,8 +58,8 @@ _FileState = tuple[int, int, int] | None
 class ReloadingContextFactory:
     """What Twisted asks for the TLS settings of every new connection.
 
-    Files are read in the calling thread: they are small, and nothing in a reload takes longer than a
-    few milliseconds.
+    Files are read in the calling thread: they are small, and nothing in a reload takes longer than
+    a few milliseconds.
 
     Attributes:
         files: where the certificate comes from.

@@ -1,0 +1,104 @@
+"""A gateway as a child process, from the same Python environment."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+import odingw
+
+_KILL_AFTER: Final = 15.0
+
+
+class GatewayProcess(ProcessProtocol):
+    """``twistd odingw``, whose output goes where that of this process goes.
+
+    Args:
+        reactor: a Twisted reactor.
+        config: the configuration file; the process runs in its folder.
+        on_death: called with one line when the process ends without having been stopped.
+
+    Raises:
+        OSError: there is no ``twistd`` in this environment.
+    """
+
+    def __init__(self, reactor: Any, config: Path, on_death: Callable[[str], None]) -> None:
+        self._reactor = reactor
+        self._on_death = on_death
+        self._stopping = False
+        self._ended: Deferred[None] | None = None
+        self.running = True
+        # Not resolved: a virtual environment's Python is a link out of it.
+        twistd = Path(sys.executable).parent / "twistd"
+        if not os.access(twistd, os.X_OK):
+            raise FileNotFoundError(f"{twistd} is missing")
+        command = [str(twistd), "-n", "--pidfile=", "odingw", "--config", str(config)]
+        reactor.spawnProcess(
+            self,
+            command[0],
+            command,
+            env=_environment(),
+            path=str(config.parent),
+            childFDs={0: "w", 1: 1, 2: 2},
+        )
+
+    def connectionMade(self) -> None:  # noqa: N802  -- Twisted's name
+        """Leave the terminal's input to this process."""
+        self.transport.closeStdin()
+
+    def processEnded(self, reason: Failure) -> None:  # noqa: N802  -- Twisted's name
+        """Take note of the end."""
+        self.running = False
+        if self._ended is not None:
+            self._ended.callback(None)
+        if not self._stopping:
+            self._on_death(f"the gateway ended by itself: {_how(reason.value)}")
+
+    def stop(self, patience: float) -> Deferred[None]:
+        """End the process and wait for it.
+
+        Args:
+            patience: seconds in which it may end by itself: Ctrl-C at a terminal reaches it, too,
+                and a second signal would only disturb it.
+        """
+        self._stopping = True
+        return Deferred.fromCoroutine(self._stop(patience))
+
+    async def _stop(self, patience: float) -> None:
+        if not self.running:
+            return
+        ended = self._ended = Deferred[None]()
+        calls = [
+            self._reactor.callLater(patience, self._signal, signal.SIGTERM),
+            self._reactor.callLater(patience + _KILL_AFTER, self._signal, signal.SIGKILL),
+        ]
+        await ended
+        for call in calls:
+            if call.active():
+                call.cancel()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.running:
+            self.transport.signalProcess(number)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment, with which this very odingw is found even if it is not installed."""
+    root = str(Path(odingw.__file__).parent.parent)
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
+
+
+def _how(reason: BaseException | None) -> str:
+    if isinstance(reason, ProcessTerminated) and reason.signal is not None:
+        return f"signal {signal.Signals(reason.signal).name}"
+    if isinstance(reason, ProcessDone | ProcessTerminated):
+        return f"exit status {reason.exitCode}"
+    return str(reason)
