@@ -40,7 +40,7 @@ class GatewayProcess(ProcessProtocol):
         if not os.access(twistd, os.X_OK):
             raise FileNotFoundError(f"{twistd} is missing")
         command = [str(twistd), "-n", "--pidfile=", "odingw", "--config", str(config)]
-        reactor.spawnProcess(
+        self._process: Any = reactor.spawnProcess(
             self,
             command[0],
             command,
@@ -48,10 +48,8 @@ class GatewayProcess(ProcessProtocol):
             path=str(config.parent),
             childFDs={0: "w", 1: 1, 2: 2},
         )
-
-    def connectionMade(self) -> None:  # noqa: N802  -- Twisted's name
-        """Leave the terminal's input to this process."""
-        self.transport.closeStdin()
+        # The terminal's input stays with this process.
+        self._process.closeStdin()
 
     def processEnded(self, reason: Failure) -> None:  # noqa: N802  -- Twisted's name
         """Take note of the end."""
@@ -86,7 +84,7 @@ class GatewayProcess(ProcessProtocol):
 
     def _signal(self, number: signal.Signals) -> None:
         if self.running:
-            self.transport.signalProcess(number)
+            self._process.signalProcess(number)
 
 
 def _environment() -> dict[str, str]:

@@ -34,8 +34,8 @@ def log_warnings() -> None:
 def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, None]]) -> NoReturn:
     """Run a coroutine in the reactor, then exit.
 
-    SIGINT, SIGTERM and SIGHUP cancel it, and the reactor stops once it has ended: what it must clean up
-    stands in ``finally``. The exit status is 0, or that of a ``SystemExit`` it raises.
+    SIGINT, SIGTERM and SIGHUP cancel it, and the reactor stops once it has ended: what it must
+    clean up stands in ``finally``. The exit status is 0, or that of a ``SystemExit`` it raises.
 
     Args:
         main: takes the reactor.
@@ -54,7 +54,7 @@ def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, None]]) -> NoReturn:
             return outcome
 
         reactor.addSystemEventTrigger("before", "shutdown", end)
-        # A terminal that is closed ends a command; a child of it may take SIGHUP for something else.
+        # A terminal that is closed ends a command, whatever SIGHUP means to its children.
         signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reactor.stop))
         return work.addBoth(note)
 

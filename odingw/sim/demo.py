@@ -1,4 +1,4 @@
-"""Everything at once on this machine: a gateway, servers, clients. ``python -m odingw.sim.demo``."""
+"""A gateway, servers and clients, all on this machine: ``python -m odingw.sim.demo``."""
 
 import argparse
 import random

@@ -53,7 +53,7 @@ class Statistics:
     left: int = 0
     thrown_out: int = 0
     split: int = 0
-    latencies: array[float] = field(default_factory=lambda: array("d"))
+    latencies: "array[float]" = field(default_factory=lambda: array("d"))
 
     def summary(self, since: int = 0) -> str:
         """Return one line for people.

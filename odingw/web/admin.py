@@ -117,7 +117,7 @@ class AdminPages:
 
 
 def _add_page(app: Klein, path: str, page: Callable[[GatewayRequest], bytes]) -> None:
-    @app.route(path, methods=["GET"], strict_slashes=True)
+    @app.route(path, methods=["GET"], endpoint=f"GET {path}", strict_slashes=True)
     def show(request: GatewayRequest) -> bytes:
         return page(request)
 

@@ -107,14 +107,14 @@ def new_app() -> Klein:
 def add_api(app: Klein, path: str, api: ClientHttp | ServerHttp) -> None:
     """Serve a JSON-RPC API at a path."""
 
-    @app.route(path, methods=["POST"], strict_slashes=True)
+    @app.route(path, methods=["POST"], endpoint=f"POST {path}", strict_slashes=True)
     def post(request: GatewayRequest) -> bytes | Deferred[bytes]:
         answer = api.handle(request)
         if isinstance(answer, Reply):
             return prepare(request, answer, internal=api.internal)
         return answer.addCallback(lambda reply: prepare(request, reply, internal=api.internal))
 
-    @app.route(path, methods=["OPTIONS"], strict_slashes=True)
+    @app.route(path, methods=["OPTIONS"], endpoint=f"OPTIONS {path}", strict_slashes=True)
     def options(request: GatewayRequest) -> bytes:
         return prepare(request, Reply(200, None), internal=api.internal)
 
@@ -122,7 +122,7 @@ def add_api(app: Klein, path: str, api: ClientHttp | ServerHttp) -> None:
 def add_ping(app: Klein, path: str) -> None:
     """Serve the word ``pong``."""
 
-    @app.route(path, methods=["GET"], strict_slashes=True)
+    @app.route(path, methods=["GET"], endpoint=f"GET {path}", strict_slashes=True)
     def ping(request: GatewayRequest) -> bytes:
         prepare(request, Reply(200, None), internal=False)
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")

@@ -24,6 +24,7 @@ a backslash before it, and so is a ``=`` in a value without a name. The types:
 Any other type is Twisted's or a plugin's, as installed. Names and order of arguments are Twisted's.
 """
 
+import errno
 import os
 import re
 import socket
@@ -150,3 +151,253 @@ def listener(
             IOpenSSLServerConnectionCreator(contexts), endpoint, IReactorTime(reactor)
         )
     return Listener(description, endpoint, contexts, proxied)
+
+
+class _Arguments:
+    """The arguments of one endpoint, by name.
+
+    Raises:
+        ConfigError: they are malformed, unknown, too many, or given twice.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        self.kind = kind
+        self._values: dict[str, str] = {}
+        names = _ARGUMENTS[kind]
+        unnamed = iter(names)
+        for given, value in self._fields(text):
+            name = next(unnamed, None) if given is None else given
+            if name is None:
+                raise self.fault(
+                    f"{_shown(value)} is one argument too many; a ':' within a value is written "
+                    r"'\:'"
+                )
+            if name not in names:
+                known = ", ".join(known for known in names if known != "sslmethod")
+                raise self.fault(f"there is no argument {_shown(name)}; known are {known}")
+            if name in self._values:
+                raise self.fault(
+                    rf"{name} is given twice; name it once, and write a ':' within a value '\:'"
+                )
+            self._values[name] = value
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def fault(self, text: str) -> ConfigError:
+        """The error that says this of the endpoint."""
+        return ConfigError(f"{self.kind}: {text}")
+
+    def text(self, name: str) -> str:
+        """A value; empty if it is not given."""
+        return self._values.get(name, "")
+
+    def number(self, name: str, default: str, highest: int) -> int:
+        """A whole number from 0 to ``highest``."""
+        text = self._values.get(name, default)
+        if not text:
+            raise self.fault(f"no {name} is given; write a number from 0 to {highest}")
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > highest:
+            raise self.fault(f"{name} is {_shown(text)}; write a number from 0 to {highest}")
+        return int(text)
+
+    def path(self, name: str) -> Path | None:
+        """A file's path; None if it is not given."""
+        if name not in self._values:
+            return None
+        if not self._values[name]:
+            raise self.fault(f"{name} is empty; write the path of a PEM file, or leave it out")
+        return Path(self._values[name])
+
+    def _fields(self, text: str) -> Iterator[tuple[str | None, str]]:
+        """The fields between colons, each with its name or None, free of backslashes."""
+        name: str | None = None
+        value = ""
+        characters = iter(text)
+        for character in characters:
+            if character == "\\":
+                escaped = next(characters, None)
+                if escaped is None:
+                    raise self.fault(r"it ends in a lone backslash; write '\\' for one")
+                value += escaped
+            elif character == ":":
+                yield name, value
+                name, value = None, ""
+            elif character == "=" and name is None:
+                name, value = value, ""
+            else:
+                value += character
+        yield name, value
+
+
+def _tcp(reactor: Any, arguments: _Arguments, *, reuse_port: bool) -> IStreamServerEndpoint:
+    """The TCP part of a ``tcp:``, ``tcp6:`` or ``ssl:`` endpoint."""
+    version_6 = arguments.kind == "tcp6"
+    interface = arguments.text("interface")
+    if interface and not (isIPv6Address(interface) or _HOST_NAME.fullmatch(interface)):
+        raise arguments.fault(
+            f"interface {_shown(interface)} is no address; write one such as '127.0.0.1', or an "
+            r"IPv6 one without brackets as '\:\:1'"
+        )
+    if version_6:
+        interface = interface or "::"
+    port: Any = arguments.number("port", "", _MAX_PORT)
+    if reuse_port:
+        port = makeBinding(interface, port, reuseAddress=True, reusePort=True)
+    backlog = arguments.number("backlog", _BACKLOG, _MAX_PORT)
+    make = TCP6ServerEndpoint if version_6 else TCP4ServerEndpoint
+    return IStreamServerEndpoint(make(reactor, port, backlog, interface))
+
+
+def _contexts(
+    arguments: _Arguments, configured: CertificateFiles | None
+) -> ReloadingContextFactory:
+    """The certificate of an ``ssl:`` endpoint."""
+    if "sslmethod" in arguments:
+        raise arguments.fault("sslmethod cannot be chosen, TLS 1.2+ is always used; leave it out")
+    private_key = arguments.path("privateKey")
+    certificate = arguments.path("certKey")
+    chain = arguments.path("extraCertChain")
+    dh_parameters = arguments.path("dhParameters")
+    if private_key is not None:
+        files = CertificateFiles(private_key, certificate or private_key, chain, dh_parameters)
+    elif certificate is not None:
+        raise arguments.fault("certKey stands without privateKey; give both or neither")
+    elif configured is None:
+        raise arguments.fault(
+            "no certificate is configured; write privateKey=FILE:certKey=FILE, or set "
+            "tls.private_key and tls.certificate"
+        )
+    else:
+        files = CertificateFiles(
+            configured.private_key,
+            configured.certificate,
+            chain or configured.chain,
+            dh_parameters or configured.dh_parameters,
+        )
+    try:
+        return ReloadingContextFactory(files)
+    except ConfigError as error:
+        raise arguments.fault(str(error)) from None
+
+
+def _unix(reactor: Any, arguments: _Arguments) -> IStreamServerEndpoint:
+    path = arguments.text("address")
+    if not path or "\0" in path:
+        raise arguments.fault("no path is given; write one such as 'unix:/run/odingw/web.sock'")
+    if len(os.fsencode(path)) > _MAX_UNIX_PATH:
+        raise arguments.fault(
+            f"{_shown(path)} is too long for a socket; at most {_MAX_UNIX_PATH} bytes are possible"
+        )
+    mode = arguments.text("mode") or "666"
+    if not re.fullmatch(r"[0-7]{3,4}", mode):
+        raise arguments.fault(f"mode is {_shown(mode)}; write it in octal, such as 660")
+    return _UnixEndpoint(
+        Path(path),
+        UNIXServerEndpoint(  # type: ignore[no-untyped-call]  # Twisted has no types here
+            reactor,
+            path,
+            arguments.number("backlog", _BACKLOG, _MAX_PORT),
+            int(mode, 8),
+            bool(arguments.number("lockfile", "1", 1)),
+        ),
+    )
+
+
+@implementer(IStreamServerEndpoint)
+@attrs.frozen
+class _UnixEndpoint:
+    """A Unix socket, in the place of one that a crashed process may have left.
+
+    Twisted trusts the process number in ``PATH.lock``. In a container the process after a crash
+    often has the number of the one before it, so whether anybody accepts connections decides.
+    """
+
+    path: Path
+    endpoint: UNIXServerEndpoint
+
+    def listen(self, protocolFactory: IProtocolFactory) -> defer.Deferred[IListeningPort]:  # noqa: N803  -- the interface names it
+        """Listen; every failure of the system is ``CannotListenError``."""
+        try:
+            self._make_room()
+        except OSError as error:
+            return defer.fail(self._error(error.strerror))
+        except CannotListenError as error:
+            return defer.fail(error)
+        listening: defer.Deferred[IListeningPort] = self.endpoint.listen(protocolFactory)
+        return listening.addErrback(self._listen_failed)
+
+    def _make_room(self) -> None:
+        try:
+            found = self.path.lstat().st_mode
+        except FileNotFoundError:
+            found = None
+        if found is not None:
+            if not stat.S_ISSOCK(found):
+                raise self._error("there is a file that is no socket")
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.setblocking(False)
+                answer = probe.connect_ex(str(self.path))
+            if answer in {0, errno.EAGAIN}:
+                raise self._error("another process listens there")
+            if answer not in {errno.ECONNREFUSED, errno.ENOENT}:
+                raise self._error(os.strerror(answer))
+        self.path.unlink(missing_ok=True)
+        lock = Path(f"{self.path}.lock")
+        if lock.is_symlink():
+            lock.unlink(missing_ok=True)
+
+    def _listen_failed(self, failure: Failure) -> IListeningPort:
+        failure.trap(OSError)
+        raise self._error(failure.value.strerror)
+
+    def _error(self, reason: str) -> CannotListenError:
+        return CannotListenError(None, str(self.path), reason)
+
+
+@implementer(IStreamServerEndpoint)
+@attrs.frozen
+class _MissingSocket:
+    """A socket that systemd has not handed over: no fault of the string, but not to be had."""
+
+    which: str
+
+    def listen(self, protocolFactory: IProtocolFactory) -> defer.Deferred[IListeningPort]:  # noqa: N803  -- the interface names it
+        """Fail with ``CannotListenError``."""
+        reason = "systemd handed over no such socket; start the service by its socket unit"
+        return defer.fail(CannotListenError("systemd", self.which, reason))
+
+
+def _systemd(reactor: Any, arguments: _Arguments, description: str) -> IStreamServerEndpoint:
+    domain = arguments.text("domain")
+    if domain not in {"INET", "INET6", "UNIX"}:
+        raise arguments.fault(f"domain is {_shown(domain)}; write INET, INET6 or UNIX")
+    if ("index" in arguments) == ("name" in arguments):
+        raise arguments.fault("write either name=, as in FileDescriptorName=, or index=")
+    if "index" in arguments:
+        which = f"index={arguments.number('index', '', _MAX_PORT)}"
+    else:
+        which = f"name={arguments.text('name')}"
+    try:
+        return IStreamServerEndpoint(serverFromString(reactor, description))
+    except LookupError:
+        return IStreamServerEndpoint(_MissingSocket(which))
+
+
+def _plugin(reactor: Any, kind: str, description: str) -> IStreamServerEndpoint:
+    prefixes = {plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)}
+    if kind.lower() not in {prefix.lower() for prefix in prefixes}:
+        known = ", ".join(sorted(prefixes | _ARGUMENTS.keys()))
+        raise ConfigError(f"there is no endpoint type {_shown(kind)}; known are {known}")
+    try:
+        return IStreamServerEndpoint(serverFromString(reactor, description))
+    except Exception as error:
+        # A plugin may raise anything. Where its parameters do not fit, Python names its function.
+        reason = re.sub(r"^[\w.<>]+\(\) ", "", " ".join(str(error).split()))
+        raise ConfigError(f"{kind}: {reason or type(error).__name__}") from error
+
+
+def _shown(text: str) -> str:
+    """A value, quoted and cut, on one line."""
+    quoted = repr(text)
+    return quoted if len(quoted) <= 60 else f"{quoted[:56]}…{quoted[-1]}"
