@@ -124,7 +124,7 @@ def directory(documents: Sequence[object]) -> Directory:
             try:
                 key = _key(customer, access_key)
             except KeyMaterialError as error:
-                problems.append(f"access key {position} of {name} is skipped: {error}")
+                problems.append(f"{_called(position, access_key)} of {name} is skipped: {error}")
             else:
                 claims.setdefault(key.kid, []).append(key)
     keys = {kid: found[0] for kid, found in claims.items() if _agree(found)}
@@ -196,6 +196,13 @@ def _key(customer: Customer, access_key: object) -> CustomerKey:
     return CustomerKey(jwk.kid, jwk.public_key, namespace, customer)
 
 
+def _called(position: int, access_key: object) -> str:
+    """What to call a broken key."""
+    jwk = access_key.get("publicKey") if isinstance(access_key, Mapping) else None
+    kid = jwk.get("kid") if isinstance(jwk, Mapping) else None
+    return f"access key {position}" + (f" ({_shown(kid)})" if isinstance(kid, str) else "")
+
+
 def _agree(claims: Sequence[CustomerKey]) -> bool:
     return all(claim == claims[0] for claim in claims)
 
@@ -212,3 +219,99 @@ def _disagreement(kid: str, claims: Sequence[CustomerKey]) -> str:
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:80]}…")
+
+
+class CustomerRefresher:
+    """Keeps the directory of customers fresh.
+
+    A fetch that is slow, fails, or brings nothing that can be used costs a log line and changes
+    nothing. So long as none has succeeded, the configuration's customers are all there are.
+
+    Args:
+        static: the configuration's customers.
+        source: where more come from, or None.
+        interval: seconds between two fetches.
+        clock: for the interval and time limits.
+        log: gets a line for each failed refresh and each new problem of a list.
+        on_change: called with the new directory whenever customers or keys have changed.
+
+    Attributes:
+        on_change: as given.
+        failures: how many refreshes have failed.
+        last_success: when the last good one ended (seconds, the clock's), or None.
+    """
+
+    def __init__(
+        self,
+        static: Directory,
+        source: Source | None,
+        interval: float,
+        clock: IReactorTime,
+        log: Logger,
+        *,
+        on_change: Callable[[Directory], None] | None = None,
+    ) -> None:
+        self.on_change = on_change
+        self.failures = 0
+        self.last_success: float | None = None
+        self._static = static
+        self._fetched = Directory()
+        self._directory = combined(static, self._fetched)
+        self._reported: frozenset[str] = frozenset()
+        self._source = source
+        self._interval = interval
+        self._clock = clock
+        self._log = log
+        self._fetch: Deferred[bool] | None = None
+        self._waiting: list[Deferred[bool]] = []
+        self._timer = LoopingCall(self.refresh)
+        self._timer.clock = clock
+
+    @property
+    def directory(self) -> Directory:
+        """All customers that are let in now."""
+        return self._directory
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there is no source, or it has been fetched at least once."""
+        return self._source is None or self.last_success is not None
+
+    def start(self) -> Deferred[None]:
+        """Fetch for the first time, and from then on at every interval.
+
+        Returns:
+            Fires when the first fetch has ended, well or not.
+        """
+        self._report()
+        if self._source is None:
+            return succeed(None)
+        first = self.refresh().addCallback(lambda _: None)
+        self._timer.start(self._interval, now=False)
+        return first
+
+    def stop(self) -> None:
+        """End the periodic fetches and one that is under way."""
+        if self._timer.running:
+            self._timer.stop()
+        if self._fetch is not None:
+            self._fetch.cancel()
+
+    def set_static(self, static: Directory) -> None:
+        """Take other customers of the configuration."""
+        self._static = static
+        self._update()
+
+    def refresh(self) -> Deferred[bool]:
+        """Fetch now, or join the fetch that is under way.
+
+        Returns:
+            Whether it succeeded; it never fails otherwise.
+        """
+        if self._source is None:
+            return succeed(True)
+        waiting: Deferred[bool] = Deferred()
+        self._waiting.append(waiting)
+        if self._fetch is None:
+            ...
+        return waiting

@@ -63,6 +63,7 @@ class StubGateway(Resource):
 
     Attributes:
         calls: method and params of every call.
+        authorization: the header of every call.
         connections: the sockets that calls came over, by the caller's port.
         headers: of the last reply, on top of the usual ones; None takes one away.
         tasks: what the next report of a server is given, by address.
@@ -87,7 +88,13 @@ class StubGateway(Resource):
         self.spoilt: dict[str, Any] = {}
         self.raw: bytes | None = None
         self.status: int | None = None
-        self.now = NOW
+        self._awaited: list[tuple[int, Deferred[None]]] = []
+
+    def arrived(self, count: int) -> Deferred[None]:
+        """Fires when so many reports have come."""
+        awaited = Deferred[None]()
+        self._awaited.append((count, awaited))
+        return awaited
 
     def of(self, method: str) -> list[Any]:
         """The params of all calls of a method."""
@@ -131,6 +138,9 @@ class StubGateway(Resource):
             case "sfu.GridConfig":
                 return {"config": self.settings(params)}
             case "sfu.Report":
+                for count, awaited in self._awaited:
+                    if count == len(self.reports):
+                        awaited.callback(None)
                 return {"tasks": self.tasks.pop(params["public_endpoint"], [])}
             case "Connect":
                 return self._connect(authorization)
@@ -207,9 +217,7 @@ class World:
 
     def server(self, address: str = ADDRESS, **options: Any) -> SimulatedServer:
         """A server that has not started."""
-        return SimulatedServer(
-            self.gateway, address, self.clock, **{"capacity": 10, **options}
-        )
+        return SimulatedServer(self.gateway, address, self.clock, **{"capacity": 10, **options})
 
     def advance(self, seconds: float, step: float = 0.25) -> None:
         """Let time pass in steps, as it does."""

@@ -103,7 +103,7 @@ class DecodeTests(SynchronousTestCase):
             None,
             True,
             1.5,
-            7007007.0,
+            7007007.5,
             secret,
             "1",
             [],
@@ -130,8 +130,10 @@ class DecodeTests(SynchronousTestCase):
                 self.assertNotIn("7007007", message)
 
     def test_numbers_in_other_spellings(self) -> None:
-        """A time is a JSON integer, whatever a fraction or an exponent would amount to."""
-        for number in ("1e9", "1700000000.0", "17E8", "-0.0", "1e400", "9" * 5000):
+        """A time is an integer, in whatever spelling JSON has for it."""
+        for number in ("1e9", "1700000000.0", "17E8", "-0.0"):
+            self.assertEqual(decode_claims(b'{"exp":%s}' % number.encode()).exp, float(number))
+        for number in ("1700000000.5", "1e-1", "1e300", "9007199254740992.0", "1e400", "9" * 5000):
             raw = f'{{"rid":"a","uid":"b","exp":{number}}}'.encode()
             self.assertEqual(fault_of(raw)[1][:15], "token claim exp", number)
         for largest in (LARGEST, -LARGEST):

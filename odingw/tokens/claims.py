@@ -15,8 +15,13 @@ STRICT_LEEWAY: Final = 60
 
 _LARGEST: Final = 2**53 - 1
 
-UnixSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
-"""A time that every JSON implementation reads as the same integer (RFC 8259, section 6)."""
+_RANGE: Final = msgspec.Meta(ge=-_LARGEST, le=_LARGEST)
+
+UnixSeconds: TypeAlias = Annotated[int, _RANGE] | Annotated[float, _RANGE]
+"""A time that every JSON implementation reads as the same integer (RFC 8259, section 6).
+
+JSON has one type of numbers: ``1700000000.0`` is an integer, written by a careless signer.
+"""
 
 Names: TypeAlias = str | tuple[str, ...]
 """One name or several; which of the two is kept, since some are passed on as they came."""
@@ -116,9 +121,13 @@ def decode_claims(payload: bytes) -> Claims:
         TokenError: ``CLAIMS``; the message names the claim and never shows a value.
     """
     try:
-        return _claims.decode(payload)
+        claims = _claims.decode(payload)
     except (ValueError, RecursionError):
         raise TokenError(TokenFault.CLAIMS, _what_is_wrong(payload)) from None
+    for name, time in (("exp", claims.exp), ("nbf", claims.nbf)):
+        if type(time) is float and not time.is_integer():
+            raise TokenError(TokenFault.CLAIMS, f"token claim {name} must be {_TIME}")
+    return claims
 
 
 def verify(
