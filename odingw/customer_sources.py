@@ -1,7 +1,7 @@
 """Where lists of customers come from while the gateway runs: a URL, a file or a Python function.
 
-What they yield is untrusted and not looked into here, beyond being a list. Their error texts are for
-the log: they name no credentials, no query and nothing that was received.
+What they yield is untrusted; all that is checked here is that it is a list. Error texts are for the
+log: they name no credentials, no query and nothing that was received.
 """
 
 import importlib
@@ -12,18 +12,18 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 from hyperlink import DecodedURL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 
@@ -43,6 +43,28 @@ class SourceError(OdingwError):
     """A list of customers could not be had; the text is one line without secrets."""
 
 
+class Timer(Protocol):
+    """A call that will be made."""
+
+    def active(self) -> bool:
+        """Whether it is still to come."""
+
+    def cancel(self) -> None:
+        """Give it up."""
+
+
+class Clock(Protocol):
+    """The part of ``IReactorTime`` that is needed; a zope interface is no type to a checker."""
+
+    def seconds(self) -> float:
+        """Return the time."""
+
+    def callLater(  # noqa: N802  # Twisted's name
+        self, delay: float, call: Callable[..., object]
+    ) -> Timer:
+        """Call after so many seconds."""
+
+
 class Source(Protocol):
     """Something that has a list of customers."""
 
@@ -54,11 +76,11 @@ class Source(Protocol):
         """Get the list. It may fail with anything, a `SourceError` preferably."""
 
 
-def within(seconds: float, clock: IReactorTime, deferred: Deferred[T]) -> Deferred[T]:
+def within(seconds: float, clock: Clock, deferred: Deferred[T]) -> Deferred[T]:
     """Bound the time that something takes.
 
-    `Deferred.addTimeout` waits for what it cancelled to end; this does not, for that may be a coroutine
-    that catches the cancellation and goes on.
+    `Deferred.addTimeout` waits until what it cancelled has ended; this does not, since that may be a
+    coroutine that catches the cancellation and goes on.
 
     Returns:
         The same outcome, or a `SourceError` after that time.
@@ -145,7 +167,7 @@ class UrlSource:
         self,
         url: str,
         client: HTTPClient,
-        clock: IReactorTime,
+        clock: Clock,
         *,
         timeout: float = TIMEOUT,
         max_bytes: int = MAX_BYTES,
@@ -154,8 +176,8 @@ class UrlSource:
             parsed = DecodedURL.from_text(url)
         except ValueError:
             raise ConfigError("gateway.customer_source.url: not a URL") from None
-        self._auth = (parsed.userinfo + ("",))[:2] if parsed.userinfo else None
-        self._url = parsed.replace(userinfo=(), fragment="")
+        self._auth = (parsed.user, "".join(parsed.userinfo[1:])) if parsed.userinfo else None
+        self._url = _without_user(parsed).replace(fragment="")
         self._client = client
         self._clock = clock
         self._timeout = timeout
@@ -177,7 +199,7 @@ class UrlSource:
                 response = await self._client.get(
                     url,
                     auth=self._auth,
-                    headers={"Accept": "application/json"},
+                    headers=Headers({"Accept": ["application/json"]}),
                     allow_redirects=False,
                     unbuffered=True,
                 )
@@ -226,7 +248,7 @@ class _Body(TwistedProtocol):
         """Take the end."""
         if self.received.called:
             return
-        # Without a length the end of the connection is the end of the body; JSON tells if it is not.
+        # Without a length, a body that was cut off looks like a whole one; as JSON it does not.
         if reason.check(ResponseDone, PotentialDataLoss):
             self.received.callback(bytes(self._data))
         else:
@@ -252,7 +274,7 @@ class FunctionSource:
     def __init__(
         self,
         reference: str | FunctionReference,
-        clock: IReactorTime,
+        clock: Clock,
         *,
         timeout: float = TIMEOUT,
         defer_to_thread: Callable[..., Deferred[Any]] = deferToThread,
@@ -304,7 +326,7 @@ class FunctionSource:
             self._running = False
 
 
-def _function(reference: FunctionReference) -> Callable[[], Any]:
+def _function(reference: FunctionReference) -> Callable[[], object]:
     """Load the module of a function.
 
     Raises:
@@ -323,7 +345,7 @@ def _function(reference: FunctionReference) -> Callable[[], Any]:
     function = getattr(module, reference.name, None)
     if not callable(function):
         raise ValueError(f"{where} has no function {reference.name}")
-    return function
+    return cast("Callable[[], object]", function)
 
 
 def _module_of_file(path: Path) -> ModuleType:
@@ -353,6 +375,10 @@ def _listed(value: object) -> list[object]:
     return list(value)
 
 
+def _without_user(url: DecodedURL) -> DecodedURL:
+    return url.replace(userinfo=())  # type: ignore[arg-type]  # its own default, but not its type
+
+
 def _redirected(url: DecodedURL, response: IResponse) -> DecodedURL:
     """Where a redirect leads.
 
@@ -361,7 +387,7 @@ def _redirected(url: DecodedURL, response: IResponse) -> DecodedURL:
     """
     [location, *_] = response.headers.getRawHeaders("location") or [""]
     try:
-        target = url.click(location).replace(userinfo=())
+        target = _without_user(url.click(location))
     except ValueError:
         raise SourceError("it redirects to what is no URL") from None
     if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):

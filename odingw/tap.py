@@ -174,6 +174,7 @@ class GatewayService(Service):
         self._refresher.start()
         self._watcher.start(WATCH_INTERVAL, now=False)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        self._log.info("odingw {version} has started", version=__version__)
 
     async def _stop(self) -> None:
         self._gateway.health.stopping = True

@@ -1,14 +1,16 @@
 """A stand-in for the gateway that does what a test tells it, and agents that lead to it."""
 
 import json
+from io import BytesIO
 from typing import Any, Final
 
-from treq.testing import RequestTraversalAgent
-from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet import error
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -29,7 +31,7 @@ CORS: Final = {
 }
 
 
-class RpcFault(Exception):
+class RpcFault(Exception):  # noqa: N818  -- it stands for an answer, nothing went wrong
     """What a stub answers with in place of a result."""
 
     def __init__(self, code: int, message: str, status: int = 200, **data: Any) -> None:
@@ -74,7 +76,7 @@ class StubGateway(Resource):
         status: if given, the HTTP status of every reply.
     """
 
-    isLeaf = True
+    isLeaf = True  # noqa: N815  -- Twisted's name
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,27 +108,35 @@ class StubGateway(Resource):
         return self.of("sfu.Report")
 
     def render_POST(self, request: Request) -> bytes:  # noqa: N802  -- Twisted's name
-        """Answer a call."""
-        call = json.load(request.content)
-        internal = (request.path or b"").endswith(b"/internal")
-        self.calls.append((call["method"], call["params"]))
+        """Answer a call that came over a socket."""
         self.connections.add(getattr(request.getClientAddress(), "port", 0))
-        authorization = (request.getHeader(b"authorization") or b"").decode()
-        self.authorization.append(authorization)
-        headers: dict[str, str | None] = {"Content-Type": "application/json"}
-        headers |= {} if internal else CORS
+        assert request.content is not None
+        path, body = request.path or b"", request.content.read()
+        status, headers, text = self.reply(path, request.getHeader(b"authorization"), body)
+        request.setResponseCode(status)
+        request.responseHeaders = headers
+        return text
+
+    def reply(
+        self, path: bytes, authorization: bytes | None, body: bytes
+    ) -> tuple[int, Headers, bytes]:
+        """The reply to a call: HTTP status, headers, body."""
+        call = json.loads(body)
+        self.calls.append((call["method"], call["params"]))
+        credentials = (authorization or b"").decode()
+        self.authorization.append(credentials)
+        said: dict[str, str | None] = {"Content-Type": "application/json"}
+        said |= ({} if path.endswith(b"/internal") else CORS) | self.headers
+        headers = Headers({name: [value] for name, value in said.items() if value is not None})
         reply: dict[str, Any] = {"jsonrpc": "2.0", "id": call["id"]}
+        status = 200
         try:
-            reply["result"] = self._answer(call["method"], call["params"], authorization)
+            reply["result"] = self._answer(call["method"], call["params"], credentials)
         except RpcFault as fault:
             reply["error"] = fault.error
-            request.setResponseCode(fault.status)
-        for name, value in (headers | self.headers).items():
-            if value is not None:
-                request.setHeader(name, value)
-        if self.status is not None:
-            request.setResponseCode(self.status)
-        return json.dumps(reply).encode() if self.raw is None else self.raw
+            status = fault.status
+        text = json.dumps(reply).encode() if self.raw is None else self.raw
+        return self.status or status, headers, text
 
     def _answer(self, method: str, params: Any, authorization: str) -> Any:
         override = self.overrides.get(method)
@@ -164,6 +174,21 @@ class StubGateway(Resource):
         return {"address": address, "token": room_token(address, now=claims["nbf"], **said)}
 
 
+class StubResponse:
+    """As much of an ``IResponse`` as is needed."""
+
+    def __init__(self, code: int, headers: Headers, body: bytes) -> None:
+        self.code = code
+        self.headers = headers
+        self._body = body
+
+    def deliverBody(self, protocol: Any) -> None:  # noqa: N802  -- Twisted's name
+        """Give the body to somebody who reads it."""
+        protocol.makeConnection(StringTransport())
+        protocol.dataReceived(self._body)
+        protocol.connectionLost(Failure(ResponseDone()))
+
+
 class StubAgent:
     """Leads to a stub gateway without a network, or nowhere.
 
@@ -174,7 +199,7 @@ class StubAgent:
     """
 
     def __init__(self, stub: StubGateway) -> None:
-        self._agent = RequestTraversalAgent(stub)
+        self._stub = stub
         self.down = False
         self.silent = False
         self.cancelled = 0
@@ -185,16 +210,20 @@ class StubAgent:
         uri: bytes,
         headers: Headers | None = None,
         bodyProducer: Any = None,  # noqa: N803  -- Twisted's name
-    ) -> Deferred[IResponse]:
+    ) -> Deferred[Any]:
         """Make a request."""
+        assert method == b"POST"
+        assert headers is not None
         if self.down:
-            return fail(ConnectionRefusedError())
+            return fail(error.ConnectionRefusedError())
         if self.silent:
             return Deferred(self._note_cancellation)
-        response: Deferred[IResponse] = self._agent.request(method, uri, headers, bodyProducer)
-        return response
+        body = BytesIO()
+        bodyProducer.startProducing(body)
+        authorization = b"".join(headers.getRawHeaders(b"authorization", []))
+        return succeed(StubResponse(*self._stub.reply(uri, authorization, body.getvalue())))
 
-    def _note_cancellation(self, _request: Deferred[IResponse]) -> None:
+    def _note_cancellation(self, _request: Deferred[Any]) -> None:
         self.cancelled += 1
 
 

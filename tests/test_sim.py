@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from odingw.sim.roomtokens import JoinFault, JoinRefused
 from odingw.sim.server import GaveUp, ServerState, SimulatedServer
 from odingw.sim.settings import read_settings
-from odingw.sim.tasks import Duration, RoomBanClient, RoomClose, RoomSendMessage, RoomUpdate
+from odingw.sim.tasks import Duration, RoomBanClient, RoomSendMessage, RoomUpdate
 from odingw.sim.wire import GatewayError, Misbehaviour
 from odingw.tokens import KeyType, SecretKey, server_key
 from tests.sim_stub import ADDRESS, MASTER_KEY, NOW, RpcFault, World, room_token
@@ -111,7 +111,8 @@ class ServerCase(SynchronousTestCase):
     def refusal(self, server: SimulatedServer, token: str, now: float = NOW) -> JoinFault:
         with self.assertRaises(JoinRefused) as caught:
             server.join(token, now)
-        return caught.exception.reason
+        reason: JoinFault = caught.exception.reason
+        return reason
 
 
 class JoinTests(ServerCase):
@@ -442,7 +443,7 @@ class LifeTests(ServerCase):
             peer = server.join(room_token(), NOW)
             self.world.advance(4)
             if outage == "refusing":
-                self.world.stub.overrides["sfu.Report"] = RpcFault(-32603, "Internal error")
+                self.world.stub.overrides["sfu.Report"] = RpcFault(-32603, "Internal error", 500)
             else:
                 setattr(self.world.agent, outage, True)
             self.world.advance(299)

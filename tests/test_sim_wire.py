@@ -1,12 +1,10 @@
 """The simulation's client of the gateway: what it accepts, and what it complains about."""
 
 from base64 import b64encode
-from typing import Any
+from typing import Any, cast
 
-from treq.testing import RequestTraversalAgent
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
 
@@ -33,7 +31,7 @@ class CallTests(SynchronousTestCase):
     def test_url(self) -> None:
         """The URL may name a user, a password and a pool; neither of the first two stays in it."""
         gateway = Gateway(
-            "http://sfu:a%3Ab@gateway.test:7000/eu", RequestTraversalAgent(self.stub), Clock()
+            "http://sfu:a%3Ab@gateway.test:7000/eu", self.world.agent, self.world.clock
         )
         self.assertEqual(gateway.url, "http://gateway.test:7000/eu/")
         self.assertNotIn("a:b", repr(gateway))
@@ -99,7 +97,7 @@ class CallTests(SynchronousTestCase):
         self.assertEqual(self.world.agent.cancelled, 1)
 
     def test_proxy(self) -> None:
-        """A proxy whose gateway is away does not speak JSON-RPC; that is not the gateway's fault."""
+        """A proxy whose gateway is away speaks no JSON-RPC; that is not the gateway's fault."""
         self.stub.status, self.stub.raw = 502, b"<h1>Bad Gateway</h1>"
         self.failureResultOf(self.call(), Unreachable)
 
@@ -150,11 +148,10 @@ class ConnectionTests(TestCase):
 
     def setUp(self) -> None:
         # zope interfaces, which a type checker cannot see through.
-        self.reactor: Any = reactor
+        self.reactor = cast("Any", reactor)
         self.stub = StubGateway()
         self.stub.report_interval = 10
-        site: Any = Site(self.stub)
-        self.port = self.reactor.listenTCP(0, site, interface="127.0.0.1")
+        self.port = self.reactor.listenTCP(0, Site(self.stub), interface="127.0.0.1")
         self.addCleanup(self.port.stopListening)
 
     async def connections(self, *, persistent: bool) -> int:

@@ -6,7 +6,6 @@ Twisted's own ``IReactorTime`` is a zope interface, which a type checker cannot 
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
 
 
@@ -17,9 +16,9 @@ class Clock(Protocol):
         """Return the time."""
 
     def callLater(  # noqa: N802  -- Twisted's name
-        self, delay: float, function: Callable[..., Any], /, *args: object, **kw: object
-    ) -> DelayedCall:
-        """Call a function after a number of seconds."""
+        self, delay: float, function: Callable[..., Any], /, *args: object
+    ) -> Any:
+        """Call a function after a number of seconds; returns an ``IDelayedCall``."""
 
 
 def sleep(clock: Clock, seconds: float) -> Deferred[None]:

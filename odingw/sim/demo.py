@@ -14,14 +14,14 @@ from typing import Any, Final
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.web.client import Agent, readBody
+from twisted.web.client import Agent
 
 from odingw.errors import OdingwError
 from odingw.sim.child import GatewayProcess
 from odingw.sim.clock import sleep
 from odingw.sim.console import log_warnings, run, say
 from odingw.sim.fleet import Fleet
-from odingw.sim.wire import TRANSPORT_ERRORS, Unreachable
+from odingw.sim.wire import TRANSPORT_ERRORS, Unreachable, read_body
 from odingw.tokens import AccessKey, TokenGenerator
 
 FIRST_PORT: Final = 7000
@@ -259,7 +259,7 @@ async def _until_ready(reactor: Any, url: str) -> None:
     while reactor.seconds() < give_up:
         try:
             response = await agent.request(b"GET", url.encode())
-            await readBody(response)
+            await read_body(response)
         except TRANSPORT_ERRORS:
             pass
         else:

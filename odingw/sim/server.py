@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -16,9 +16,6 @@ from odingw.sim.roomtokens import JoinFault, JoinRefused, check_room_token
 from odingw.sim.settings import Settings, read_settings
 from odingw.sim.tasks import Task, read_tasks
 from odingw.sim.wire import INTERNAL, Gateway, GatewayError, Misbehaviour, Unreachable
-
-if TYPE_CHECKING:
-    from twisted.internet.base import DelayedCall
 
 CONFIG: Final = '[log]\nverbosity = 2\n\n[network]\nbinding = "0.0.0.0:4433"\n'
 """Settings that a server starts with unless it is given others."""
@@ -112,7 +109,7 @@ class SimulatedServer:
         self._version = version
         self._config = config
         self._give_up_after = give_up_after
-        self._give_up_call: DelayedCall | None = None
+        self._give_up_call: Any = None
         self._work: Deferred[None] | None = None
         self._started: Deferred[None] | None = None
 

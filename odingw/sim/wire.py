@@ -10,24 +10,25 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from twisted.internet import error
+from twisted.internet import error, protocol
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 from twisted.web.client import (  # type: ignore[attr-defined]  # it does not list RequestNotSent
     Agent,
     HTTPConnectionPool,
-    PartialDownloadError,
     RequestNotSent,
     RequestTransmissionFailed,
+    ResponseDone,
     ResponseFailed,
-    readBody,
 )
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
 from odingw.errors import (
     HTTP_STATUS,
-    INTERNAL_ERROR,
     INVALID_PARAMS,
     METHOD_NOT_ALLOWED,
     METHOD_NOT_FOUND,
@@ -56,12 +57,12 @@ TRANSPORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     error.ConnectingCancelledError,
     error.ConnectionClosed,
     error.DNSLookupError,
-    PartialDownloadError,
+    PotentialDataLoss,
     RequestNotSent,
     RequestTransmissionFailed,
     ResponseFailed,
 )
-"""What Twisted's ``Agent`` and ``readBody`` fail with when there is no whole reply."""
+"""What Twisted's ``Agent`` and ``read_body`` fail with when there is no whole reply."""
 
 _REQUIRED_HEADER: Final = {
     UNAUTHORIZED: b"www-authenticate",
@@ -160,6 +161,39 @@ class _Body:
 
     def stopProducing(self) -> None:  # noqa: N802  -- Twisted's name
         """Nothing is left to stop."""
+
+
+class _BodyReader(protocol.Protocol):
+    """Collects the body of a response."""
+
+    def __init__(self) -> None:
+        self.body = Deferred[bytes](self._hang_up)
+        self._parts: list[bytes] = []
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
+        self._parts.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802  -- likewise
+        if self.body.called:
+            return
+        if isinstance(reason.value, ResponseDone):
+            self.body.callback(b"".join(self._parts))
+        else:
+            self.body.errback(reason)
+
+    def _hang_up(self, _body: Deferred[bytes]) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+def read_body(response: Any) -> Deferred[bytes]:
+    """Read the body of an ``IResponse``; cancelled, hang up.
+
+    Twisted's ``readBody`` warns of the very transport that Twisted's ``Agent`` gives it.
+    """
+    reader = _BodyReader()
+    response.deliverBody(reader)
+    return reader.body
 
 
 class Requester(Protocol):
@@ -290,7 +324,7 @@ class Gateway:
 
     async def _exchange(self, uri: bytes, headers: Headers, body: bytes) -> tuple[IResponse, bytes]:
         response = await self._agent.request(b"POST", uri, headers, _Body(body))
-        return response, await readBody(response)
+        return response, await read_body(response)
 
     def close(self) -> Deferred[None]:
         """Close the connections that are kept; fires when they are closed."""
@@ -343,9 +377,8 @@ def _result_of(response: IResponse, text: bytes, number: int, path: str) -> Any:
     refusal = reply.error
     if reply.id not in (number, None):
         raise Misbehaviour(f"reply to call {reply.id}, not {number}: {refusal.message}")
-    # An internal error may come from outside the JSON-RPC layer, with the status of HTTP.
     expected = HTTP_STATUS.get(refusal.code, 200)
-    if status != expected and (refusal.code, status) != (INTERNAL_ERROR, 500):
+    if status != expected:
         raise Misbehaviour(f"HTTP {status} with {refusal.code}, {expected} expected")
     required = _REQUIRED_HEADER.get(refusal.code)
     if required is not None and not response.headers.hasHeader(required):

@@ -1,0 +1,198 @@
+"""Who is let in: customers and their access keys, from lists that may be wrong in parts.
+
+Lists from outside use the names of the existing gateway (wire reference, section 8)::
+
+    [{"id": "acme", "maxPeers": 100, "maxRooms": null,
+      "accessKeys": [{"namespace": "acme", "publicKey": {"kid": …, "kty": "OKP", …}}]}]
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct, field
+
+from odingw.config import CustomerConfig
+from odingw.errors import KeyMaterialError, OdingwError
+from odingw.tokens import load_public_jwk
+
+
+class Customer(Struct, frozen=True, gc=False):
+    """A licensee.
+
+    Attributes:
+        id: its id, not empty.
+        max_peers: how many peers at a time; None: no limit.
+        max_rooms: how many rooms at a time; None: no limit.
+    """
+
+    id: str
+    max_peers: int | None
+    max_rooms: int | None
+
+
+class CustomerKey(Struct, frozen=True, gc=False):
+    """The public half of a customer's access key.
+
+    Attributes:
+        kid: the key's id.
+        public_key: the Ed25519 key: 32 raw bytes.
+        namespace: of the rooms that its tokens name.
+        customer: whose key it is.
+    """
+
+    kid: str
+    public_key: bytes
+    namespace: str
+    customer: Customer
+
+
+class Directory(Struct, frozen=True):
+    """All customers of a list that can be used.
+
+    Attributes:
+        keys: access keys by key id.
+        customers: customers by id, those without keys too.
+        problems: what was left out and why, a line each.
+        refused: key ids that are valid for nobody because several claim them.
+    """
+
+    keys: dict[str, CustomerKey] = field(default_factory=dict)
+    customers: dict[str, Customer] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    refused: frozenset[str] = frozenset()
+
+
+class _RefusedError(OdingwError):
+    """A customer cannot be used; the text says why."""
+
+
+def directory(documents: Sequence[object]) -> Directory:
+    """Read a list of customers.
+
+    A limit of null is none; an absent one, or a member of a wrong type, refuses the customer; other
+    members are ignored. A broken key is left out, the customer's other keys stay. A key id that two
+    customers claim, or one customer for two keys, is valid for nobody.
+
+    Args:
+        documents: the customers, as they come from JSON.
+    """
+    customers: dict[str, Customer] = {}
+    claims: dict[str, list[CustomerKey]] = {}
+    problems: list[str] = []
+    for number, document in enumerate(documents, 1):
+        name = f"customer {number} of the list"
+        try:
+            if not isinstance(document, Mapping):
+                raise _RefusedError("it is not an object")
+            customer_id = document.get("id")
+            if not isinstance(customer_id, str) or not customer_id:
+                raise _RefusedError("id must be a text that is not empty")
+            name = f"customer {_shown(customer_id)}"
+            if customer_id in customers:
+                raise _RefusedError("an earlier customer has that id")
+            max_peers, max_rooms = _limit(document, "maxPeers"), _limit(document, "maxRooms")
+            access_keys = document.get("accessKeys")
+            if not isinstance(access_keys, list | tuple):
+                raise _RefusedError("accessKeys must be a list")
+        except _RefusedError as error:
+            problems.append(f"{name} is refused: {error}")
+            continue
+        customer = customers[customer_id] = Customer(customer_id, max_peers, max_rooms)
+        for position, access_key in enumerate(access_keys, 1):
+            try:
+                key = _key(customer, access_key)
+            except KeyMaterialError as error:
+                problems.append(f"{_called(position, access_key)} of {name} is skipped: {error}")
+            else:
+                claims.setdefault(key.kid, []).append(key)
+    keys = {kid: found[0] for kid, found in claims.items() if _agree(found)}
+    problems += (_disagreement(kid, found) for kid, found in claims.items() if kid not in keys)
+    return Directory(keys, customers, tuple(problems), frozenset(claims.keys() - keys.keys()))
+
+
+def static_directory(customers: Iterable[CustomerConfig]) -> Directory:
+    """Read the configuration's ``[[gateway.customers]]``, where an absent limit is none."""
+    return directory(
+        [
+            {
+                "id": customer.id,
+                "maxPeers": customer.max_peers,
+                "maxRooms": customer.max_rooms,
+                "accessKeys": [
+                    {"namespace": key.namespace, "publicKey": key.public_key}
+                    for key in customer.access_keys
+                ],
+            }
+            for customer in customers
+        ]
+    )
+
+
+def combined(static: Directory, fetched: Directory) -> Directory:
+    """Put the configuration's customers and a source's together; the configuration's win."""
+    problems = [*static.problems, *fetched.problems]
+    customers, keys = dict(static.customers), dict(static.keys)
+    for customer in fetched.customers.values():
+        if customer.id in static.customers:
+            problems.append(
+                f"customer {_shown(customer.id)} of the source is refused: "
+                "the configuration has a customer of that id"
+            )
+        else:
+            customers[customer.id] = customer
+    for key in fetched.keys.values():
+        if key.customer.id in static.customers:
+            continue
+        if key.kid in static.keys or key.kid in static.refused:
+            problems.append(
+                f"key id {_shown(key.kid)} of customer {_shown(key.customer.id)} of the source is "
+                "refused: a customer of the configuration claims it"
+            )
+        else:
+            keys[key.kid] = key
+    return Directory(keys, customers, tuple(problems), static.refused | fetched.refused)
+
+
+def _limit(document: Mapping[str, object], member: str) -> int | None:
+    if member not in document:
+        raise _RefusedError(f"{member} is absent (null is no limit)")
+    value = document[member]
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise _RefusedError(f"{member} must be a whole number, 0 or more, or null")
+
+
+def _key(customer: Customer, access_key: object) -> CustomerKey:
+    if not isinstance(access_key, Mapping):
+        raise KeyMaterialError("it is not an object")
+    namespace = access_key.get("namespace")
+    if namespace is None:
+        namespace = customer.id
+    if not isinstance(namespace, str) or not namespace:
+        raise KeyMaterialError("namespace must be a text that is not empty")
+    jwk = load_public_jwk(access_key.get("publicKey"))
+    return CustomerKey(jwk.kid, jwk.public_key, namespace, customer)
+
+
+def _called(position: int, access_key: object) -> str:
+    """What to call a broken key."""
+    jwk = access_key.get("publicKey") if isinstance(access_key, Mapping) else None
+    kid = jwk.get("kid") if isinstance(jwk, Mapping) else None
+    return f"access key {position}" + (f" ({_shown(kid)})" if isinstance(kid, str) else "")
+
+
+def _agree(claims: Sequence[CustomerKey]) -> bool:
+    return all(claim == claims[0] for claim in claims)
+
+
+def _disagreement(kid: str, claims: Sequence[CustomerKey]) -> str:
+    owners = [_shown(owner) for owner in dict.fromkeys(claim.customer.id for claim in claims)]
+    if len(owners) == 1:
+        return (
+            f"key id {_shown(kid)} is refused: customer {owners[0]} has it for two different keys "
+            "or namespaces"
+        )
+    return f"key id {_shown(kid)} is refused: customers {' and '.join(owners)} claim it"
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:80]}…")
