@@ -149,7 +149,8 @@ def combined(static: Directory, fetched: Directory) -> Directory:
             )
         else:
             keys[key.kid] = key
-    return Directory(keys, customers, tuple(problems), static.refused | fetched.refused)
+    refused = (static.refused | fetched.refused) - keys.keys()
+    return Directory(keys, customers, tuple(problems), refused)
 
 
 def _limit(document: Mapping[str, object], member: str) -> int | None:

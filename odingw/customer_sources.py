@@ -1,33 +1,26 @@
-"""Where lists of customers come from while the gateway runs: a URL, a file or a Python function.
+"""Where lists of customers come from while the gateway runs: a file or a URL.
 
 What they yield is untrusted; all that is checked here is that it is a list. Error texts are for the
 log: they name no credentials, no query and nothing that was received.
 """
 
-import importlib
-import importlib.util
-import inspect
-import sys
-import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeVar
+from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
-from hyperlink import DecodedURL
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
-from twisted.web.http_headers import Headers
 from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from odingw.config import FunctionReference
 from odingw.errors import ConfigError, OdingwError
 
 T = TypeVar("T")
@@ -43,25 +36,15 @@ class SourceError(OdingwError):
     """A list of customers could not be had; the text is one line without secrets."""
 
 
-class Timer(Protocol):
-    """A call that will be made."""
-
-    def active(self) -> bool:
-        """Whether it is still to come."""
-
-    def cancel(self) -> None:
-        """Give it up."""
-
-
 class Clock(Protocol):
-    """The part of ``IReactorTime`` that is needed; a zope interface is no type to a checker."""
+    """What is needed of ``IReactorTime``, a zope interface, which is no type to a checker."""
 
     def seconds(self) -> float:
         """Return the time."""
 
     def callLater(  # noqa: N802  # Twisted's name
-        self, delay: float, call: Callable[..., object]
-    ) -> Timer:
+        self, delay: float, call: Callable[[], object], /
+    ) -> Any:
         """Call after so many seconds."""
 
 
@@ -79,8 +62,8 @@ class Source(Protocol):
 def within(seconds: float, clock: Clock, deferred: Deferred[T]) -> Deferred[T]:
     """Bound the time that something takes.
 
-    `Deferred.addTimeout` waits until what it cancelled has ended; this does not, since that may be a
-    coroutine that catches the cancellation and goes on.
+    `Deferred.addTimeout` waits until what it cancelled has ended; a coroutine that catches the
+    cancellation never does.
 
     Returns:
         The same outcome, or a `SourceError` after that time.
@@ -106,6 +89,43 @@ def within(seconds: float, clock: Clock, deferred: Deferred[T]) -> Deferred[T]:
     return outcome
 
 
+class OneThread(Generic[T]):
+    """Calls a function in a thread, but not before an earlier call has ended.
+
+    A thread that hangs cannot be stopped, and the reactor has few: it looks up names in them, too.
+
+    Args:
+        function: what to call.
+        defer_to_thread: calls a function in a thread.
+    """
+
+    def __init__(
+        self, function: Callable[[], T], defer_to_thread: Callable[..., Deferred[Any]]
+    ) -> None:
+        self._function = function
+        self._defer_to_thread = defer_to_thread
+        self._running = False
+
+    async def call(self) -> T:
+        """Call the function; even a Deferred is returned as it is.
+
+        Raises:
+            SourceError: an earlier call runs.
+        """
+        if self._running:
+            raise SourceError("an earlier call has not ended yet")
+        self._running = True
+        boxed: tuple[T] = await self._defer_to_thread(self._boxed)
+        return boxed[0]
+
+    def _boxed(self) -> tuple[T]:
+        # A Deferred cannot be the result of a Deferred.
+        try:
+            return (self._function(),)
+        finally:
+            self._running = False
+
+
 class FileSource:
     """A file of JSON.
 
@@ -123,7 +143,7 @@ class FileSource:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._path = path
-        self._defer_to_thread = defer_to_thread
+        self._reader = OneThread(self._read, defer_to_thread)
         self._max_bytes = max_bytes
 
     @property
@@ -133,8 +153,7 @@ class FileSource:
 
     def fetch(self) -> Deferred[list[object]]:
         """Read the file."""
-        fetched: Deferred[list[object]] = self._defer_to_thread(self._read)
-        return fetched
+        return Deferred.fromCoroutine(self._reader.call())
 
     def _read(self) -> list[object]:
         try:
@@ -173,11 +192,16 @@ class UrlSource:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         try:
-            parsed = DecodedURL.from_text(url)
+            parts = urlsplit(url)
+            self._origin = _origin(url)
         except ValueError:
             raise ConfigError("gateway.customer_source.url: not a URL") from None
-        self._auth = (parsed.user, "".join(parsed.userinfo[1:])) if parsed.userinfo else None
-        self._url = _without_user(parsed).replace(fragment="")
+        self._auth = (
+            None
+            if parts.username is None
+            else (unquote(parts.username), unquote(parts.password or ""))
+        )
+        self._url = _without_user(url)
         self._client = client
         self._clock = clock
         self._timeout = timeout
@@ -186,36 +210,53 @@ class UrlSource:
     @property
     def name(self) -> str:
         """The URL without credentials, query and fragment."""
-        return self._url.replace(query=()).to_text()
+        return self._url.partition("?")[0]
 
     def fetch(self) -> Deferred[list[object]]:
         """Get the URL."""
         return within(self._timeout, self._clock, Deferred.fromCoroutine(self._fetch()))
 
     async def _fetch(self) -> list[object]:
-        url = self._url
-        for _ in range(MAX_REDIRECTS + 1):
-            try:
-                response = await self._client.get(
-                    url,
-                    auth=self._auth,
-                    headers=Headers({"Accept": ["application/json"]}),
-                    allow_redirects=False,
-                    unbuffered=True,
-                )
-                body = _Body(self._max_bytes)
-                response.deliverBody(body)
-                if response.code == 200:
-                    return _decoded(await body.received)
-                body.drop()
-            except (OdingwError, CancelledError):
-                raise
-            except Exception as error:
-                raise SourceError(_network_cause(error)) from None
-            if response.code not in _REDIRECTS:
-                raise SourceError(f"HTTP status {response.code}")
-            url = _redirected(url, response)
-        raise SourceError("too many redirects")
+        try:
+            return _decoded(await self._get(self._url))
+        except (SourceError, CancelledError):
+            raise
+        except Exception as error:
+            raise SourceError(_network_cause(error)) from None
+
+    async def _get(self, url: str, redirects: int = 0) -> bytes:
+        response = await self._client.get(
+            url,
+            auth=self._auth,
+            headers=Headers({"Accept": ["application/json"]}),
+            allow_redirects=False,
+            unbuffered=True,
+        )
+        body = _Body(self._max_bytes)
+        response.deliverBody(body)
+        if response.code == 200:
+            return await body.received
+        body.drop()
+        if response.code not in _REDIRECTS:
+            raise SourceError(f"HTTP status {response.code}")
+        if redirects == MAX_REDIRECTS:
+            raise SourceError("too many redirects")
+        return await self._get(self._redirected(url, response), redirects + 1)
+
+    def _redirected(self, url: str, response: IResponse) -> str:
+        """Where a redirect leads.
+
+        Raises:
+            SourceError: to another server, or nowhere.
+        """
+        [location, *_] = response.headers.getRawHeaders("location") or [""]
+        try:
+            target = urljoin(url, str(location))
+            if _origin(target) == self._origin:
+                return _without_user(target)
+        except ValueError:
+            pass
+        raise SourceError("it redirects to another server")
 
 
 class _Body(TwistedProtocol):
@@ -232,8 +273,9 @@ class _Body(TwistedProtocol):
 
     def drop(self) -> None:
         """Close the connection: no more is wanted."""
-        if self.transport is not None:
-            self.transport.loseConnection()
+        transport: Any = self.transport
+        if transport is not None:
+            transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
         """Take a piece."""
@@ -249,125 +291,25 @@ class _Body(TwistedProtocol):
         if self.received.called:
             return
         # Without a length, a body that was cut off looks like a whole one; as JSON it does not.
-        if reason.check(ResponseDone, PotentialDataLoss):
+        if isinstance(reason.value, ResponseDone | PotentialDataLoss):
             self.received.callback(bytes(self._data))
         else:
             self.received.errback(reason)
 
 
-class FunctionSource:
-    """A Python function without arguments that returns the list.
-
-    An ``async def`` is awaited on the reactor. Any other function runs in a thread; a coroutine or
-    Deferred that it returns is awaited on the reactor.
-
-    Args:
-        reference: ``package.module:name`` or ``path/file.py:name``.
-        clock: for the time limit.
-        timeout: seconds that the whole of it may take.
-        defer_to_thread: calls a function in a thread.
-
-    Raises:
-        ConfigError: there is no such function, or its module cannot be loaded.
-    """
-
-    def __init__(
-        self,
-        reference: str | FunctionReference,
-        clock: Clock,
-        *,
-        timeout: float = TIMEOUT,
-        defer_to_thread: Callable[..., Deferred[Any]] = deferToThread,
-    ) -> None:
-        try:
-            if isinstance(reference, str):
-                reference = FunctionReference.parse(reference)
-            self.name = f"{reference.path or reference.module}:{reference.name}"
-            self._function = _function(reference)
-        except ValueError as error:
-            raise ConfigError(f"gateway.customer_source.function: {error}") from None
-        self._clock = clock
-        self._timeout = timeout
-        self._defer_to_thread = defer_to_thread
-        self._running = False
-
-    def fetch(self) -> Deferred[list[object]]:
-        """Call the function, unless an earlier call still runs: a thread cannot be stopped."""
-        if self._running:
-            return fail(SourceError("an earlier call has not ended yet"))
-        self._running = True
-        return within(self._timeout, self._clock, Deferred.fromCoroutine(self._fetch()))
-
-    async def _fetch(self) -> list[object]:
-        try:
-            if inspect.iscoroutinefunction(self._function):
-                return _listed(await self._awaited(self._function()))
-            [result] = await self._defer_to_thread(self._in_thread)
-            if isinstance(result, Awaitable):
-                result = await self._awaited(result)
-            return _listed(result)
-        except (SourceError, CancelledError):
-            raise
-        except (Exception, SystemExit) as error:
-            raise SourceError(f"it raised {_raised(error)}") from None
-
-    def _in_thread(self) -> tuple[Any]:
-        # Boxed: it may be a Deferred, which cannot be the result of a Deferred.
-        try:
-            return (self._function(),)
-        finally:
-            self._running = False
-
-    async def _awaited(self, result: Awaitable[object]) -> object:
-        self._running = True
-        try:
-            return await result
-        finally:
-            self._running = False
-
-
-def _function(reference: FunctionReference) -> Callable[[], object]:
-    """Load the module of a function.
-
-    Raises:
-        ValueError: it cannot be loaded, or has no such function.
-    """
-    where = str(reference.path or reference.module)
-    try:
-        if reference.path is not None:
-            module = _module_of_file(reference.path)
-        else:
-            module = importlib.import_module(where)
-    except (ImportError, OSError, SyntaxError) as error:
-        raise ValueError(f"{where} cannot be loaded: {_one_line(error)}") from None
-    except Exception as error:
-        raise ValueError(f"{where} cannot be loaded: it raised {_raised(error)}") from None
-    function = getattr(module, reference.name, None)
-    if not callable(function):
-        raise ValueError(f"{where} has no function {reference.name}")
-    return cast("Callable[[], object]", function)
-
-
-def _module_of_file(path: Path) -> ModuleType:
-    name = f"odingw_customers_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickle look their module up there.
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def _decoded(data: bytes) -> list[object]:
     try:
-        return _listed(msgspec.json.decode(data))
+        return listed(msgspec.json.decode(data))
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"it is not JSON: {_one_line(error)}") from None
+        raise SourceError(f"it is not JSON: {one_line(error)}") from None
 
 
-def _listed(value: object) -> list[object]:
+def listed(value: object) -> list[object]:
+    """The list of customers: the value itself, or its member ``customers``.
+
+    Raises:
+        SourceError: neither is a list.
+    """
     if isinstance(value, Mapping):
         value = value.get("customers")
     if not isinstance(value, list | tuple):
@@ -375,39 +317,31 @@ def _listed(value: object) -> list[object]:
     return list(value)
 
 
-def _without_user(url: DecodedURL) -> DecodedURL:
-    return url.replace(userinfo=())  # type: ignore[arg-type]  # its own default, but not its type
+def _without_user(url: str) -> str:
+    """A URL without credentials, and without the fragment, which is not sent."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
 
 
-def _redirected(url: DecodedURL, response: IResponse) -> DecodedURL:
-    """Where a redirect leads.
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port (RFC 6454).
 
     Raises:
-        SourceError: to another origin, or nowhere.
+        ValueError: it is no URL.
     """
-    [location, *_] = response.headers.getRawHeaders("location") or [""]
-    try:
-        target = _without_user(url.click(location))
-    except ValueError:
-        raise SourceError("it redirects to what is no URL") from None
-    if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
-        raise SourceError(f"it redirects to another server, {target.scheme}://{target.host}")
-    return target
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, default if parts.port is None else parts.port
 
 
 def _network_cause(error: BaseException) -> str:
     """What went wrong with a request; a failed one wraps its reasons."""
     while reasons := getattr(error, "reasons", None):
         error = reasons[-1].value
-    return f"{type(error).__name__}: {_one_line(error)}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
-def _raised(error: BaseException) -> str:
-    """An exception of foreign code: its kind and its place; its text may hold secrets."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} ({Path(frame.filename).name}, line {frame.lineno})"
-
-
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error's text, shortened."""
     text = " ".join(str(error).split())
     return text if len(text) <= _LONGEST_CAUSE else f"{text[:_LONGEST_CAUSE]}…"

@@ -1,8 +1,7 @@
 """The customers who are let in, kept fresh from the configuration and from a source."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, succeed
@@ -20,16 +19,16 @@ from odingw.customer_directory import (
     directory,
     static_directory,
 )
+from odingw.customer_function import FunctionSource
 from odingw.customer_sources import (
     Clock,
     FileSource,
-    FunctionSource,
     Source,
     SourceError,
     UrlSource,
     within,
 )
-from odingw.errors import OdingwError
+from odingw.errors import ConfigError, OdingwError
 
 __all__ = [
     "Customer",
@@ -69,6 +68,8 @@ class CustomerRefresher:
         on_change: called with the new directory whenever customers or keys have changed.
 
     Attributes:
+        source: as given.
+        interval: as given.
         on_change: as given.
         failures: how many refreshes have failed.
         last_success: when the last good one ended (seconds, the clock's), or None.
@@ -91,15 +92,15 @@ class CustomerRefresher:
         self._fetched = Directory()
         self._directory = combined(static, self._fetched)
         self._reported: frozenset[str] = frozenset()
-        self._source = source
-        self._interval = interval
+        self.source = source
+        self.interval = interval
         self._clock = clock
         self._log = log
         self._fetch: Deferred[bool] | None = None
         self._waiting: list[Deferred[bool]] = []
         self._stopped = False
         self._timer = LoopingCall(self.refresh)
-        self._timer.clock = clock
+        self._timer.clock = clock  # type: ignore[assignment]  # an IReactorTime in all but name
 
     @property
     def directory(self) -> Directory:
@@ -109,7 +110,7 @@ class CustomerRefresher:
     @property
     def loaded(self) -> bool:
         """Whether there is no source, or it has been fetched at least once."""
-        return self._source is None or self.last_success is not None
+        return self.source is None or self.last_success is not None
 
     def start(self) -> Deferred[None]:
         """Fetch for the first time, and from then on at every interval.
@@ -119,10 +120,10 @@ class CustomerRefresher:
         """
         self._stopped = False
         self._report()
-        if self._source is None:
+        if self.source is None:
             return succeed(None)
         first = self.refresh().addCallback(lambda _: None)
-        self._timer.start(self._interval, now=False)
+        self._timer.start(self.interval, now=False)
         return first
 
     def stop(self) -> None:
@@ -144,12 +145,12 @@ class CustomerRefresher:
         Returns:
             Whether it succeeded; it never fails otherwise.
         """
-        if self._source is None:
+        if self.source is None:
             return succeed(True)
         waiting: Deferred[bool] = Deferred()
         self._waiting.append(waiting)
         if len(self._waiting) == 1:
-            self._fetch = fetch = Deferred.fromCoroutine(self._refresh(self._source))
+            self._fetch = fetch = Deferred.fromCoroutine(self._refresh(self.source))
             fetch.addCallback(self._tell)
         return waiting
 
@@ -222,11 +223,13 @@ def refresher(gateway: GatewayConfig, reactor: Any) -> CustomerRefresher:
 
 def _source(config: CustomerSource, reactor: Any) -> Source:
     if config.url is not None:
-        return UrlSource(config.url, HTTPClient(Agent(reactor)), reactor)
+        agent: Any = Agent(reactor)  # type: ignore[no-untyped-call]  # twisted.web has few types
+        return UrlSource(config.url, HTTPClient(agent), reactor)
     if config.function is not None:
         return FunctionSource(config.function, reactor)
-    # The configuration makes sure that one of the three is given.
-    return FileSource(cast("Path", config.file))
+    if config.file is not None:
+        return FileSource(config.file)
+    raise ConfigError("gateway.customer_source: none of url, file and function is given")
 
 
 def _usable(documents: Sequence[object]) -> Directory:

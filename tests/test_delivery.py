@@ -84,6 +84,10 @@ class DeliveryCase(SynchronousTestCase):
         wire.close()
         return tasks
 
+    def let_it_notice(self) -> None:
+        """Let the gateway go round its loop, so that it has seen what happened to connections."""
+        self.gateway.request("GET", "/healthz", port=self.gateway.admin)
+
     def queue(self, *data: int) -> None:
         for number in data:
             answer = self.gateway.manage("RoomUpdate", room_id="room", user_data=[number])
@@ -105,6 +109,7 @@ class PlainTests(DeliveryCase):
             self.assertEqual(tasks, wire.tasks())
             self.queue(tasks[0] + 1)
         wire.reset()
+        self.let_it_notice()
         self.assertEqual([3, 4], self.report(), "the reset took the last reply with it")
 
     def test_a_reset_before_the_reply_is_read_loses_nothing(self) -> None:
@@ -114,6 +119,7 @@ class PlainTests(DeliveryCase):
             wire.send_report(*headers)
             wire.wait_for_reply()
             wire.reset()
+            self.let_it_notice()
             self.queue(4)
             self.assertEqual([1, 2, 3, 4], self.report(), headers)
             self.assertEqual([], self.report(), headers)
@@ -125,6 +131,7 @@ class PlainTests(DeliveryCase):
             wire.send_report(*headers)
             wire.wait_for_reply()
             wire.close()
+            self.let_it_notice()
             self.assertEqual([1, 2], self.report(), headers)
 
     def test_a_reset_at_once_loses_nothing(self) -> None:
@@ -132,6 +139,7 @@ class PlainTests(DeliveryCase):
         wire = self.wire()
         wire.send_report()
         wire.reset()
+        self.let_it_notice()
         self.assertEqual([1, 2], self.report())
 
     def test_in_flight_tasks_are_not_sent_to_a_second_connection(self) -> None:
@@ -142,6 +150,7 @@ class PlainTests(DeliveryCase):
         second.send_report()
         self.assertEqual([], second.tasks())
         first.reset()
+        self.let_it_notice()
         second.send_report()
         self.assertEqual([1], second.tasks())
 
@@ -153,13 +162,9 @@ class PlainTests(DeliveryCase):
             wire.wait_for_reply()
             wire.reset()
             self.assertNotIn("is dropped", self.gateway.log, attempt)
-            self.report_nothing_taken()
+            self.let_it_notice()
         self.gateway.wait_for("is dropped")
         self.assertEqual([2], self.report())
-
-    def report_nothing_taken(self) -> None:
-        """Let the gateway go once round its loop, so that it has seen the reset."""
-        self.gateway.request("GET", "/ping")
 
     def test_a_notification_takes_no_tasks(self) -> None:
         self.queue(1)
@@ -223,4 +228,5 @@ class TlsTests(DeliveryCase):
         assert isinstance(wire.socket, ssl.SSLSocket)
         wire.socket.read(1)
         wire.reset()
+        self.let_it_notice()
         self.assertEqual([1, 2], self.report())

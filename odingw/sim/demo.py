@@ -21,7 +21,8 @@ from odingw.sim.child import GatewayProcess
 from odingw.sim.clock import sleep
 from odingw.sim.console import log_warnings, run, say
 from odingw.sim.fleet import Fleet
-from odingw.sim.wire import TRANSPORT_ERRORS, Unreachable, read_body
+from odingw.sim.http import TRANSPORT_ERRORS, read_body
+from odingw.sim.wire import Unreachable
 from odingw.tokens import AccessKey, TokenGenerator
 
 FIRST_PORT: Final = 7000

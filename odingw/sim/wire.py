@@ -5,27 +5,15 @@ It knows of the gateway what the wire reference says (sections 3 and 4) and no m
 
 import itertools
 from base64 import b64encode
-from typing import Any, Final, NoReturn, Protocol, Self
+from typing import Any, Final, NoReturn, Self
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from twisted.internet import error, protocol
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.protocol import connectionDone
-from twisted.python.failure import Failure
-from twisted.web.client import (  # type: ignore[attr-defined]  # it does not list RequestNotSent
-    Agent,
-    HTTPConnectionPool,
-    RequestNotSent,
-    RequestTransmissionFailed,
-    ResponseDone,
-    ResponseFailed,
-)
-from twisted.web.http import PotentialDataLoss
+from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer, IResponse
-from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
+from twisted.web.iweb import IResponse
 
 from odingw.errors import (
     HTTP_STATUS,
@@ -37,6 +25,7 @@ from odingw.errors import (
     OdingwError,
 )
 from odingw.sim.clock import Clock
+from odingw.sim.http import TRANSPORT_ERRORS, Body, Requester, new_agent, read_body
 
 INTERNAL: Final = "internal"
 """The path of the server API, relative to the gateway's URL."""
@@ -44,25 +33,7 @@ INTERNAL: Final = "internal"
 CALL_TIMEOUT: Final = 30.0
 """Seconds after which a call is given up."""
 
-# Kept shorter than the gateway keeps an idle connection (60 s), so that it never hangs up on a
-# request that is just being sent.
-_IDLE_CONNECTION: Final = 45
-
-_CONNECTIONS: Final = 1000
-
 _PROXY_STATUS: Final = frozenset({502, 503, 504})
-
-TRANSPORT_ERRORS: Final[tuple[type[Exception], ...]] = (
-    error.ConnectError,
-    error.ConnectingCancelledError,
-    error.ConnectionClosed,
-    error.DNSLookupError,
-    PotentialDataLoss,
-    RequestNotSent,
-    RequestTransmissionFailed,
-    ResponseFailed,
-)
-"""What Twisted's ``Agent`` and ``read_body`` fail with when there is no whole reply."""
 
 _REQUIRED_HEADER: Final = {
     UNAUTHORIZED: b"www-authenticate",
@@ -141,74 +112,6 @@ class _Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _reply: Final = msgspec.json.Decoder(_Reply)
 
 
-@implementer(IBodyProducer)
-class _Body:
-    """A request's body that is written in one piece."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self.length = len(body)
-
-    def startProducing(self, consumer: Any) -> Deferred[None]:  # noqa: N802  -- Twisted's name
-        consumer.write(self._body)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:  # noqa: N802  -- Twisted's name
-        """Nothing is left to pause."""
-
-    def resumeProducing(self) -> None:  # noqa: N802  -- Twisted's name
-        """Nothing is left to resume."""
-
-    def stopProducing(self) -> None:  # noqa: N802  -- Twisted's name
-        """Nothing is left to stop."""
-
-
-class _BodyReader(protocol.Protocol):
-    """Collects the body of a response."""
-
-    def __init__(self) -> None:
-        self.body = Deferred[bytes](self._hang_up)
-        self._parts: list[bytes] = []
-
-    def dataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
-        self._parts.append(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802  -- likewise
-        if self.body.called:
-            return
-        if isinstance(reason.value, ResponseDone):
-            self.body.callback(b"".join(self._parts))
-        else:
-            self.body.errback(reason)
-
-    def _hang_up(self, _body: Deferred[bytes]) -> None:
-        if self.transport is not None:
-            self.transport.loseConnection()
-
-
-def read_body(response: Any) -> Deferred[bytes]:
-    """Read the body of an ``IResponse``; cancelled, hang up.
-
-    Twisted's ``readBody`` warns of the very transport that Twisted's ``Agent`` gives it.
-    """
-    reader = _BodyReader()
-    response.deliverBody(reader)
-    return reader.body
-
-
-class Requester(Protocol):
-    """What makes HTTP requests: Twisted's ``Agent``, or anything else that is an ``IAgent``."""
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: Any = None,  # noqa: N803  -- Twisted's name
-    ) -> Deferred[IResponse]:
-        """Make a request; fires when the head of the response has come."""
-
-
 class Gateway:
     """The gateway as its clients and servers see it.
 
@@ -271,10 +174,7 @@ class Gateway:
             password: as above.
             timeout: as above.
         """
-        pool = HTTPConnectionPool(reactor, persistent)
-        pool.cachedConnectionTimeout = _IDLE_CONNECTION
-        pool.maxPersistentPerHost = _CONNECTIONS
-        agent = Agent(reactor, connectTimeout=timeout, pool=pool)
+        agent, pool = new_agent(reactor, persistent=persistent, timeout=timeout)
         gateway = cls(url, agent, reactor, username=username, password=password, timeout=timeout)
         gateway._pool = pool
         return gateway
@@ -323,7 +223,7 @@ class Gateway:
         return _result_of(response, text, number, path)
 
     async def _exchange(self, uri: bytes, headers: Headers, body: bytes) -> tuple[IResponse, bytes]:
-        response = await self._agent.request(b"POST", uri, headers, _Body(body))
+        response = await self._agent.request(b"POST", uri, headers, Body(body))
         return response, await read_body(response)
 
     def close(self) -> Deferred[None]:

@@ -124,10 +124,9 @@ def add_ping(app: Klein, path: str) -> None:
 
     @app.route(path, methods=["GET"], endpoint=f"GET {path}", strict_slashes=True)
     def ping(request: GatewayRequest) -> bytes:
-        prepare(request, Reply(200, None), internal=False)
+        body = prepare(request, Reply(200, b"pong"), internal=False)
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-        request.responseHeaders.removeHeader(b"content-length")
-        return b"pong"
+        return body
 
 
 def gateway_root(

@@ -3,12 +3,13 @@
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
+from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
 from odingw.errors import INTERNAL_ERROR, TOO_LARGE, RpcError
 from odingw.rpc.jsonrpc import error_reply
@@ -53,6 +54,7 @@ class GatewayRequest(Request):
         return reason
 
 
+@implementer(IHalfCloseableProtocol)
 class GatewayChannel(HTTPChannel):
     """One connection to a :class:`odingw.web.site.GatewaySite`.
 
@@ -96,6 +98,10 @@ class GatewayChannel(HTTPChannel):
         """Take in a line of the headers, unless what follows is not wanted any more."""
         if not self._refused:
             super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802  -- Twisted's name
+        """Refuse a header that does not end."""
+        self._respondToBadRequestAndDisconnect()
 
     def rawDataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
         """Take in a part of the body, unless it is not wanted any more."""
@@ -142,12 +148,26 @@ class GatewayChannel(HTTPChannel):
         self._linger()
 
     def loseConnection(self) -> None:  # noqa: N802  -- Twisted's name
-        """Close, but stay to hear whether what must arrive did."""
+        """Close, but stay to hear whether what must arrive did, or what is still coming in."""
         if self.outbox:
             self.outbox.on_settled = self._close
             self._linger()
+        elif self._in_headers or self._transferDecoder:
+            self._refused = True
+            self._linger()
         else:
             self._close()
+
+    def readConnectionLost(self) -> None:  # noqa: N802  -- Twisted's name
+        """The peer sends no more; it may still wait for the reply to what it has sent."""
+        self.outbox.peer_finished()
+        if self.busy:
+            self.persistent = False
+        else:
+            self.loseConnection()
+
+    def writeConnectionLost(self) -> None:  # noqa: N802  -- Twisted's name
+        """Take note that the last byte has been sent."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802  -- Twisted's name
         """End."""

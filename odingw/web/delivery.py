@@ -91,6 +91,11 @@ class Outbox:
         if self._parcels and not unsent(self._transport):
             self._settle(arrived=True)
 
+    def peer_finished(self) -> None:
+        """Take note that the peer will send no more, and did not reset the connection."""
+        if self._parcels and not unsent(self._transport):
+            self._settle(arrived=True)
+
     def connection_lost(self, reason: Failure) -> None:
         """Take note that the connection is gone."""
         if self._parcels:

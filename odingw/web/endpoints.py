@@ -12,14 +12,14 @@ a backslash before it, and so is a ``=`` in a value without a name. The types:
     holds the certificate too.
 ``unix:PATH[:mode=…][:backlog=…][:lockfile=…]``
     A Unix socket. ``mode`` is octal, 666 unless given: whoever may enter the folder may connect, so
-    restrict the folder. ``lockfile=0`` leaves out the file ``PATH.lock``. What a crashed process has
-    left behind is removed.
+    restrict the folder. ``lockfile=0`` leaves out the file ``PATH.lock``. What a crashed process
+    has left behind is removed.
 ``systemd:domain=INET|INET6|UNIX:name=…``
     A socket that systemd hands over, by name or by ``index``.
 ``haproxy:`` and any of these
-    Every connection begins with a line of the PROXY protocol (version 1 or 2). With ``ssl:`` it
-    precedes the TLS handshake, as the protocol demands and proxies do; Twisted's own ``haproxy:ssl:``
-    looks for it inside the encrypted stream.
+    Every connection begins with a header of the PROXY protocol, version 1 or 2. With ``ssl:`` it
+    stands before the TLS handshake, as the protocol demands and proxies do; Twisted on its own
+    looks for it inside the encrypted stream, and still does with other types that encrypt.
 
 Any other type is Twisted's or a plugin's, as installed. Names and order of arguments are Twisted's.
 """
@@ -77,9 +77,8 @@ _ARGUMENTS: Final[dict[str, tuple[str, ...]]] = {
     "unix": ("address", "mode", "backlog", "lockfile"),
     "systemd": ("domain", "index", "name"),
 }
-"""The arguments of the types that are read here, in the order in which they may go without names."""
+"""The arguments of the types that are read here, in the order that they have without names."""
 
-_PROXIED: Final = "haproxy"
 _MAX_PORT: Final = 65535
 _MAX_UNIX_PATH: Final = 107
 _BACKLOG: Final = "1024"
@@ -95,8 +94,8 @@ class Listener:
 
     Attributes:
         description: the endpoint string as given.
-        endpoint: what ``listen`` is called on; a failure is ``CannotListenError`` (of
-            ``twisted.internet.error``), for ``unix:`` in cases where Twisted has others, too.
+        endpoint: what ``listen`` is called on. It fails with ``CannotListenError`` (of
+            ``twisted.internet.error``) if the system refuses.
         tls: the certificate of an ``ssl:`` endpoint, to be polled; None for all others.
         proxied: whether connections begin with a PROXY line, so that a peer's address is what that
             line says.
@@ -124,26 +123,21 @@ def listener(
     Raises:
         ConfigError: it cannot be used; the text is one line that says what is wrong and wanted.
     """
-    kind, colon, arguments = description.partition(":")
-    proxied = kind == _PROXIED
-    inner = arguments if proxied else description
-    if proxied:
-        kind, colon, arguments = inner.partition(":")
-        if kind == _PROXIED:
-            raise ConfigError(f'"{_PROXIED}:" stands there twice; write it once')
-    contexts = None
-    if kind in _ARGUMENTS:
-        named = _Arguments(kind, arguments)
-        if kind == "unix":
-            endpoint = _unix(reactor, named)
-        elif kind == "systemd":
-            endpoint = _systemd(reactor, named, inner)
-        else:
-            endpoint = _tcp(reactor, named, reuse_port=reuse_port)
-        if kind == "ssl":
-            contexts = _contexts(named, tls)
-    else:
+    proxied = description.startswith("haproxy:")
+    inner = description.removeprefix("haproxy:")
+    kind, _, text = inner.partition(":")
+    if proxied and kind == "haproxy":
+        raise ConfigError("haproxy: it stands there twice; write it once")
+    arguments = _Arguments(kind, text) if kind in _ARGUMENTS else None
+    if arguments is None:
         endpoint = _plugin(reactor, kind, inner)
+    elif kind == "unix":
+        endpoint = _unix(reactor, arguments)
+    elif kind == "systemd":
+        endpoint = _systemd(reactor, arguments, inner)
+    else:
+        endpoint = _tcp(reactor, arguments, reuse_port=reuse_port)
+    contexts = _contexts(arguments, tls) if arguments is not None and kind == "ssl" else None
     if proxied:
         endpoint = IStreamServerEndpoint(proxyEndpoint(endpoint))
     if contexts is not None:
@@ -292,16 +286,10 @@ def _unix(reactor: Any, arguments: _Arguments) -> IStreamServerEndpoint:
     mode = arguments.text("mode") or "666"
     if not re.fullmatch(r"[0-7]{3,4}", mode):
         raise arguments.fault(f"mode is {_shown(mode)}; write it in octal, such as 660")
-    return _UnixEndpoint(
-        Path(path),
-        UNIXServerEndpoint(  # type: ignore[no-untyped-call]  # Twisted has no types here
-            reactor,
-            path,
-            arguments.number("backlog", _BACKLOG, _MAX_PORT),
-            int(mode, 8),
-            bool(arguments.number("lockfile", "1", 1)),
-        ),
-    )
+    backlog = arguments.number("backlog", _BACKLOG, _MAX_PORT)
+    lock = bool(arguments.number("lockfile", "1", 1))
+    endpoint = UNIXServerEndpoint(reactor, path, backlog, int(mode, 8), lock)
+    return IStreamServerEndpoint(_UnixEndpoint(Path(path), endpoint))
 
 
 @implementer(IStreamServerEndpoint)
@@ -321,11 +309,11 @@ class _UnixEndpoint:
         try:
             self._make_room()
         except OSError as error:
-            return defer.fail(self._error(error.strerror))
+            return defer.fail(self._error(error.strerror or str(error)))
         except CannotListenError as error:
             return defer.fail(error)
         listening: defer.Deferred[IListeningPort] = self.endpoint.listen(protocolFactory)
-        return listening.addErrback(self._listen_failed)
+        return listening.addErrback(self._failed)
 
     def _make_room(self) -> None:
         try:
@@ -347,9 +335,10 @@ class _UnixEndpoint:
         if lock.is_symlink():
             lock.unlink(missing_ok=True)
 
-    def _listen_failed(self, failure: Failure) -> IListeningPort:
-        failure.trap(OSError)
-        raise self._error(failure.value.strerror)
+    def _failed(self, failure: Failure) -> IListeningPort:
+        if isinstance(failure.value, OSError):
+            raise self._error(failure.value.strerror or str(failure.value))
+        failure.raiseException()
 
     def _error(self, reason: str) -> CannotListenError:
         return CannotListenError(None, str(self.path), reason)

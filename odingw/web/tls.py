@@ -34,7 +34,8 @@ class CertificateFiles(Struct, frozen=True):
             may be the same file as ``private_key``.
         chain: further intermediate certificates, or None.
         dh_parameters: parameters for the finite-field Diffie-Hellman ciphers of TLS 1.2 (``openssl
-            dhparam``), or None: these ciphers are not offered, only the elliptic-curve ones.
+            dhparam``), or None: OpenSSL chooses them or, in its older versions, goes without these
+            ciphers.
     """
 
     private_key: Path
@@ -180,7 +181,7 @@ def _options(
     dh = None
     if dh_parameters is not None:
         path = FilePath(str(dh_parameters))
-        dh = DiffieHellmanParameters.fromFile(path)  # type: ignore[no-untyped-call]  # Twisted's
+        dh = DiffieHellmanParameters.fromFile(path)
     return CertificateOptions(
         privateKey=private_key,
         certificate=own,
@@ -211,12 +212,16 @@ def _private_key(path: Path) -> PrivateKeyTypes:
 def _certificates(path: Path) -> list[Certificate]:
     data = _read(path)
     try:
-        return load_pem_x509_certificates(data)
+        certificates = load_pem_x509_certificates(data)
     except ValueError:
         raise ConfigError(
-            f"{_shown(path)}: no usable certificate in it, or one that is cut off; a PEM file with "
-            '"CERTIFICATE" blocks is wanted'
+            f'{_shown(path)}: no usable certificate in it; a PEM file with "CERTIFICATE" blocks is '
+            "wanted"
         ) from None
+    # A last block without its end is passed over in silence, and clients would lack it.
+    if len(certificates) < data.count(b"-----BEGIN CERTIFICATE-----"):
+        raise ConfigError(f"{_shown(path)}: a certificate in it is cut off; write the file anew")
+    return certificates
 
 
 def _fits(key: PrivateKeyTypes, certificate: Certificate) -> bool:
