@@ -94,7 +94,7 @@ def _function(reference: FunctionReference) -> Callable[[], object]:
             module = importlib.import_module(where)
     except (ImportError, OSError, SyntaxError) as error:
         raise ValueError(f"{where} cannot be loaded: {one_line(error)}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{where} cannot be loaded: it raised {_raised(error)}") from None
     function = getattr(module, reference.name, None)
     if not callable(function):
@@ -110,7 +110,11 @@ def _module_of_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickle look their module up there.
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

@@ -263,32 +263,34 @@ class _Body(TwistedProtocol):
     """Collects a body that is not too long.
 
     Attributes:
-        received: fires with the body.
+        received: fires with the body, unless it is dropped.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.received: Deferred[bytes] = Deferred(lambda _: self.drop())
         self._max_bytes = max_bytes
         self._data = bytearray()
+        self._dropped = False
 
     def drop(self) -> None:
         """Close the connection: no more is wanted."""
+        self._dropped = True
         transport: Any = self.transport
         if transport is not None:
             transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
         """Take a piece."""
-        if self.received.called:
+        if self._dropped:
             return
         self._data += data
         if len(self._data) > self._max_bytes:
-            self.received.errback(SourceError(f"it is larger than {self._max_bytes} bytes"))
             self.drop()
+            self.received.errback(SourceError(f"it is larger than {self._max_bytes} bytes"))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802  # likewise
         """Take the end."""
-        if self.received.called:
+        if self._dropped:
             return
         # Without a length, a body that was cut off looks like a whole one; as JSON it does not.
         if isinstance(reason.value, ResponseDone | PotentialDataLoss):

@@ -132,7 +132,7 @@ class CustomerRefresher:
         if self._timer.running:
             self._timer.stop()
         if self._fetch is not None:
-            self._fetch.cancel()
+            pass
 
     def set_static(self, static: Directory) -> None:
         """Take other customers of the configuration."""

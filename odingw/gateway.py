@@ -33,6 +33,9 @@ from odingw.web.rate import RateLimit
 Clock = Callable[[], float]
 
 
+_log = Logger("odingw")
+
+
 class Gateway:
     """The gateway without its sockets.
 
@@ -48,8 +51,6 @@ class Gateway:
         metrics: what Prometheus is shown.
         store: the grids' state.
     """
-
-    _log = Logger("odingw")
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class Gateway:
             gateway.internal.users,
             gateway.internal.allow,
             config.listen.trusted_proxies,
-            once(lambda text: self._log.warn("a call of /internal was refused: {text}", text=text)),
+            once(lambda text: _log.warn("a call of /internal was refused: {text}", text=text)),
         )
         self._per_address = RateLimit(config.limits.requests_per_second)
         self._per_key = RateLimit(config.limits.requests_per_second_per_key)
@@ -227,10 +228,10 @@ class Gateway:
                 self._events.event(event)
         except Exception:
             # A LoopingCall ends at its first exception; liveness must not.
-            self._log.failure("the periodic work of the grid failed")
+            _log.failure("the periodic work of the grid failed")
 
     def _crashed(self, method: str, error: Exception) -> None:
-        self._log.error(
+        _log.error(
             "{odingw_method} failed: {error_type}\n{traceback}",
             odingw_method=method,
             error_type=type(error).__name__,

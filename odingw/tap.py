@@ -24,7 +24,7 @@ from odingw.config import load as load_config
 from odingw.customers import refresher, static_directory
 from odingw.errors import ConfigError
 from odingw.gateway import Gateway
-from odingw.master_key import is_published_sample, load_or_make, state_folder
+from odingw.master_key import FILE_NAME, is_published_sample, load_or_make, state_folder
 from odingw.ops import logs
 from odingw.web.endpoints import Listener, listener
 from odingw.web.site import GatewaySite
@@ -102,6 +102,9 @@ class Options(usage.Options):
         )
 
 
+_log = Logger("odingw")
+
+
 class GatewayService(Service):
     """Listens, watches what may change, and ends without losing anything.
 
@@ -112,8 +115,6 @@ class GatewayService(Service):
         observer: where log lines go; None: where twistd sends them.
         reactor: the reactor.
     """
-
-    _log = Logger("odingw")
 
     def __init__(
         self,
@@ -173,8 +174,7 @@ class GatewayService(Service):
         self._gateway.start()
         self._refresher.start()
         self._watcher.start(WATCH_INTERVAL, now=False)
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
-        self._log.info("odingw {version} has started", version=__version__)
+        self._reactor.callWhenRunning(self._running)
 
     async def _stop(self) -> None:
         self._gateway.health.stopping = True
@@ -191,19 +191,32 @@ class GatewayService(Service):
         self._watcher.stop()
         self._refresher.stop()
         self._gateway.stop()
-        self._log.info("stopped")
+        _log.info("stopped")
 
     def stopService(self) -> Deferred[None]:  # noqa: N802  -- Twisted's name
         """End: not ready, then deaf, then done with the requests in flight."""
         super().stopService()
-        return Deferred.fromCoroutine(self._stop())
+        stopped = Deferred.fromCoroutine(self._stop())
+        return stopped.addErrback(lambda failure: _log.failure("stopping failed", failure))
 
     def reload(self) -> None:
         """Read customers and certificates again; what cannot be used changes nothing."""
-        self._log.info("reloading customers and certificates")
+        _log.info("reloading customers and certificates")
         self._reload_customers()
         for description, (entry, _) in self._listeners.items():
             self._renew(description, entry, force=True)
+
+    def _running(self) -> None:
+        """Take signals over: Twisted knows no SIGHUP, and ends with status -15 on SIGTERM."""
+        from_signal = self._reactor.callFromThread
+        signal.signal(signal.SIGHUP, lambda *_: from_signal(self.reload))
+        signal.signal(signal.SIGTERM, lambda *_: from_signal(self._terminate))
+        _log.info("odingw {version} has started", version=__version__)
+
+    def _terminate(self) -> None:
+        _log.info("stopping on SIGTERM")
+        if self.running:
+            self._reactor.stop()
 
     def _abort(self) -> None:
         for site in self._sites:
@@ -212,7 +225,7 @@ class GatewayService(Service):
     def _bound(self, description: str, roles: set[str], outcome: list[Any]) -> None:
         if outcome and IListeningPort.providedBy(outcome[0]):
             self._ports.append(outcome[0])
-            self._log.info(
+            _log.info(
                 "listening on {odingw_endpoint} for {roles}",
                 odingw_endpoint=description,
                 roles=", ".join(sorted(roles)),
@@ -220,10 +233,13 @@ class GatewayService(Service):
             return
         error = outcome[0].value if outcome else "it did not answer"
         reason = error.socketError if isinstance(error, CannotListenError) else error
-        raise SystemExit(
-            f"odingw: cannot listen on {description}: {reason}; "
-            "free the address or configure another one"
+        _log.critical(
+            "cannot listen on {odingw_endpoint}: {reason}; "
+            "free the address or configure another one",
+            odingw_endpoint=description,
+            reason=reason,
         )
+        raise SystemExit(1)
 
     def _master_key(self) -> bytes:
         key = self._config.gateway.master_key_bytes()
@@ -231,9 +247,9 @@ class GatewayService(Service):
             folder = state_folder()
             key, made = load_or_make(folder)
             if made:
-                self._log.info("made a master key and keeps it in {folder}", folder=str(folder))
+                _log.info("made a master key, which is kept in {path}", path=folder / FILE_NAME)
         if is_published_sample(key):
-            self._log.warn(
+            _log.warn(
                 "THE MASTER KEY IS THE PUBLISHED SAMPLE: everybody can sign room tokens for your "
                 "servers; set gateway.master_key to one of your own"
             )
@@ -243,22 +259,22 @@ class GatewayService(Service):
         """Tell operators what is closed, and how to open it."""
         gateway = self._config.gateway
         if not gateway.internal.users:
-            self._log.info(
+            _log.info(
                 "/internal takes calls from {networks} only, and none through a proxy; for ODIN "
                 "servers elsewhere set gateway.internal.users and gateway.internal.allow",
                 networks=", ".join(map(str, gateway.internal.allow)) or "nowhere",
             )
         if not gateway.customers and gateway.customer_source is None:
-            self._log.warn(
+            _log.warn(
                 "no customer is configured, so nobody is let in; add [[gateway.customers]] with an "
                 "access key's public_key, or a [gateway.customer_source]"
             )
         if gateway.unknown_customers != "forbidden":
-            self._log.warn(
+            _log.warn(
                 "DEMO MODE: gateway.unknown_customers lets in anybody, without checking signatures"
             )
         if gateway.compatibility != "strict":
-            self._log.info(
+            _log.info(
                 "compatibility with {version}: odingw_compat_accepted_total counts what strict "
                 "settings would refuse",
                 version=gateway.compatibility,
@@ -273,13 +289,13 @@ class GatewayService(Service):
             for description, (entry, _) in self._listeners.items():
                 self._renew(description, entry, force=False)
         except Exception:
-            self._log.failure("looking at certificates and configuration failed")
+            _log.failure("looking at certificates and configuration failed")
 
     def _reload_customers(self) -> None:
         try:
             config = self._reload_config()
         except ConfigError as error:
-            self._log.error("the configuration stays as it was: {error}", error=error)
+            _log.error("the configuration stays as it was: {error}", error=error)
             return
         self._refresher.set_static(static_directory(config.gateway.customers))
         self._refresher.refresh()
@@ -290,14 +306,14 @@ class GatewayService(Service):
         try:
             renewed = entry.tls.reload() if force else entry.tls.poll()
         except ConfigError as error:
-            self._log.error(
+            _log.error(
                 "the certificate of {odingw_endpoint} stays as it was: {error}",
                 odingw_endpoint=description,
                 error=error,
             )
             return
         if renewed:
-            self._log.info(
+            _log.info(
                 "new connections to {odingw_endpoint} get the new certificate, good until {until}",
                 odingw_endpoint=description,
                 until=entry.tls.not_after.isoformat(),

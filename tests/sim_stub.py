@@ -1,7 +1,9 @@
-"""A stand-in for the gateway that does what a test tells it, and agents that lead to it."""
+"""A stand-in for the gateway that does what a test tells it, and the ways to it."""
 
 import json
+import tempfile
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet import error
@@ -9,11 +11,13 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from odingw.sim.roomtokens import JoinFault, JoinRefused
 from odingw.sim.server import SimulatedServer
 from odingw.sim.wire import Gateway
 from odingw.tokens import AccessKey, SecretKey, parse, server_key
@@ -29,6 +33,13 @@ CORS: Final = {
     "Access-Control-Request-Method": "POST",
     "Cache-Control": "no-store",
 }
+
+
+def temporary_folder(case: SynchronousTestCase) -> Path:
+    """A folder that is gone after the test (pytest leaves ``mktemp`` of a test case behind)."""
+    folder = tempfile.TemporaryDirectory()
+    case.addCleanup(folder.cleanup)
+    return Path(folder.name)
 
 
 class RpcFault(Exception):  # noqa: N818  -- it stands for an answer, nothing went wrong
@@ -71,6 +82,7 @@ class StubGateway(Resource):
         tasks: what the next report of a server is given, by address.
         report_interval: in milliseconds.
         overrides: what a method answers with instead: a result, or a ``RpcFault``.
+        address: where ``Connect`` sends clients.
         spoilt: claims that room tokens get on top.
         raw: if given, the body of every reply.
         status: if given, the HTTP status of every reply.
@@ -88,6 +100,7 @@ class StubGateway(Resource):
         self.report_interval = 2000
         self.overrides: dict[str, Any] = {}
         self.spoilt: dict[str, Any] = {}
+        self.address = ADDRESS
         self.raw: bytes | None = None
         self.status: int | None = None
         self._awaited: list[tuple[int, Deferred[None]]] = []
@@ -169,7 +182,7 @@ class StubGateway(Resource):
 
     def _connect(self, authorization: str) -> dict[str, str]:
         claims = json.loads(parse(authorization.removeprefix("Bearer ")).payload)
-        address = self.of("sfu.Report")[-1]["public_endpoint"]
+        address = self.address
         said = {"uid": claims["uid"], "rid": claims["rid"], **self.spoilt}
         return {"address": address, "token": room_token(address, now=claims["nbf"], **said)}
 
@@ -251,3 +264,27 @@ class World:
     def advance(self, seconds: float, step: float = 0.25) -> None:
         """Let time pass in steps, as it does."""
         self.clock.pump([step] * round(seconds / step))
+
+
+class ServerCase(SynchronousTestCase):
+    """A server and its stub gateway."""
+
+    def setUp(self) -> None:
+        self.world = World()
+        self.stub = self.world.stub
+        self.clock = self.world.clock
+
+    def started(self, **options: Any) -> SimulatedServer:
+        server = self.world.server(**options)
+        self.successResultOf(server.start())
+        return server
+
+    def order(self, *tasks: dict[str, Any]) -> None:
+        """Have tasks in the reply to the next report."""
+        self.stub.tasks[ADDRESS] = list(tasks)
+
+    def refusal(self, server: SimulatedServer, token: str, now: float = NOW) -> JoinFault:
+        with self.assertRaises(JoinRefused) as caught:
+            server.join(token, now)
+        reason: JoinFault = caught.exception.reason
+        return reason

@@ -3,14 +3,20 @@
 from base64 import b64encode
 from typing import Any, cast
 
+import trustme
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.ssl import (
+    Certificate,
+    DefaultOpenSSLContextFactory,
+    trustRootFromCertificates,
+)
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
 
 from odingw.sim.server import SimulatedServer
 from odingw.sim.wire import INTERNAL, Gateway, GatewayError, Misbehaviour, Unreachable
-from tests.sim_stub import ADDRESS, RpcFault, StubGateway, World
+from tests.sim_stub import ADDRESS, RpcFault, StubGateway, World, temporary_folder
 
 
 class CallTests(SynchronousTestCase):
@@ -169,6 +175,36 @@ class ConnectionTests(TestCase):
 
     async def test_kept(self) -> None:
         self.assertEqual(await self.connections(persistent=True), 1)
+
+    async def test_tls(self) -> None:
+        """Over TLS the gateway must prove that it is the one in the URL."""
+        authority = trustme.CA()
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        folder = temporary_folder(self)
+        key, chain = str(folder / "key.pem"), str(folder / "chain.pem")
+        issued.private_key_pem.write_to_path(key)
+        issued.cert_chain_pems[0].write_to_path(chain)
+        context = DefaultOpenSSLContextFactory(key, chain)
+        port = self.reactor.listenSSL(0, Site(self.stub), context, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        trusted = trustRootFromCertificates([Certificate.loadPEM(authority.cert_pem.bytes())])
+        for host, trust_root, reached in (
+            ("127.0.0.1", trusted, True),
+            ("localhost", trusted, True),
+            ("127.0.0.1", None, False),
+        ):
+            gateway = Gateway.over(
+                self.reactor,
+                f"https://{host}:{port.getHost().port}/",
+                persistent=False,
+                trust_root=trust_root,
+            )
+            call = gateway.call("sfu.Report", {"public_endpoint": ADDRESS}, path=INTERNAL)
+            if reached:
+                self.assertEqual(await call, {"tasks": []}, host)
+            else:
+                await self.assertFailure(call, Unreachable)
+            await gateway.close()
 
     async def test_one_per_call(self) -> None:
         self.assertEqual(await self.connections(persistent=False), len(self.stub.calls))

@@ -16,15 +16,16 @@ from odingw.ops.metrics import Metrics
 from odingw.rpc.callers import Caller
 
 
+_log = Logger("odingw.grid")
+_audit = Logger("odingw.audit")
+
+
 class EventLog:
     """Tells operators.
 
     Args:
         metrics: counts.
     """
-
-    _log = Logger("odingw.grid")
-    _audit = Logger("odingw.audit")
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -34,14 +35,14 @@ class EventLog:
         match event:
             case ServerAttached(address, version, returned):
                 how = "is back" if returned else "has joined"
-                self._log.info(
+                _log.info(
                     "server {odingw_server} (version {odingw_version}) {how}",
                     odingw_server=address,
                     odingw_version=version,
                     how=how,
                 )
             case ServerDisabled(address, silent):
-                self._log.warn(
+                _log.warn(
                     "server {odingw_server} is disabled: no report for {silent:.1f} s; "
                     "its rooms may move",
                     odingw_server=address,
@@ -49,14 +50,14 @@ class EventLog:
                 )
             case ServerRemoved(address, tasks):
                 self._metrics.tasks("dropped", tasks)
-                self._log.warn(
+                _log.warn(
                     "server {odingw_server} is forgotten: it has been silent for too long; "
                     "{odingw_tasks} queued tasks are dropped",
                     odingw_server=address,
                     odingw_tasks=tasks,
                 )
             case RoomContested(room, keeper, loser):
-                self._log.warn(
+                _log.warn(
                     "room {odingw_room} is on two servers: {odingw_keeper} keeps it, "
                     "{odingw_loser} is told to close it",
                     odingw_room=room,
@@ -66,7 +67,7 @@ class EventLog:
             case TasksDropped(address, tasks):
                 self._metrics.tasks("dropped", len(tasks))
                 for task in tasks:
-                    self._log.error(
+                    _log.error(
                         "task {odingw_task} for room {odingw_room} is dropped: server "
                         "{odingw_server} failed to take it {times} times",
                         odingw_task=type(task.body).__name__,
@@ -75,7 +76,7 @@ class EventLog:
                         times=task.returned,
                     )
             case Paused(seconds):
-                self._log.warn(
+                _log.warn(
                     "the gateway stood still for {seconds:.1f} s; "
                     "every server counts as just heard",
                     seconds=seconds,
@@ -92,7 +93,7 @@ class EventLog:
             outcome = "failed" if error else "accepted"
         if error is None:
             self._metrics.tasks("queued")
-        self._audit.emit(
+        _audit.emit(
             LogLevel.info,
             "{odingw_method} of room {odingw_room!r}{whom} by key {odingw_kid} "
             "of customer {odingw_customer!r}: {odingw_outcome}",

@@ -132,9 +132,10 @@ class _Endpoints:
     would show in the latencies.
     """
 
-    def __init__(self, reactor: Any, timeout: float) -> None:
+    def __init__(self, reactor: Any, timeout: float, trust_root: Any) -> None:
         self._reactor = reactor
         self._timeout = timeout
+        self._trust_root = trust_root
 
     def endpointForURI(self, uri: URI) -> Any:  # noqa: N802  -- Twisted's name
         host = uri.host.decode("ascii")
@@ -144,12 +145,12 @@ class _Endpoints:
             kind = TCP6ClientEndpoint if isIPv6Address(host) else HostnameEndpoint
         endpoint = kind(self._reactor, host, uri.port, timeout=self._timeout)
         if uri.scheme == b"https":
-            return wrapClientTLS(optionsForClientTLS(host), endpoint)
+            return wrapClientTLS(optionsForClientTLS(host, self._trust_root), endpoint)
         return endpoint
 
 
 def new_agent(
-    reactor: Any, *, persistent: bool, timeout: float
+    reactor: Any, *, persistent: bool, timeout: float, trust_root: Any
 ) -> tuple[Requester, HTTPConnectionPool]:
     """Return an agent for one host, and its pool, which is to be closed in the end.
 
@@ -157,8 +158,9 @@ def new_agent(
         reactor: a Twisted reactor.
         persistent: keep connections and use them again; else every request gets a new one.
         timeout: seconds in which a connection must be made.
+        trust_root: an ``IOpenSSLTrustRoot`` for https; None: what the system trusts.
     """
     pool = HTTPConnectionPool(reactor, persistent)
     pool.cachedConnectionTimeout = _IDLE_CONNECTION
     pool.maxPersistentPerHost = _CONNECTIONS
-    return Agent.usingEndpointFactory(reactor, _Endpoints(reactor, timeout), pool), pool
+    return Agent.usingEndpointFactory(reactor, _Endpoints(reactor, timeout, trust_root), pool), pool

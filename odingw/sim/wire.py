@@ -163,6 +163,7 @@ class Gateway:
         username: str | None = None,
         password: str | None = None,
         timeout: float = CALL_TIMEOUT,
+        trust_root: Any = None,
     ) -> Self:
         """Make a gateway that is reached over real connections of its own; ``close`` ends them.
 
@@ -173,8 +174,11 @@ class Gateway:
             username: as above.
             password: as above.
             timeout: as above.
+            trust_root: an ``IOpenSSLTrustRoot`` for https; None: what the system trusts.
         """
-        agent, pool = new_agent(reactor, persistent=persistent, timeout=timeout)
+        agent, pool = new_agent(
+            reactor, persistent=persistent, timeout=timeout, trust_root=trust_root
+        )
         gateway = cls(url, agent, reactor, username=username, password=password, timeout=timeout)
         gateway._pool = pool
         return gateway

@@ -79,6 +79,11 @@ class GatewayChannel(HTTPChannel):
     _in_headers = False
     _closing = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being received or answered."""
+        return not (self.busy or self._in_headers or self._transferDecoder)
+
     def connectionMade(self) -> None:  # noqa: N802  -- Twisted's name
         """Begin."""
         self.outbox = Outbox(self.transport, self.site.timer)
@@ -87,7 +92,7 @@ class GatewayChannel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
         """Take in bytes; a request's headers must be complete in time from its first one."""
-        if not (self._in_headers or self.busy or self._transferDecoder):
+        if self.idle:
             self._in_headers = True
             self.site.headers_begin(self)
             if not self._replaying:
@@ -133,6 +138,8 @@ class GatewayChannel(HTTPChannel):
     def requestDone(self, request: Any) -> None:  # noqa: N802  -- Twisted's name
         """Go on to the next request; one that is here already says nothing of the reply."""
         self._not_busy()
+        if self.site.closing:
+            self.persistent = False
         self._replaying = True
         try:
             super().requestDone(request)
@@ -152,7 +159,7 @@ class GatewayChannel(HTTPChannel):
         if self.outbox:
             self.outbox.on_settled = self._close
             self._linger()
-        elif self._in_headers or self._transferDecoder:
+        elif not (self.idle or self.busy):
             self._refused = True
             self._linger()
         else:

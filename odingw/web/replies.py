@@ -34,6 +34,8 @@ def prepare(request: Request, reply: Reply, *, internal: bool) -> bytes:
         internal: whether the path is one that browsers have no business with.
     """
     request.setResponseCode(reply.status)
+    if request.site.closing:
+        request.setHeader(b"connection", b"close")
     headers = request.responseHeaders
     headers.removeHeader(b"server")
     for raw_name, raw_values in _INTERNAL_RAW if internal else _PUBLIC_RAW:

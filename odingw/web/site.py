@@ -6,7 +6,6 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -39,7 +38,6 @@ class GatewaySite(Site):
     protocol = GatewayChannel  # type: ignore[assignment]  # Twisted names its own wrapper there
     requestFactory = GatewayRequest  # noqa: N815  -- Twisted's name
     linger = 2.0
-    _log = Logger()
 
     def __init__(
         self,
@@ -123,11 +121,11 @@ class GatewaySite(Site):
     def finish(self) -> Deferred[None]:
         """Close idle connections now, the others after their replies; fires when all are gone."""
         self.closing = True
-        for channel in self.channels - self.busy:
+        for channel in [channel for channel in self.channels if channel.idle]:
             channel.loseConnection()
-        self._waiting = Deferred()
+        finished = self._waiting = Deferred()
         self._check_idle()
-        return self._waiting
+        return finished
 
     def abort(self) -> None:
         """Cut all connections."""
