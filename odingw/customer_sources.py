@@ -339,8 +339,9 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 def _network_cause(error: BaseException) -> str:
     """What went wrong with a request; a failed one wraps its reasons."""
     while reasons := getattr(error, "reasons", None):
-        error = reasons[-1].value
-    return f"{type(error).__name__}: {one_line(error)}"
+        error = reasons[0].value
+    text = one_line(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def one_line(error: BaseException) -> str:

@@ -132,7 +132,7 @@ class CustomerRefresher:
         if self._timer.running:
             self._timer.stop()
         if self._fetch is not None:
-            pass
+            self._fetch.cancel()
 
     def set_static(self, static: Directory) -> None:
         """Take other customers of the configuration."""
@@ -155,7 +155,6 @@ class CustomerRefresher:
         return waiting
 
     def _tell(self, outcome: bool) -> None:
-        self._fetch = None
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.callback(outcome)

@@ -2,9 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
@@ -78,6 +77,16 @@ class Options(usage.Options):
         sys.stdout.write(f"odingw {__version__}\n")
         raise SystemExit(0)
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the configuration file, to which its relative paths are relative."""
+        return Path(self["config"] or "").parent
+
+    @property
+    def source(self) -> str:
+        """How error messages begin: with the configuration file, if there is one."""
+        return f"{self['config']}: " if self["config"] else ""
+
     def load(self) -> Config:
         """Load the configuration that the options ask for.
 
@@ -109,28 +118,26 @@ class GatewayService(Service):
     """Listens, watches what may change, and ends without losing anything.
 
     Args:
+        options: where the configuration comes from; its file is watched.
         config: the configuration.
-        reload_config: reads the configuration again.
-        config_path: the file it came from, which is watched; None: there is none.
         observer: where log lines go; None: where twistd sends them.
         reactor: the reactor.
     """
 
     def __init__(
         self,
+        options: Options,
         config: Config,
-        reload_config: Callable[[], Config],
-        config_path: Path | None,
         observer: ILogObserver | None,
         reactor: Any,
     ) -> None:
         self._config = config
-        self._reload_config = reload_config
-        self._config_path = config_path
-        self._config_seen = _stamp(config_path)
+        self._options = options
+        self._config_path = Path(options["config"]) if options["config"] else None
+        self._config_seen = _stamp(self._config_path)
         self._observer = observer
         self._reactor = reactor
-        self._listeners = _listeners(config, reactor)
+        self._listeners = _listeners(options, config, reactor)
         self._sites: list[GatewaySite] = []
         self._ports: list[Any] = []
         self._refresher = refresher(config.gateway, reactor)
@@ -164,7 +171,8 @@ class GatewayService(Service):
             site.noisy = False
             self._sites.append(site)
             listening: list[Any] = []
-            entry.endpoint.listen(site).addBoth(listening.append)
+            endpoint: Any = entry.endpoint
+            endpoint.listen(site).addBoth(listening.append)
             self._bound(description, roles, listening)
 
     def startService(self) -> None:  # noqa: N802  -- Twisted's name
@@ -293,7 +301,7 @@ class GatewayService(Service):
 
     def _reload_customers(self) -> None:
         try:
-            config = self._reload_config()
+            config = self._options.load()
         except ConfigError as error:
             _log.error("the configuration stays as it was: {error}", error=error)
             return
@@ -332,44 +340,47 @@ def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's
     try:
         config = options.load()
         if options["check"]:
-            _listeners(config, reactor)
+            _listeners(options, config, reactor)
             sys.stdout.write("the configuration is good\n")
             raise SystemExit(0)
-        return GatewayService(
-            config,
-            options.load,
-            Path(options["config"]) if options["config"] else None,
-            _observer(options.parent, config),
-            reactor,
-        )
+        return GatewayService(options, config, _observer(options.parent, config), reactor)
     except ConfigError as error:
         raise SystemExit(f"odingw: {error}") from None
 
 
-def _listeners(config: Config, reactor: Any) -> dict[str, tuple[Listener, set[str]]]:
-    """Return what to listen on: by endpoint string, the endpoint and the roles that it has."""
-    roles: dict[str, set[str]] = {}
-    listen = config.listen
+def _listeners(
+    options: Options, config: Config, reactor: Any
+) -> dict[str, tuple[Listener, set[str]]]:
+    """Return what to listen on: by endpoint string, the endpoint and the roles that it has.
 
-    def take(key: str, descriptions: Iterable[str], *names: str) -> None:
+    Raises:
+        ConfigError: an endpoint string, or a file that it names, cannot be used.
+    """
+    listen = config.listen
+    files = CertificateFiles(private_key=config.tls.private_key, certificate=config.tls.certificate)
+    listeners: dict[str, tuple[Listener, set[str]]] = {}
+    public_roles = {"public"} if listen.internal else {"public", "internal"}
+    for key, descriptions, option, roles in (
+        ("public", listen.public, "listen", public_roles),
+        ("internal", listen.internal, "internal", {"internal"}),
+        ("admin", listen.admin, "admin", {"admin"}),
+    ):
+        folder = Path() if options[option] or not options["config"] else options.folder
         for index, description in enumerate(descriptions):
             if description not in listeners:
                 try:
-                    entry = listener(reactor, description, tls=files, reuse_port=listen.reuse_port)
+                    entry = listener(
+                        reactor,
+                        description,
+                        tls=files,
+                        reuse_port=listen.reuse_port,
+                        folder=folder,
+                    )
                 except ConfigError as error:
-                    raise ConfigError(f"listen.{key}[{index}]: {error}") from None
+                    source = f"--{option}" if options[option] else f"listen.{key}[{index}]"
+                    raise ConfigError(f"{options.source}{source}: {error}") from None
                 listeners[description] = (entry, set())
-            listeners[description][1].update(names)
-
-    files = CertificateFiles(private_key=config.tls.private_key, certificate=config.tls.certificate)
-    listeners: dict[str, tuple[Listener, set[str]]] = {}
-    if listen.internal:
-        take("public", listen.public, "public")
-        take("internal", listen.internal, "internal")
-    else:
-        take("public", listen.public, "public", "internal")
-    take("admin", listen.admin, "admin")
-    del roles
+            listeners[description][1].update(roles)
     return listeners
 
 
@@ -378,7 +389,7 @@ def _observer(twistd: usage.Options | None, config: Config) -> ILogObserver | No
     if twistd is None or twistd.get("logger") or twistd.get("syslog"):
         return None
     name = twistd.get("logfile")
-    file: IO[str] | LogFile
+    file: Any
     if name == "-" or (twistd.get("nodaemon") and not name):
         file = sys.stdout
     else:

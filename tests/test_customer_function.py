@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -153,6 +154,12 @@ class FunctionTests(SourceTestCase):
         self.assertEqual(self.cause(fetch), "no answer within 30 s")
         self.assertTrue(wait.called)
 
+    def test_a_fetch_may_be_cancelled(self) -> None:
+        fetch = self.source("awaits").fetch()
+        fetch.cancel()
+        self.failureResultOf(fetch, CancelledError)
+        self.assertTrue(self.module.waits.pop().called)
+
     def test_a_function_in_a_module(self) -> None:
         sys.path.insert(0, str(self.path.parent))
         self.addCleanup(sys.path.remove, str(self.path.parent))
@@ -186,6 +193,7 @@ class FunctionTests(SourceTestCase):
             text = str(error)
             self.assertTrue(text.startswith(f"gateway.customer_source.function: {cause}"), text)
             self.assertEqual(text.splitlines(), [text])
+        self.assertNotIn("odingw_customers_broken", sys.modules)
 
 
 class ThreadTests(TestCase):

@@ -18,6 +18,7 @@ from twisted.web.client import Agent, ResponseFailed
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from odingw.customer_sources import within
 from odingw.customers import FileSource, SourceError, UrlSource
 from odingw.errors import ConfigError
 from tests.customer_sources import SourceTestCase, Threads, at_once, new_folder
@@ -25,6 +26,41 @@ from tests.customer_sources import SourceTestCase, Threads, at_once, new_folder
 Render: TypeAlias = Callable[[Request], bytes | int]
 
 reactor: Any = global_reactor
+
+
+class WithinTests(SourceTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+
+    def test_in_time(self) -> None:
+        deferred: Deferred[list[object]] = Deferred()
+        outcome = within(5, self.clock, deferred)
+        self.clock.advance(4)
+        deferred.callback([1])
+        self.assertEqual(self.successResultOf(outcome), [1])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_too_late(self) -> None:
+        deferred: Deferred[list[object]] = Deferred()
+        outcome = within(0.5, self.clock, deferred)
+        self.clock.advance(0.5)
+        self.assertEqual(self.cause(outcome), "no answer within 0.5 s")
+        self.assertTrue(deferred.called)
+
+    def test_cancelling_does_not_wait_for_what_ignores_it(self) -> None:
+        async def stubborn() -> list[object]:
+            try:
+                await Deferred()
+            except CancelledError:
+                await last
+            return [1]
+
+        last: Deferred[None] = Deferred()
+        outcome = within(5, self.clock, Deferred.fromCoroutine(stubborn()))
+        outcome.cancel()
+        self.failureResultOf(outcome, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        last.callback(None)
 
 
 class FileTests(SourceTestCase):
@@ -160,6 +196,7 @@ class UrlTests(SourceTestCase):
         self.assertEqual(self.web.requests[0].getHeader("authorization"), want)
         self.assertEqual(self.web.requests[0].getHeader("host"), "api.test:444")
         self.assertEqual(source.name, "https://api.test:444/a")
+        self.assertEqual(self.source(lambda _: b"", "https://h/a#secret").name, "https://h/a")
 
     def test_a_user_without_a_password(self) -> None:
         self.fetched(self.source(lambda _: b"[]", "http://token@api.test/"))
@@ -278,6 +315,7 @@ class UrlTests(SourceTestCase):
             (ConnectError(string="refused"), "ConnectError: An error occurred while connecting"),
             (ResponseFailed([Failure(OSError("a\nb"))]), "OSError: a b"),
             (ResponseFailed([]), "ResponseFailed: []"),
+            (ResponseFailed([Failure(OSError())]), "OSError"),
             (ValueError("x" * 1000), f"ValueError: {'x' * 200}…"),
         ):
             client: Any = Unreachable(error)
@@ -344,6 +382,16 @@ class RealUrlTests(TestCase):
         error = await self.assertFailure(self.source(port).fetch(), SourceError)
         self.assertEqual(str(error), "HTTP status 500")
         await lost
+
+    async def test_a_connection_that_breaks(self) -> None:
+        def render(request: Request) -> int:
+            request.setHeader("content-length", "100")
+            request.write(b"[1]")
+            request.loseConnection()
+            return NOT_DONE_YET
+
+        error = await self.assertFailure(self.source(self.serve(render)).fetch(), SourceError)
+        self.assertIn("Connection was closed cleanly", str(error))
 
     async def test_nobody_listens(self) -> None:
         port = reactor.listenTCP(0, Site(Resource()), interface="127.0.0.1")

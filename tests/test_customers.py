@@ -113,6 +113,12 @@ class RefresherTests(SynchronousTestCase):
         self.clock.advance(300)
         self.assertEqual(len(self.source.fetches), 3)
 
+    def test_a_source_that_answers_at_once_is_asked_once(self) -> None:
+        self.source.answer = lambda: succeed([document("a")])
+        self.assertIsNone(self.successResultOf(self.refresher.start()))
+        self.assertEqual(len(self.source.fetches), 1)
+        self.refresher.stop()
+
     def test_a_first_failure_is_not_the_last_word(self) -> None:
         first = self.refresher.start()
         self.source.fetches[0].errback(SourceError("gone"))

@@ -62,7 +62,7 @@ class EngineCase(SynchronousTestCase):
         reply = self.engine.handle(raw, "context", allowed)
         if isinstance(reply, Reply):
             return reply
-        return self.successResultOf(as_deferred(reply))  # type: ignore[no-any-return]  # trial
+        return self.successResultOf(as_deferred(reply))
 
     def error(self, body: object, **kwargs: Any) -> tuple[int, object, object]:
         reply = self.ask(body, **kwargs)
@@ -104,7 +104,8 @@ class SingleTests(EngineCase):
         )
 
     def test_ids_come_back(self) -> None:
-        for call_id in ("", "x", 0, -7, None, 2**70, "ü"):
+        ids: tuple[object, ...] = ("", "x", 0, -7, None, 2**70, "ü")
+        for call_id in ids:
             answer = json.loads(self.ask(call(call_id=call_id, a=1)).body or b"")
             self.assertEqual(call_id, answer["id"])
         answer = json.loads(
@@ -113,7 +114,8 @@ class SingleTests(EngineCase):
         self.assertEqual(1, answer["id"])
 
     def test_ids_of_other_types_are_refused(self) -> None:
-        for call_id in (1.5, True, {}, []):
+        wrong: tuple[object, ...] = (1.5, True, {}, [])
+        for call_id in wrong:
             self.assertEqual((200, -32600, None), self.error(call(call_id=call_id, a=1)))
         self.assertEqual([], self.order)
 
@@ -135,7 +137,8 @@ class SingleTests(EngineCase):
             self.assertEqual((400, -32700, None), self.error(body), body[:20])
 
     def test_what_is_no_request(self) -> None:
-        for body in (1, True, "text", None, {}, [], {"method": "add"}):
+        bodies: tuple[object, ...] = (1, True, "text", None, {}, [], {"method": "add"})
+        for body in bodies:
             text = json.dumps(body)
             self.assertEqual((200, -32600, None), self.error(text), text)
 

@@ -244,7 +244,8 @@ class LogTests(SynchronousTestCase):
         gateway = GatewayProcess(
             customer(),
             '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
-            'admin = ["tcp:{admin}:interface=127.0.0.1"]\n[log]\nformat = "json"\nlevel = "debug"\n',
+            'admin = ["tcp:{admin}:interface=127.0.0.1"]\n'
+            '[log]\nformat = "json"\nlevel = "debug"\n',
         ).start()
         self.addCleanup(gateway.stop)
         gateway.report(SERVER, ("room", 1))

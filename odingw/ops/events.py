@@ -15,7 +15,6 @@ from odingw.grid.values import (
 from odingw.ops.metrics import Metrics
 from odingw.rpc.callers import Caller
 
-
 _log = Logger("odingw.grid")
 _audit = Logger("odingw.audit")
 

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import IO, Any, Final, cast
+from typing import Any, Final, cast
 
 from twisted.logger import (
     FileLogObserver,
@@ -15,17 +15,16 @@ from twisted.logger import (
     LogLevelFilterPredicate,
     formatEvent,
 )
-from twisted.python.logfile import LogFile
 
 _FIELDS: Final = "odingw_"
 """Prefix of event keys that become members of a JSON line."""
 
 
-def observer(file: IO[Any] | LogFile, level: str, form: str) -> ILogObserver:
+def observer(file: Any, level: str, form: str) -> ILogObserver:
     """Return an observer that writes log lines.
 
     Args:
-        file: where to.
+        file: where to, a text stream or a ``LogFile``.
         level: the least level that is written: debug, info, warn or error.
         form: ``pretty`` or ``json``.
     """

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from klein import Klein
 from msgspec.json import encode
-from twisted.web.http import Request
 
 from odingw.errors import FORBIDDEN, RpcError
 from odingw.grid.store import Store
@@ -122,7 +121,7 @@ def _add_page(app: Klein, path: str, page: Callable[[GatewayRequest], bytes]) ->
         return page(request)
 
 
-def _page(request: Request, content_type: str, body: bytes) -> bytes:
+def _page(request: GatewayRequest, content_type: str, body: bytes) -> bytes:
     prepare(request, Reply(200, body), internal=True)
     request.setHeader("content-type", content_type)
     return body

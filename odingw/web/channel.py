@@ -205,12 +205,14 @@ class GatewayChannel(HTTPChannel):
             return
         self._closing = True
         self.setTimeout(self.site.linger)
-        if ISSLTransport.providedBy(self.transport):
-            # TLS says goodbye itself, and waits for the answer.
-            super().loseConnection()
-        else:
+        if not ISSLTransport.providedBy(self.transport):
             self._networkProducer.unregisterProducer()
             self.transport.loseWriteConnection()
+        elif not self.outbox:
+            # TLS says goodbye itself, and waits for the answer. While something must arrive it
+            # keeps quiet: a peer that has its reply would close on a goodbye that it did not read,
+            # and that is a reset.
+            super().loseConnection()
 
     def _close(self) -> None:
         super().loseConnection()

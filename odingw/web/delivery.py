@@ -49,8 +49,7 @@ def unsent(transport: Any) -> int:
         for chunks in ("_appSendBuffer", "_tempDataBuffer"):
             count += sum(map(len, getattr(transport, chunks, ())))
         aggregator = getattr(transport, "_aggregator", None)
-        if aggregator is not None:
-            count += sum(map(len, aggregator._buffer))
+        count += sum(map(len, getattr(aggregator, "_buffer", ())))
         if hasattr(transport, "dataBuffer"):
             count += len(transport.dataBuffer) - transport.offset
         transport = getattr(transport, "transport", None)
@@ -99,7 +98,8 @@ class Outbox:
     def connection_lost(self, reason: Failure) -> None:
         """Take note that the connection is gone."""
         if self._parcels:
-            clean = reason.check(ConnectionDone) is not None
+            tcp_reason = getattr(self._transport, "tcp_reason", None) or reason
+            clean = tcp_reason.check(ConnectionDone) is not None
             self._settle(arrived=clean and not unsent(self._transport))
 
     def _grace_over(self) -> None:

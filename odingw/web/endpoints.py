@@ -41,12 +41,10 @@ from twisted.internet.endpoints import (
     TCP6ServerEndpoint,
     UNIXServerEndpoint,
     serverFromString,
-    wrapServerTLS,
 )
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
-    IOpenSSLServerConnectionCreator,
     IProtocolFactory,
     IReactorTime,
     IStreamServerEndpoint,
@@ -59,7 +57,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
 from odingw.errors import ConfigError
-from odingw.web.tls import CertificateFiles, ReloadingContextFactory
+from odingw.web.tls import CertificateFiles, ReloadingContextFactory, TlsFactory
 
 _ARGUMENTS: Final[dict[str, tuple[str, ...]]] = {
     "tcp": ("port", "interface", "backlog"),
@@ -108,7 +106,12 @@ class Listener:
 
 
 def listener(
-    reactor: Any, description: str, *, tls: CertificateFiles | None, reuse_port: bool = False
+    reactor: Any,
+    description: str,
+    *,
+    tls: CertificateFiles | None,
+    reuse_port: bool = False,
+    folder: Path = Path(),
 ) -> Listener:
     """Read an endpoint string; nothing is opened before its ``listen`` is called.
 
@@ -119,6 +122,7 @@ def listener(
         tls: the certificate for ``ssl:`` endpoints that name none; None if there is none.
         reuse_port: let several processes listen on the port (``SO_REUSEPORT``); for ``tcp:``,
             ``tcp6:`` and ``ssl:``, and without effect for others.
+        folder: what relative paths in an ``ssl:`` or ``unix:`` description are relative to.
 
     Raises:
         ConfigError: it cannot be used; the text is one line that says what is wrong and wanted.
@@ -128,7 +132,7 @@ def listener(
     kind, _, text = inner.partition(":")
     if proxied and kind == "haproxy":
         raise ConfigError("haproxy: it stands there twice; write it once")
-    arguments = _Arguments(kind, text) if kind in _ARGUMENTS else None
+    arguments = _Arguments(kind, text, folder) if kind in _ARGUMENTS else None
     if arguments is None:
         endpoint = _plugin(reactor, kind, inner)
     elif kind == "unix":
@@ -141,21 +145,37 @@ def listener(
     if proxied:
         endpoint = IStreamServerEndpoint(proxyEndpoint(endpoint))
     if contexts is not None:
-        endpoint = wrapServerTLS(
-            IOpenSSLServerConnectionCreator(contexts), endpoint, IReactorTime(reactor)
-        )
+        endpoint = IStreamServerEndpoint(_TlsEndpoint(endpoint, contexts, IReactorTime(reactor)))
     return Listener(description, endpoint, contexts, proxied)
 
 
+@implementer(IStreamServerEndpoint)
+@attrs.frozen
+class _TlsEndpoint:
+    """TLS on top of another endpoint."""
+
+    endpoint: IStreamServerEndpoint
+    contexts: Any
+    clock: IReactorTime
+
+    def listen(self, protocolFactory: IProtocolFactory) -> defer.Deferred[IListeningPort]:  # noqa: N803  -- the interface names it
+        """Listen."""
+        inner: Any = self.endpoint
+        tls = TlsFactory(self.contexts, False, protocolFactory, self.clock)
+        listening: defer.Deferred[IListeningPort] = inner.listen(tls)
+        return listening
+
+
 class _Arguments:
-    """The arguments of one endpoint, by name.
+    """The arguments of one endpoint, by name; paths are relative to ``folder``.
 
     Raises:
         ConfigError: they are malformed, unknown, too many, or given twice.
     """
 
-    def __init__(self, kind: str, text: str) -> None:
+    def __init__(self, kind: str, text: str, folder: Path) -> None:
         self.kind = kind
+        self.folder = folder
         self._values: dict[str, str] = {}
         names = _ARGUMENTS[kind]
         unnamed = iter(names)
@@ -201,7 +221,7 @@ class _Arguments:
             return None
         if not self._values[name]:
             raise self.fault(f"{name} is empty; write the path of a PEM file, or leave it out")
-        return Path(self._values[name])
+        return self.folder / self._values[name]
 
     def _fields(self, text: str) -> Iterator[tuple[str | None, str]]:
         """The fields between colons, each with its name or None, free of backslashes."""
@@ -279,6 +299,7 @@ def _unix(reactor: Any, arguments: _Arguments) -> IStreamServerEndpoint:
     path = arguments.text("address")
     if not path or "\0" in path:
         raise arguments.fault("no path is given; write one such as 'unix:/run/odingw/web.sock'")
+    path = str(arguments.folder / path)
     if len(os.fsencode(path)) > _MAX_UNIX_PATH:
         raise arguments.fault(
             f"{_shown(path)} is too long for a socket; at most {_MAX_UNIX_PATH} bytes are possible"

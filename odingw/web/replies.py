@@ -1,12 +1,13 @@
 """HTTP headers and bodies of replies, in the one place that knows them all."""
 
 from http import HTTPStatus
-from typing import Final
-
-from twisted.web.http import Request
+from typing import TYPE_CHECKING, Final
 
 from odingw.errors import RpcError
 from odingw.rpc.jsonrpc import Reply, error_reply
+
+if TYPE_CHECKING:
+    from odingw.web.channel import GatewayRequest
 
 CORS: Final[dict[str, str]] = {
     "Access-Control-Allow-Origin": "*",
@@ -25,7 +26,7 @@ _INTERNAL_RAW: Final = [(name.encode(), [value.encode()]) for name, value in _CO
 _JSON_RAW: Final = [_JSON.encode()]
 
 
-def prepare(request: Request, reply: Reply, *, internal: bool) -> bytes:
+def prepare(request: "GatewayRequest", reply: Reply, *, internal: bool) -> bytes:
     """Set a reply's status and headers, and return its body.
 
     Args:

@@ -15,14 +15,44 @@ from cryptography.x509 import Certificate, load_pem_x509_certificates
 from msgspec import Struct
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
+from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import CertificateOptions, DiffieHellmanParameters, TLSVersion
-from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.protocols.tls import (
+    BufferingTLSTransport,
+    TLSMemoryBIOFactory,
+    TLSMemoryBIOProtocol,
+)
+from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
 from odingw.errors import ConfigError
 
 _MINIMUM: Final = TLSVersion.TLSv1_2
+
+
+class TlsTransport(BufferingTLSTransport):
+    """A TLS connection that remembers how the TCP connection below it ended.
+
+    Many peers close without TLS's goodbye. Twisted reports that as a lost connection, as it does a
+    reset; only the connection below tells the two apart.
+
+    Attributes:
+        tcp_reason: why the TCP connection ended; None while it has not.
+    """
+
+    tcp_reason: Failure | None = None
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802  -- Twisted's
+        """Take note of the end of the TCP connection."""
+        self.tcp_reason = reason
+        super().connectionLost(reason)
+
+
+class TlsFactory(TLSMemoryBIOFactory):
+    """Puts TLS around the connections of another factory."""
+
+    protocol = TlsTransport
 
 
 class CertificateFiles(Struct, frozen=True):
