@@ -32,7 +32,7 @@ from odingw.web.tls import CertificateFiles
 FINISH_TIME: Final = 10.0
 """Seconds that requests in flight are given when the process ends."""
 
-WATCH_INTERVAL: Final = 15.0
+WATCH_INTERVAL: Final = 5.0
 """Seconds between two looks at certificates and the configuration file."""
 
 

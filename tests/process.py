@@ -58,18 +58,16 @@ class GatewayProcess:
         gateway: str = "",
         before: str = "",
         *options: str,
-        scheme: str = "http",
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="odingw-test-"))
         self.port, self.admin = free_port(), free_port()
-        self.scheme = scheme
         self.config = self.folder / "odingw.toml"
         self._before = before or (
             '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
             'admin = ["tcp:{admin}:interface=127.0.0.1"]\n[state]\nurl = "memory:"\n'
         )
         self.configure(gateway)
-        self._options = options
+        self.options = options
         self._lines: list[str] = []
         self._heard = threading.Condition()
         self.process: subprocess.Popen[str] | None = None
@@ -91,7 +89,7 @@ class GatewayProcess:
                 "odingw",
                 "--config",
                 self.config,
-                *self._options,
+                *self.options,
             ],
             cwd=self.folder,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -1,0 +1,86 @@
+"""Imports go one way, and the pure packages do no I/O and read no clock."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+PACKAGE = Path(__file__).parent.parent / "odingw"
+
+LAYERS = {
+    "errors": set[str](),
+    "clock": set[str](),
+    "tokens": {"errors"},
+    "grid": {"errors"},
+    "state": {"grid", "errors"},
+    "rpc": {"grid", "tokens", "errors"},
+    "config": {"tokens", "errors"},
+    "master_key": {"tokens", "errors"},
+    "customer_sources": {"config", "errors"},
+    "customers": {"config", "customer_sources", "tokens", "errors"},
+    "ops": {"grid", "rpc", "errors"},
+    "web": {"config", "rpc", "ops", "grid", "tokens", "errors"},
+    "sim": {"tokens", "errors"},
+}
+"""What each part may import of the others; ``gateway`` and ``tap`` put everything together."""
+
+FREE = {"gateway", "tap"}
+PURE = {"tokens", "grid", "rpc"}
+IMPURE = ("klein", "os", "random", "secrets", "time", "twisted", "treq")
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Yield each module's part and file."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).parts
+        yield parts[0].removesuffix(".py"), path
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the full names of what a module imports."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+class ArrowTests(SynchronousTestCase):
+    def test_imports_go_down(self) -> None:
+        wrong = []
+        for part, path in modules():
+            if part in FREE or part == "__init__":
+                continue
+            for name in imports(path):
+                root, _, rest = name.partition(".")
+                target = rest.partition(".")[0]
+                known = (PACKAGE / target).is_dir() or (PACKAGE / f"{target}.py").exists()
+                if root != "odingw" or not rest or not known:
+                    continue
+                if target != part and target not in LAYERS[part]:
+                    wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+        self.assertEqual([], wrong)
+
+    def test_every_part_has_its_place(self) -> None:
+        parts = {part for part, _ in modules()} - {"__init__"}
+        self.assertEqual(parts, LAYERS.keys() | FREE)
+
+    def test_pure_parts_do_nothing_outside(self) -> None:
+        wrong = [
+            f"{path.relative_to(PACKAGE)} imports {name}"
+            for part, path in modules()
+            if part in PURE
+            for name in imports(path)
+            if name.partition(".")[0] in IMPURE
+        ]
+        self.assertEqual([], wrong)
+
+    def test_only_tap_takes_the_reactor(self) -> None:
+        takers = {
+            str(path.relative_to(PACKAGE))
+            for _, path in modules()
+            if "twisted.internet.reactor" in imports(path)
+        }
+        self.assertEqual({"tap.py"}, takers)
