@@ -76,6 +76,7 @@ class Gateway:
         self.store = MemoryStore(self._settings, secrets.SystemRandom().randrange)
         self.metrics = Metrics(now)
         self.metrics.watch(self.store)
+        self._watch_customers()
         self._events = EventLog(self.metrics)
         self.health = Health()
         self.health.add("customers", self._check_customers)
@@ -174,6 +175,7 @@ class Gateway:
                 ),
                 servers=gateway.internal.servers,
                 rooms_per_report=config.limits.rooms_per_report,
+                config_size=config.limits.body,
             ),
             _in_thread,
             self._events.event,
@@ -221,6 +223,22 @@ class Gateway:
     def _check_customers(self) -> Check:
         count = len(self._customers.directory.keys)
         return Check(self._customers.loaded, f"{count} customer keys")
+
+    def _watch_customers(self) -> None:
+        customers = self._customers
+        self.metrics.watch_number(
+            "customer_keys", "Access keys that are let in.", lambda: len(customers.directory.keys)
+        )
+        self.metrics.watch_number(
+            "customer_refresh_failures_total",
+            "Refreshes of the customer list that failed.",
+            lambda: customers.failures,
+        )
+        self.metrics.watch_number(
+            "customer_refresh_age_seconds",
+            "Time since the last good refresh of the customer list; 0 without a source.",
+            lambda: self._now() - customers.last_success if customers.last_success else 0.0,
+        )
 
     def _tick(self) -> None:
         try:

@@ -18,8 +18,8 @@ from twisted.web.client import Agent, ResponseFailed
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from odingw.customer_sources import within
 from odingw.customers import FileSource, SourceError, UrlSource
+from odingw.customers.sources import within
 from odingw.errors import ConfigError
 from tests.customer_sources import SourceTestCase, Threads, at_once, new_folder
 

@@ -13,8 +13,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from odingw.config import AccessKeyConfig, CustomerConfig, CustomerSource, FunctionReference
 from odingw.config import Gateway as GatewayConfig
 from odingw.customers import (
-    FETCH_TIMEOUT,
-    PROBLEMS_LOGGED,
     CustomerRefresher,
     Directory,
     FileSource,
@@ -24,6 +22,7 @@ from odingw.customers import (
     directory,
     refresher,
 )
+from odingw.customers.refresher import FETCH_TIMEOUT, PROBLEMS_LOGGED
 from tests.customer_documents import SECRET, access_key, document, jwk, without
 
 Answer: TypeAlias = Callable[[], Any]

@@ -10,7 +10,7 @@ from prometheus_client import (
     Info,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -110,7 +110,8 @@ class Metrics:
 
     def watch_number(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that somebody else keeps."""
-        self.registry.register(_NumberCollector(f"odingw_{name}", text, read))
+        kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+        self.registry.register(_NumberCollector(kind, f"odingw_{name}", text, read))
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics and their content type.
@@ -133,13 +134,20 @@ class Metrics:
 
 
 class _NumberCollector(Collector):
-    def __init__(self, name: str, text: str, read: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
+        name: str,
+        text: str,
+        read: Callable[[], float],
+    ) -> None:
+        self._kind = kind
         self._name = name
         self._text = text
         self._read = read
 
     def collect(self) -> Iterable[Metric]:
-        yield GaugeMetricFamily(self._name, self._text, value=self._read())
+        yield self._kind(self._name, self._text, value=self._read())
 
 
 class _StoreCollector(Collector):

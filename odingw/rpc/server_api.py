@@ -151,11 +151,13 @@ class ServerRules(Struct, frozen=True, kw_only=True):
         settings: the recommended settings that GridConfig merges into a server's own.
         servers: address patterns; if there are any, no other server may get settings or report.
         rooms_per_report: how many rooms one report may name.
+        config_size: how many characters of configuration a server may send.
     """
 
     settings: dict[str, object]
     servers: Sequence[str] = ()
     rooms_per_report: int = 50_000
+    config_size: int = 65_536
 
 
 class ServerApi:
@@ -209,6 +211,9 @@ class ServerApi:
 
     async def _settings(self, call: ServerCall, params: _Caller, config: str) -> _Config:
         address = self._address(call, params)
+        if len(config) > self._rules.config_size:
+            most = self._rules.config_size
+            raise RpcError(TOO_LARGE, f"a server's config holds at most {most} characters")
         jwk = self._keys[address].private_jwk()
         members = {"kid": jwk.kid, "kty": jwk.kty, "crv": jwk.crv, "x": jwk.x, "d": jwk.d}
         return _Config(await self._in_thread(lambda: extend(config, self._rules.settings, members)))

@@ -11,16 +11,14 @@ from twisted.web.client import Agent
 
 from odingw.config import CustomerSource
 from odingw.config import Gateway as GatewayConfig
-from odingw.customer_directory import (
-    Customer,
-    CustomerKey,
+from odingw.customers.directory import (
     Directory,
     combined,
     directory,
     static_directory,
 )
-from odingw.customer_function import FunctionSource
-from odingw.customer_sources import (
+from odingw.customers.function import FunctionSource
+from odingw.customers.sources import (
     Clock,
     FileSource,
     Source,
@@ -29,22 +27,6 @@ from odingw.customer_sources import (
     within,
 )
 from odingw.errors import ConfigError, OdingwError
-
-__all__ = [
-    "Customer",
-    "CustomerKey",
-    "CustomerRefresher",
-    "Directory",
-    "FileSource",
-    "FunctionSource",
-    "Source",
-    "SourceError",
-    "UrlSource",
-    "combined",
-    "directory",
-    "refresher",
-    "static_directory",
-]
 
 FETCH_TIMEOUT: Final = 60.0
 """Seconds after which a fetch has failed, whatever its source does."""

@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThread
 
 from odingw.config import FunctionReference
-from odingw.customer_sources import (
+from odingw.customers.sources import (
     TIMEOUT,
     Clock,
     OneThread,
