@@ -145,7 +145,7 @@ _DOMAIN: Final[dict[Reason, tuple[int, str]]] = {
         "room_id param does not match rid in authorization token",
     ),
     Reason.RID_BASE_MISMATCH: (400, "all values in rid must have the same base"),
-    Reason.RID_EMPTY: (400, "rid must name at least one room"),
+    Reason.RID_EMPTY: (400, "rid in authorization token must not be empty"),
     Reason.TOO_MANY_TASKS: (INVALID_REQUEST, "too many tasks queued"),
     Reason.TOO_MANY_BANS: (INVALID_REQUEST, "too many bans"),
     Reason.STORE_UNAVAILABLE: (INVALID_REQUEST, "state store unavailable"),

@@ -140,7 +140,8 @@ class ServerApiTests(ProcessCase):
         info = self.gateway.call("Info", path="/internal")["result"]
         (server,) = [view for view in info["servers"] if view["address"] == "info.test:4433"]
         self.assertEqual("info.test", server["hostname"])
-        self.assertEqual({"load": 0.0, "clients": 3}, server["report"])
+        room = {"id": ["acme", "{b}1"], "customer": "acme", "peers": 3}
+        self.assertEqual({"load": 0.0, "clients": 3, "rooms": [room]}, server["report"])
         self.assertEqual(12, len(server["keyId"]))
         (room,) = [view for view in info["rooms"] if view["server"] == "info.test:4433"]
         self.assertEqual((["acme", "{b}1"], "acme"), (room["id"], room["customer"]))

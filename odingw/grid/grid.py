@@ -220,6 +220,7 @@ class Grid:
                     server=base.server.address,
                     peers=room.peers,
                     reservations=len(room.reserved),
+                    reported=room.round > 0,
                     updated=base.server.last_seen if room.round else room.placed,
                 )
 

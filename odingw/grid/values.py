@@ -217,6 +217,7 @@ class RoomView(Struct, frozen=True, kw_only=True):
     server: str
     peers: int
     reservations: int
+    reported: bool
     updated: float
 
 

@@ -101,9 +101,16 @@ class _Tasks(Struct, frozen=True):
     tasks: tuple[TaskBody, ...]
 
 
+class _ReportedRoom(Struct, frozen=True):
+    id: RoomId
+    customer: str
+    peers: int
+
+
 class _ReportInfo(Struct, frozen=True):
     load: float
     clients: int
+    rooms: list[_ReportedRoom]
 
 
 class _ServerInfo(Struct, frozen=True, rename="camel"):
@@ -272,6 +279,12 @@ class ServerApi:
         return _tasks(call, outcome, delivery)
 
     def _info(self, call: ServerCall, params: _NoParams, answered: bool) -> _Info:
+        views = list(self._store.rooms())
+        reported: dict[str, list[_ReportedRoom]] = {}
+        for room in views:
+            if room.reported:
+                rooms_of = reported.setdefault(room.server, [])
+                rooms_of.append(_ReportedRoom(room.id, room.customer, room.peers))
         servers = [
             _ServerInfo(
                 hostname=view.address.rpartition(":")[0] or view.address,
@@ -280,7 +293,7 @@ class ServerApi:
                 disabled=view.disabled,
                 drained=view.drained,
                 key_id=view.kid,
-                report=_ReportInfo(view.load, view.clients),
+                report=_ReportInfo(view.load, view.clients, reported.get(view.address, [])),
                 first_seen=_date(view.first_seen),
                 last_seen=_date(view.last_seen),
                 tasks=view.tasks,
@@ -289,7 +302,7 @@ class ServerApi:
         ]
         rooms = [
             _RoomInfo(room_hash(*view.id), view.id, view.customer, view.server, _date(view.updated))
-            for view in self._store.rooms()
+            for view in views
         ]
         counts = [_CallInfo(*counts) for counts in self._call_counts()]
         return _Info(servers, rooms, _Stats(counts))
