@@ -1,7 +1,7 @@
 """What Prometheus scrapes. No label has values that a caller chooses."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,6 +17,8 @@ from prometheus_client.registry import Collector
 from odingw import __version__
 from odingw.grid.store import Store
 from odingw.grid.usage import DEMO_PREFIX
+
+M = TypeVar("M", Counter, Histogram)
 
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
@@ -38,12 +40,14 @@ class Metrics:
         self._requests = self._counter(
             "requests", "Calls by API, method and outcome.", ("api", "method", "outcome")
         )
-        self._seconds = Histogram(
-            "odingw_request_seconds",
-            "Time from the whole request to its reply.",
-            ("api",),
-            buckets=_BUCKETS,
-            registry=self.registry,
+        self._seconds = _Series(
+            Histogram(
+                "odingw_request_seconds",
+                "Time from the whole request to its reply.",
+                ("api",),
+                buckets=_BUCKETS,
+                registry=self.registry,
+            )
         )
         self._verifications = self._counter(
             "jwt_verifications", "Tokens verified, by outcome.", ("outcome",)
@@ -59,13 +63,13 @@ class Metrics:
         Info("odingw_build", "The program.", registry=self.registry).info({"version": __version__})
         self._calls: dict[tuple[str, str, str], int] = {}
         for rule in ("leeway", "require_expiry", "require_subject", "room_match"):
-            self._compat.labels(rule)
+            self._compat[(rule,)]
 
     def call(self, api: str, method: str, outcome: str) -> None:
         """Count a call of a known method."""
-        self._requests.labels(api, method, outcome).inc()
         key = (api, method, outcome)
         self._calls[key] = self._calls.get(key, 0) + 1
+        self._requests[key].inc()
 
     def call_counts(self) -> list[tuple[str, int, int, int]]:
         """Return name, and counts of success, failure and rejection, of every method called."""
@@ -82,27 +86,27 @@ class Metrics:
 
     def seconds(self, api: str, seconds: float) -> None:
         """Take in how long a request took."""
-        self._seconds.labels(api).observe(seconds)
+        self._seconds[(api,)].observe(seconds)
 
     def verified(self, outcome: str) -> None:
         """Count a token: ``ok`` or the kind of fault."""
-        self._verifications.labels(outcome).inc()
+        self._verifications[(outcome,)].inc()
 
     def placed(self, kind: str) -> None:
         """Count a Connect that was granted."""
-        self._placements.labels(kind).inc()
+        self._placements[(kind,)].inc()
 
     def refused(self, reason: str) -> None:
         """Count a call that a rule refused."""
-        self._refusals.labels(reason).inc()
+        self._refusals[(reason,)].inc()
 
     def relaxed(self, rule: str) -> None:
         """Count a call that strict settings would refuse."""
-        self._compat.labels(rule).inc()
+        self._compat[(rule,)].inc()
 
     def tasks(self, fate: str, count: int = 1) -> None:
         """Count tasks: ``queued``, ``delivered``, ``redelivered`` or ``dropped``."""
-        self._tasks.labels(fate).inc(count)
+        self._tasks[(fate,)].inc(count)
 
     def watch(self, store: Store) -> None:
         """Show what a store holds."""
@@ -129,8 +133,22 @@ class Metrics:
             if (method, outcome) == (name, wanted)
         )
 
-    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
-        return Counter(f"odingw_{name}", text, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> "_Series[Counter]":
+        return _Series(Counter(f"odingw_{name}", text, labels, registry=self.registry))
+
+
+class _Series(Generic[M]):
+    """A metric's series by their labels, kept at hand: finding one costs more than counting."""
+
+    def __init__(self, metric: M) -> None:
+        self._metric = metric
+        self._series: dict[tuple[str, ...], M] = {}
+
+    def __getitem__(self, labels: tuple[str, ...]) -> M:
+        series = self._series.get(labels)
+        if series is None:
+            series = self._series[labels] = self._metric.labels(*labels)
+        return series
 
 
 class _NumberCollector(Collector):
