@@ -3,6 +3,7 @@
 import secrets
 import traceback
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -16,6 +17,7 @@ from odingw.ops.events import EventLog
 from odingw.ops.health import Check, Health
 from odingw.ops.logs import once
 from odingw.ops.metrics import Metrics
+from odingw.ops.threads import dump
 from odingw.rpc import callers, client_api
 from odingw.rpc.client_api import ClientApi, ClientHooks
 from odingw.rpc.grid_config import recommended
@@ -61,6 +63,7 @@ class Gateway:
         now: Clock,
     ) -> None:
         self._config = config
+        self._reactor: Any = reactor
         self._now = now
         self._customers = refresher
         self._keys = ServerKeys(master_key)
@@ -75,7 +78,7 @@ class Gateway:
         )
         self.store = MemoryStore(self._settings, secrets.SystemRandom().randrange)
         self.metrics = Metrics(now)
-        self.metrics.watch(self.store)
+        self.metrics.watch(self.store, lambda name: name in refresher.directory.customers)
         self._watch_customers()
         self._events = EventLog(self.metrics)
         self.health = Health()
@@ -127,7 +130,12 @@ class Gateway:
 
     def _admin_pages(self, *, shared: bool) -> AdminPages:
         users = BasicUsers(self._config.admin.users, "admin")
-        return AdminPages(self.metrics, self.health, self.store, users, shared=shared)
+        return AdminPages(
+            self.metrics, self.health, self.store, users, self._dump_threads, shared=shared
+        )
+
+    def _dump_threads(self) -> str:
+        return dump(self._reactor.getDelayedCalls(), self._reactor.seconds())
 
     def _add_pool(self, pool: str) -> None:
         config, gateway = self._config, self._config.gateway
@@ -143,7 +151,7 @@ class Gateway:
             self._keys,
             gateway.token_lifetime,
             gateway.room_match,
-            ClientHooks(metrics.placed, self._events.managed, metrics.relaxed),
+            ClientHooks(metrics.placed, metrics.refused, self._events.managed, metrics.relaxed),
         )
         self._clients[pool] = ClientHttp(
             Engine(
@@ -226,6 +234,7 @@ class Gateway:
 
     def _watch_customers(self) -> None:
         customers = self._customers
+        self.metrics.watch_limits(lambda: customers.directory.customers.values())
         self.metrics.watch_number(
             "customer_keys", "Access keys that are let in.", lambda: len(customers.directory.keys)
         )

@@ -1,5 +1,6 @@
 """``twistd odingw``: its options, and the service that listens, watches and ends."""
 
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -31,6 +32,9 @@ from odingw.web.tls import CertificateFiles
 
 FINISH_TIME: Final = 10.0
 """Seconds that requests in flight are given when the process ends."""
+
+_GC_THRESHOLD: Final = 20_000
+"""Objects made between two looks of the garbage collector: a request leaves no cycles behind."""
 
 WATCH_INTERVAL: Final = 5.0
 """Seconds between two looks at certificates and the configuration file."""
@@ -178,6 +182,11 @@ class GatewayService(Service):
     def startService(self) -> None:  # noqa: N802  -- Twisted's name
         """Begin to work."""
         super().startService()
+        self._gateway.metrics.watch_number(
+            "open_connections",
+            "Connections that are open.",
+            lambda: sum(len(site.channels) for site in self._sites),
+        )
         self._explain()
         self._gateway.start()
         self._refresher.start()
@@ -219,6 +228,10 @@ class GatewayService(Service):
         from_signal = self._reactor.callFromThread
         signal.signal(signal.SIGHUP, lambda *_: from_signal(self.reload))
         signal.signal(signal.SIGTERM, lambda *_: from_signal(self._terminate))
+        # What was made until now stays; the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD)
         _log.info("odingw {version} has started", version=__version__)
 
     def _terminate(self) -> None:

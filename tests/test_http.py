@@ -376,7 +376,8 @@ class SeparateInternalTests(ProcessCase):
 
 class AdminTests(ProcessCase):
     def test_pages(self) -> None:
-        for path in ("/monitor", "/monitor/state", "/monitor/healthcheck", "/metrics", "/readyz"):
+        pages = ("", "/state", "/threads", "/healthcheck", "/metrics", "/ping")
+        for path in (*(f"/monitor{page}" for page in pages), "/metrics", "/healthz", "/readyz"):
             status, headers, body = self.gateway.request("GET", path, port=self.gateway.admin)
             self.assertEqual((200, None), (status, headers["Access-Control-Allow-Origin"]), path)
             self.assertTrue(body)

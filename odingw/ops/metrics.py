@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from odingw import __version__
 from odingw.grid.store import Store
 from odingw.grid.usage import DEMO_PREFIX
+from odingw.rpc.callers import Licence
 
 M = TypeVar("M", Counter, Histogram)
 
@@ -108,9 +109,13 @@ class Metrics:
         """Count tasks: ``queued``, ``delivered``, ``redelivered`` or ``dropped``."""
         self._tasks[(fate,)].inc(count)
 
-    def watch(self, store: Store) -> None:
-        """Show what a store holds."""
-        self.registry.register(_StoreCollector(store, self._now))
+    def watch(self, store: Store, is_customer: Callable[[str], bool]) -> None:
+        """Show what a store holds; the usage of those who are no customers is one series."""
+        self.registry.register(_StoreCollector(store, is_customer, self._now))
+
+    def watch_limits(self, read: Callable[[], Iterable[Licence]]) -> None:
+        """Show what customers' licences allow."""
+        self.registry.register(_LimitCollector(read))
 
     def watch_number(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that somebody else keeps."""
@@ -141,7 +146,7 @@ class _Series(Generic[M]):
     """A metric's series by their labels, kept at hand: finding one costs more than counting."""
 
     def __init__(self, metric: M) -> None:
-        self._metric = metric
+        self._metric: M = metric
         self._series: dict[tuple[str, ...], M] = {}
 
     def __getitem__(self, labels: tuple[str, ...]) -> M:
@@ -168,9 +173,31 @@ class _NumberCollector(Collector):
         yield self._kind(self._name, self._text, value=self._read())
 
 
+class _LimitCollector(Collector):
+    def __init__(self, read: Callable[[], Iterable[Licence]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        peers = GaugeMetricFamily(
+            "odingw_customer_peers_limit", "Peers that a licence allows.", labels=("customer",)
+        )
+        rooms = GaugeMetricFamily(
+            "odingw_customer_rooms_limit", "Rooms that a licence allows.", labels=("customer",)
+        )
+        for licence in self._read():
+            for family, limit in ((peers, licence.max_peers), (rooms, licence.max_rooms)):
+                if limit is not None:
+                    family.add_metric((licence.id,), limit)
+        yield peers
+        yield rooms
+
+
 class _StoreCollector(Collector):
-    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, is_customer: Callable[[str], bool], now: Callable[[], float]
+    ) -> None:
         self._store = store
+        self._is_customer = is_customer
         self._now = now
 
     def collect(self) -> Iterator[Metric]:
@@ -206,7 +233,9 @@ class _StoreCollector(Collector):
     def _usage(self) -> Iterator[Metric]:
         totals: dict[str, list[int]] = {}
         for usage in self._store.usage():
-            name = "demo" if usage.customer.startswith(DEMO_PREFIX) else usage.customer
+            name = usage.customer
+            if not self._is_customer(name):
+                name = "demo" if name.startswith(DEMO_PREFIX) else "other"
             total = totals.setdefault(name, [0, 0, 0])
             total[0] += usage.peers
             total[1] += usage.reservations

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, TypeAlias
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import Encoder
 
+from odingw.errors import Refused
 from odingw.grid.store import GridStore
 from odingw.grid.tasks import (
     NO_TIME,
@@ -104,11 +105,13 @@ class ClientHooks(Struct, frozen=True):
 
     Attributes:
         placed: how a Connect was placed (``Placed.how``).
+        refused: why a Connect was refused, a ``Reason``.
         managed: a management call: caller, method, room id, user id or None, and None or the error.
         relaxed: a strict rule that a call broke and the configuration let pass.
     """
 
     placed: Callable[[str], None]
+    refused: Callable[[str], None]
     managed: Callable[[Caller, str, str, str | None, Exception | None], None]
     relaxed: Callable[[str], None]
 
@@ -150,26 +153,33 @@ class ClientApi:
     ) -> _Connected | Awaitable[_Connected]:
         caller = call.caller
         internal = caller.claims.internal
-        placed = self._store.connect(
-            Admission(
-                caller.customer,
-                caller.namespace,
-                caller.rooms,
-                caller.user,
-                caller.token_id,
-                caller.max_peers,
-                caller.max_rooms,
-                caller.demo_peers,
-                internal.server or None if internal else None,
-            ),
-            call.now,
+        admission = Admission(
+            caller.customer,
+            caller.namespace,
+            caller.rooms,
+            caller.user,
+            caller.token_id,
+            caller.max_peers,
+            caller.max_rooms,
+            caller.demo_peers,
+            internal.server or None if internal else None,
         )
+        try:
+            placed = self._store.connect(admission, call.now)
+        except Refused as error:
+            self._hooks.refused(error.reason)
+            raise
         if isinstance(placed, Placed):
             return self._connected(call, placed)
         return self._connected_later(call, placed)
 
     async def _connected_later(self, call: ClientCall, placed: Awaitable[Placed]) -> _Connected:
-        return self._connected(call, await placed)
+        try:
+            found = await placed
+        except Refused as error:
+            self._hooks.refused(error.reason)
+            raise
+        return self._connected(call, found)
 
     def _connected(self, call: ClientCall, placed: Placed) -> _Connected:
         self._hooks.placed(placed.how)

@@ -20,6 +20,7 @@ _MENU: Final = (
     ("/monitor/state", "servers, customers and rooms as JSON"),
     ("/monitor/metrics", "metrics for Prometheus"),
     ("/monitor/healthcheck", "health checks"),
+    ("/monitor/threads", "stacks of all threads, and delayed calls"),
     ("/monitor/ping", "ping"),
 )
 
@@ -29,16 +30,25 @@ class AdminPages:
 
     Args:
         users: who may look; if there are none, everybody who can reach the endpoint.
+        dump_threads: returns what every thread is doing.
         shared: whether the port is public too, where without users little is shown.
     """
 
     def __init__(
-        self, metrics: Metrics, health: Health, store: Store, users: BasicUsers, *, shared: bool
+        self,
+        metrics: Metrics,
+        health: Health,
+        store: Store,
+        users: BasicUsers,
+        dump_threads: Callable[[], str],
+        *,
+        shared: bool,
     ) -> None:
         self._metrics = metrics
         self._health = health
         self._store = store
         self._users = users
+        self._dump_threads = dump_threads
         self._shared = shared
 
     def add_to(self, app: Klein) -> None:
@@ -54,6 +64,7 @@ class AdminPages:
         if self._users or not self._shared:
             pages["/monitor"] = self._show_menu
             pages["/monitor/state"] = self._show_state
+            pages["/monitor/threads"] = self._show_threads
         for path, page in pages.items():
             _add_page(app, path, self._guarded(page))
 
@@ -100,6 +111,9 @@ class AdminPages:
         }
         state: dict[str, Any] = {"pools": pools, "usage": list(self._store.usage())}
         return prepare(request, Reply(200, encode(state)), internal=True)
+
+    def _show_threads(self, request: GatewayRequest) -> bytes:
+        return _page(request, "text/plain; charset=utf-8", self._dump_threads().encode())
 
     def _show_menu(self, request: GatewayRequest) -> bytes:
         items = "".join(
