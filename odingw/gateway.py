@@ -1,7 +1,6 @@
 """Puts the parts together: configuration in, the roots that endpoints serve out."""
 
 import secrets
-import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from odingw.config import Config, DemoLimits
 from odingw.customers import CustomerKey, CustomerRefresher
@@ -29,6 +29,7 @@ from odingw.tokens import Policy, SecretKey
 from odingw.web.admin import AdminPages
 from odingw.web.api import ClientHttp, ServerHttp
 from odingw.web.app import Root, gateway_root, new_app
+from odingw.web.channel import GatewayRequest
 from odingw.web.guard import BasicUsers, InternalGuard
 from odingw.web.rate import RateLimit
 
@@ -106,6 +107,10 @@ class Gateway:
         """End the periodic work."""
         if self._ticker.running:
             self._ticker.stop()
+
+    def check_server(self, request: GatewayRequest, proxied: bool) -> None:
+        """Raise ``RpcError`` if a request may not call the server API."""
+        self._guard.check(request, proxied=proxied)
 
     def public_root(self, *, internal: bool, admin: bool) -> Root:
         """Return the root of a public endpoint.
@@ -258,16 +263,8 @@ class Gateway:
             _log.failure("the periodic work of the grid failed")
 
     def _crashed(self, method: str, error: Exception) -> None:
-        _log.error(
-            "{odingw_method} failed: {error_type}\n{traceback}",
-            odingw_method=method,
-            error_type=type(error).__name__,
-            traceback=_traceback(error),
-        )
-
-
-def _traceback(error: Exception) -> str:
-    return "".join(traceback.format_exception(error))
+        failure = Failure(error)  # type: ignore[no-untyped-call]  # Twisted has no types here
+        _log.failure("{odingw_method} failed", failure, odingw_method=method)
 
 
 def _in_thread(work: Callable[[], str]) -> Awaitable[str]:

@@ -171,7 +171,14 @@ class GatewayService(Service):
                 root = self._gateway.internal_root()
             else:
                 root = self._gateway.admin_root()
-            site = GatewaySite(root, config.limits, self._reactor, proxied=entry.proxied)
+            site = GatewaySite(
+                root,
+                config.limits,
+                self._reactor,
+                proxied=entry.proxied,
+                public="public" in roles,
+                check_server=self._gateway.check_server if "internal" in roles else None,
+            )
             site.noisy = False
             self._sites.append(site)
             listening: list[Any] = []

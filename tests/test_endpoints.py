@@ -333,7 +333,6 @@ class StringTests(SynchronousTestCase):
             (":80", "no endpoint type ''; known are "),
             ("7000", "no endpoint type '7000'; known are "),
             ("udp:80", "no endpoint type 'udp'; known are "),
-            ("TCP:80", "no endpoint type 'TCP'"),
             ("haproxy:", "no endpoint type ''"),
             ("haproxy:udp:80", "no endpoint type 'udp'"),
             ("haproxy:haproxy:tcp:80", "write it once"),

@@ -1,5 +1,6 @@
 """The HTTP side, against a real process: statuses, headers, bodies, guards, limits."""
 
+import atexit
 import contextlib
 import json
 import socket
@@ -19,20 +20,31 @@ def call_body(method: str = "Info", **params: object) -> str:
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
 
 
+_shared: dict[str, Any] = {}
+
+
+@atexit.register
+def stop_shared() -> None:
+    """Stop the gateway that the tests of a class share."""
+    gateway = _shared.pop("gateway", None)
+    if gateway is not None:
+        gateway.stop()
+
+
 class ProcessCase(SynchronousTestCase):
     """Tests that share a gateway."""
 
     configuration: ClassVar[str] = customer()
     before: ClassVar[str] = ""
-    gateway: ClassVar[GatewayProcess]
+    gateway: GatewayProcess
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.gateway = GatewayProcess(cls.configuration, cls.before).start()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.gateway.stop()
+    def setUp(self) -> None:
+        # Trial has no setUpClass: the gateway of a class runs until another class needs one.
+        if _shared.get("class") is not type(self):
+            stop_shared()
+            _shared["class"] = type(self)
+            _shared["gateway"] = GatewayProcess(self.configuration, self.before).start()
+        self.gateway = _shared["gateway"]
 
     def check_error(
         self,
@@ -178,7 +190,6 @@ class SlowTests(ProcessCase):
         '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
         'admin = ["tcp:{admin}:interface=127.0.0.1"]\n'
         "[limits]\nheader_timeout = 0.3\nidle_timeout = 1\nconnections_per_address = 3\n"
-        "requests_per_second = 5\n"
     )
 
     def test_a_slow_header_ends_the_connection(self) -> None:
@@ -205,6 +216,13 @@ class SlowTests(ProcessCase):
             self.assertEqual(b"", fourth.recv(1))
         for raw in first:
             raw.close()
+
+
+class RateTests(ProcessCase):
+    before = (
+        '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
+        'admin = ["tcp:{admin}:interface=127.0.0.1"]\n[limits]\nrequests_per_second = 5\n'
+    )
 
     def test_too_many_requests(self) -> None:
         statuses = []

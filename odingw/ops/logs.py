@@ -16,6 +16,9 @@ from twisted.logger import (
     formatEvent,
 )
 
+_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+"""What strangers write must not look like a line of its own, nor command a terminal."""
+
 _FIELDS: Final = "odingw_"
 """Prefix of event keys that become members of a JSON line."""
 
@@ -44,7 +47,7 @@ def _time(event: LogEvent) -> str:
 
 
 def _text(event: LogEvent) -> str:
-    text = formatEvent(event)
+    text = formatEvent(event).translate(_CONTROLS)
     failure = event.get("log_failure")
     if failure is not None:
         text += f"\n{failure.getTraceback()}"

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final, TypeAlias
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import Encoder
 
-from odingw.errors import Refused
+from odingw.errors import Refused, invalid_params
+from odingw.grid.bans import TEN_YEARS
 from odingw.grid.store import GridStore
 from odingw.grid.tasks import (
     NO_TIME,
@@ -23,11 +24,11 @@ from odingw.rpc.callers import Caller, match_room
 from odingw.rpc.jsonrpc import Method
 from odingw.rpc.server_keys import ServerKeys
 
-_LONGEST_SECONDS: Final = 2.0**63
-"""Servers hold a duration's seconds in 64 bits."""
+_BYTE: Final = Meta(ge=0, le=255)
+Bytes: TypeAlias = tuple[Annotated[int, _BYTE] | Annotated[float, _BYTE], ...]
+"""Values of bytes; ``1.0`` is one too, for JSON has one type of numbers."""
 
-Bytes: TypeAlias = tuple[Annotated[int, Meta(ge=0, le=255)], ...]
-Seconds: TypeAlias = Annotated[float, Meta(ge=0, lt=_LONGEST_SECONDS)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 
 METHODS: Final = ("Connect", "RoomClose", "RoomUpdate", "RoomBanClient", "RoomSendMessage")
 
@@ -207,7 +208,8 @@ class ClientApi:
         return self._manage("RoomClose", call, body, ban, None)
 
     def _update(self, call: ClientCall, params: _UpdateParams, answered: bool) -> Any:
-        body = RoomUpdate((call.caller.namespace, params.room_id), params.user_data)
+        data = _bytes("user_data", params.user_data)
+        body = RoomUpdate((call.caller.namespace, params.room_id), data)
         return self._manage("RoomUpdate", call, body, None, None)
 
     def _ban(self, call: ClientCall, params: _BanParams, answered: bool) -> Any:
@@ -218,7 +220,7 @@ class ClientApi:
 
     def _message(self, call: ClientCall, params: _MessageParams, answered: bool) -> Any:
         room = (call.caller.namespace, params.room_id)
-        body = RoomSendMessage(room, params.user_id, params.message)
+        body = RoomSendMessage(room, params.user_id, _bytes("message", params.message))
         return self._manage("RoomSendMessage", call, body, None, params.user_id)
 
     def _manage(
@@ -255,5 +257,12 @@ class ClientApi:
         return _EMPTY
 
 
+def _bytes(field: str, values: Bytes) -> tuple[int, ...]:
+    for index, value in enumerate(values):
+        if type(value) is float and not value.is_integer():
+            raise invalid_params(f"{field}[{index}]: expected an integer from 0 to 255")
+    return tuple(map(int, values))
+
+
 def _ban(ban_time: float | UnsetType) -> float | None:
-    return None if ban_time is UNSET else float(ban_time)
+    return None if ban_time is UNSET else min(float(ban_time), TEN_YEARS)

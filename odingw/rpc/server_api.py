@@ -20,6 +20,8 @@ from odingw.rpc.server_keys import ServerKeys
 DEFAULT_PORT: Final = 4433
 """Port of a server that does not name its public endpoint."""
 
+_MOST_CLIENTS: Final = 2.0**31
+
 InThread = Callable[[Callable[[], str]], Awaitable[str]]
 """Runs a slow function elsewhere."""
 
@@ -28,7 +30,7 @@ class ServerCall:
     """One request to the server API.
 
     Attributes:
-        peer: IP address of the caller; None where it came over a unix socket.
+        peer: IP address of the caller; None where it has none: a unix socket, or not known.
         allowed: address patterns of the servers that this caller may speak for; None: any.
         now: by the gateway's steady clock, seconds.
         deliveries: tasks that go out with the reply, to be acknowledged or given back by whoever
@@ -68,7 +70,7 @@ class _Room(Struct, frozen=True, gc=False):
     id: RoomId
     customer: str
     age: _Age
-    peers: Annotated[int, Meta(ge=0)]
+    peers: float
 
 
 class _ReportParams(_Caller, frozen=True, kw_only=True):
@@ -249,7 +251,7 @@ class ServerApi:
             self._keys[address].kid,
             params.version,
             min(1.0, max(0.0, params.load)),
-            max(0, int(params.clients)),
+            int(min(max(0.0, params.clients), _MOST_CLIENTS)),
             params.rooms,
         )
         reported = self._store.report(report, call.now)
@@ -322,7 +324,7 @@ class ServerApi:
         address = params.public_endpoint
         if not address:
             if call.peer is None:
-                raise invalid_params("public_endpoint: needed from a caller on a unix socket")
+                raise invalid_params("public_endpoint: needed, the caller's address is not known")
             host = f"[{call.peer}]" if ":" in call.peer else call.peer
             address = f"{host}:{DEFAULT_PORT}"
         elif not address.isprintable():

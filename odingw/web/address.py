@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from twisted.web.http import Request
 
 Network: TypeAlias = IPv4Network | IPv6Network
 Address: TypeAlias = IPv4Address | IPv6Address
+
+
+UNKNOWN: Final = IPv4Address(0)
+"""The address of somebody of whom a proxy tells nothing that can be read."""
 
 
 @lru_cache(10_000)
@@ -44,6 +48,9 @@ def client_address(request: Request, trusted: Sequence[Network]) -> Address | No
         request: the request.
         trusted: proxies whose PROXY line, or else ``X-Forwarded-For``, is believed. What stands
             left of the first address that is not theirs may be anybody's invention.
+
+    Returns:
+        The address; ``UNKNOWN`` where a proxy tells one that cannot be read.
     """
     peer = socket_peer(request)
     if not trusted or not within(peer, trusted):
@@ -51,12 +58,23 @@ def client_address(request: Request, trusted: Sequence[Network]) -> Address | No
     told = parse_address(getattr(request.getClientAddress(), "host", ""))
     if told != peer:
         return told
-    hops = request.requestHeaders.getRawHeaders(b"x-forwarded-for", [])
-    for hop in reversed(b",".join(hops).decode("latin-1").split(",")):
-        address = parse_address(hop.strip().strip("[]"))
+    headers = request.requestHeaders.getRawHeaders(b"x-forwarded-for", [])
+    hops = b",".join(headers).decode("latin-1").split(",") if headers else []
+    for hop in reversed(hops):
+        address = _parse_hop(hop.strip())
         if address is None:
-            return peer
+            return UNKNOWN
         if not within(address, trusted):
             return address
         peer = address
     return peer
+
+
+def _parse_hop(text: str) -> Address | None:
+    """Read an address to which a proxy may have added brackets and a port."""
+    if text.startswith("["):
+        return parse_address(text[1:].partition("]")[0])
+    host, colon, _ = text.partition(":")
+    if colon and text.count(":") == 1:
+        return parse_address(host)
+    return parse_address(text)

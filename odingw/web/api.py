@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from odingw.errors import TOO_MANY_REQUESTS, RpcError, TokenError, TokenFault
+from odingw.errors import RpcError, TokenError, TokenFault
 from odingw.grid.store import GridStore
 from odingw.grid.tasks import Delivery
 from odingw.grid.values import Event
@@ -17,11 +17,11 @@ from odingw.rpc.callers import Authenticator, Caller, unauthorized
 from odingw.rpc.client_api import ClientCall
 from odingw.rpc.jsonrpc import Engine, Reply, error_reply
 from odingw.rpc.server_api import ServerCall
-from odingw.web.address import Network, client_address, socket_peer
+from odingw.web.address import UNKNOWN, Network, client_address
 from odingw.web.channel import GatewayRequest
 from odingw.web.delivery import Parcel
 from odingw.web.guard import InternalGuard
-from odingw.web.rate import RateLimit
+from odingw.web.rate import RateLimit, check_rate
 
 Answer: TypeAlias = Reply | Deferred[Reply]
 
@@ -117,10 +117,9 @@ class ClientHttp(Api):
 
     def _answer(self, request: GatewayRequest) -> Reply | Awaitable[Reply]:
         now, wall = self._now(), time.time()
-        if self._per_address.active:
-            _limit(self._per_address, str(client_address(request, self._trusted)), now)
+        check_rate(self._per_address, lambda: str(client_address(request, self._trusted)), now)
         caller = self._authenticate(request, wall)
-        _limit(self._per_key, caller.kid, now)
+        check_rate(self._per_key, lambda: caller.kid, now)
         for rule in caller.relaxed:
             self._metrics.relaxed(rule)
         body = request.content.getvalue()
@@ -187,10 +186,14 @@ class ServerHttp(Api):
     def _answer(self, request: GatewayRequest) -> Reply | Awaitable[Reply]:
         allowed = self._guard.check(request, proxied=request.site.proxied)
         address = client_address(request, self._trusted)
-        if address is None and socket_peer(request) is not None:
-            address = socket_peer(request)
-        call = ServerCall(None if address is None else str(address), allowed, self._now())
-        reply = self._engine.handle(request.content.getvalue(), call)
+        peer = None if address in (None, UNKNOWN) else str(address)
+        call = ServerCall(peer, allowed, self._now())
+        try:
+            reply = self._engine.handle(request.content.getvalue(), call)
+        except Exception:
+            for delivery in call.deliveries:
+                self._lost(delivery)
+            raise
         if isinstance(reply, Reply):
             self._send(request, call)
             return reply
@@ -223,14 +226,3 @@ class ServerHttp(Api):
         self._metrics.tasks("returned", len(delivery.tasks))
         for event in self._store.give_back(delivery):
             self._on_event(event)
-
-
-def _limit(limit: RateLimit, key: str, now: float) -> None:
-    wait = limit.wait(key, now)
-    if wait:
-        raise RpcError(
-            TOO_MANY_REQUESTS,
-            "too many requests",
-            {"retry_after": round(wait, 3)},
-            {"Retry-After": str(int(wait) + 1)},
-        )

@@ -50,12 +50,12 @@ class Root(Resource):
                 request.write(prepare(request, answer, internal=False))
                 request.finish()
             else:
-                answer.addCallback(_write_later, request)
+                answer.addCallback(_write_later, request).addErrback(request.processingFailed)
             return NOT_DONE_YET
         if _is_odd(request):
             return _tell(request, RpcError(NOT_FOUND, "not found"))
         if request.method not in _METHODS:
-            return _tell(request, _not_allowed(("POST", "OPTIONS")))
+            return _tell(request, not_allowed(("POST", "OPTIONS")))
         return self._klein.render(request)
 
 
@@ -66,10 +66,9 @@ def _write_later(reply: Reply, request: GatewayRequest) -> None:
 
 
 def _is_odd(request: GatewayRequest) -> bool:
-    """Tell whether Klein would take the path for another one, or could not read the request."""
+    """Tell whether Klein would take the path for another one, or could not read it."""
     try:
         unquote_to_bytes(request.path).decode()
-        request.getRequestHostname().decode("ascii")
     except UnicodeDecodeError:
         return True
     return b"//" in request.path or not request.path.startswith(b"/")
@@ -83,7 +82,8 @@ def _tell(request: GatewayRequest, error: RpcError) -> bytes:
     return prepare(request, error_reply(error), internal=_is_internal(request))
 
 
-def _not_allowed(methods: Iterable[str]) -> RpcError:
+def not_allowed(methods: Iterable[str]) -> RpcError:
+    """Return the error for a method that a path does not know; ``methods`` are those it knows."""
     allow = ", ".join(sorted(set(methods) - {"HEAD"}))
     return RpcError(METHOD_NOT_ALLOWED, "method not allowed", headers={"Allow": allow})
 
@@ -93,9 +93,9 @@ def new_app() -> Klein:
     app = Klein()
 
     @app.handle_errors(MethodNotAllowed)
-    def method_not_allowed(request: GatewayRequest, failure: Failure) -> bytes:
+    def methodnot_allowed(request: GatewayRequest, failure: Failure) -> bytes:
         valid = failure.value.valid_methods if isinstance(failure.value, MethodNotAllowed) else ()
-        return _tell(request, _not_allowed(valid or ()))
+        return _tell(request, not_allowed(valid or ()))
 
     @app.handle_errors(HTTPException)
     def not_found(request: GatewayRequest, failure: Failure) -> bytes:

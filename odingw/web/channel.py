@@ -11,7 +11,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
-from odingw.errors import INTERNAL_ERROR, TOO_LARGE, RpcError
+from odingw.errors import INTERNAL_ERROR, PARSE_ERROR, TOO_LARGE, RpcError
 from odingw.rpc.jsonrpc import error_reply
 from odingw.web.delivery import Outbox
 from odingw.web.replies import prepare, raw_error
@@ -30,13 +30,17 @@ class GatewayRequest(Request):
     site: "GatewaySite"
     content: BytesIO
 
+    def getRequestHostname(self) -> bytes:  # noqa: N802  -- Twisted's name
+        """Return a name for Klein, whose routes do not depend on it and which trips over some."""
+        return b"localhost"
+
     def gotLength(self, length: int | None) -> None:  # noqa: N802  -- Twisted's name
         """Get ready for the body. Bodies are bounded, so none needs Twisted's temporary file."""
         self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
         """Take in a part of the body; its length may have been unknown until now."""
-        if self.channel is None:
+        if self.channel is None or self.channel.refused:
             return
         if self.content.tell() + len(data) > self.channel.body_limit:
             self.channel.refuse_body()
@@ -54,6 +58,15 @@ class GatewayRequest(Request):
         return reason
 
 
+def origin_form(method: bytes, target: bytes) -> bytes:
+    """Return a request target as path and query (RFC 9112, section 3.2)."""
+    if target == b"*":
+        return b"/" if method == b"OPTIONS" else b"/*"
+    if target[:7].lower() == b"http://" or target[:8].lower() == b"https://":
+        return b"/" + target.partition(b"://")[2].partition(b"/")[2]
+    return target
+
+
 @implementer(IHalfCloseableProtocol)
 class GatewayChannel(HTTPChannel):
     """One connection to a :class:`odingw.web.site.GatewaySite`.
@@ -62,6 +75,7 @@ class GatewayChannel(HTTPChannel):
         outbox: what must arrive with the replies of this connection.
         busy: whether a request is being answered.
         host: the peer's address, as far as connections are counted by it.
+        refused: whether anything that still comes in is ignored.
         body_limit: how many bytes the body of the request at hand may have.
     """
 
@@ -70,11 +84,12 @@ class GatewayChannel(HTTPChannel):
 
     outbox: Outbox
     transport: Any
+    _command: Any
     _path: Any
     body_limit = 0
     busy = False
     host = ""
-    _refused = False
+    refused = False
     _replaying = False
     _in_headers = False
     _closing = False
@@ -92,7 +107,9 @@ class GatewayChannel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
         """Take in bytes; a request's headers must be complete in time from its first one."""
-        if self.idle:
+        if self.refused:
+            return
+        if self.idle and data != b"\r\n":
             self._in_headers = True
             self.site.headers_begin(self)
             if not self._replaying:
@@ -101,22 +118,37 @@ class GatewayChannel(HTTPChannel):
 
     def lineReceived(self, line: bytes) -> None:  # noqa: N802  -- Twisted's name
         """Take in a line of the headers, unless what follows is not wanted any more."""
-        if not self._refused:
+        if not self.refused:
             super().lineReceived(line)
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802  -- Twisted's name
         """Refuse a header that does not end."""
         self._respondToBadRequestAndDisconnect()
 
+    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802  -- Twisted's name
+        """Answer what is no HTTP, or breaks a limit of headers, and close."""
+        error = RpcError(PARSE_ERROR, "bad HTTP request")
+        self.transport.write(raw_error(error, internal=self.site.is_internal(b"/")))
+        self.loseConnection()
+
+    def headerReceived(self, line: bytes) -> bool:  # noqa: N802  -- Twisted's name
+        """Take in a header; a length that is no number of this world is refused."""
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:
+            self._respondToBadRequestAndDisconnect()
+            return False
+
     def rawDataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
         """Take in a part of the body, unless it is not wanted any more."""
-        if not self._refused:
+        if not self.refused:
             super().rawDataReceived(data)
 
     def allHeadersReceived(self) -> None:  # noqa: N802  -- Twisted's name
         """Judge the request by its headers, before its body is read or asked for."""
         self._headers_end()
-        self.body_limit = self.site.body_limit(self._path)
+        self._path = origin_form(self._command, self._path)
+        self.body_limit = self.site.body_limit(self.requests[-1], self._path, self.length)
         if self.length is not None and self.length > self.body_limit:
             self.refuse_body()
             return
@@ -124,13 +156,17 @@ class GatewayChannel(HTTPChannel):
 
     def checkPersistence(self, request: Any, version: bytes) -> bool:  # noqa: N802  -- Twisted's
         """Tell whether the connection may stay open after the reply."""
-        if self.site.closing:
-            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-            return False
-        return bool(super().checkPersistence(request, version))
+        lines = request.requestHeaders.getRawHeaders(b"connection", ())
+        options = {option.strip() for option in b",".join(lines).lower().split(b",")}
+        if version == b"HTTP/1.1" and b"close" not in options and not self.site.closing:
+            return True
+        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return False
 
     def allContentReceived(self) -> None:  # noqa: N802  -- Twisted's name
-        """Hand the request over."""
+        """Hand the request over, unless it has been refused while its body came in."""
+        if self.refused:
+            return
         self.busy = True
         self.site.busy.add(self)
         super().allContentReceived()
@@ -148,7 +184,7 @@ class GatewayChannel(HTTPChannel):
 
     def refuse_body(self) -> None:
         """Answer at once that the body is too large, and close without reading it."""
-        self._refused = True
+        self.refused = True
         path = self._path.partition(b"?")[0]
         error = RpcError(TOO_LARGE, f"a request here holds at most {self.body_limit} bytes")
         self.transport.write(raw_error(error, internal=self.site.is_internal(path)))
@@ -156,11 +192,11 @@ class GatewayChannel(HTTPChannel):
 
     def loseConnection(self) -> None:  # noqa: N802  -- Twisted's name
         """Close, but stay to hear whether what must arrive did, or what is still coming in."""
+        self.refused = True
         if self.outbox:
             self.outbox.on_settled = self._close
             self._linger()
         elif not (self.idle or self.busy):
-            self._refused = True
             self._linger()
         else:
             self._close()
@@ -193,7 +229,9 @@ class GatewayChannel(HTTPChannel):
         if self._closing:
             self.abort()
         else:
-            super().timeoutConnection()
+            self._closing = True
+            self.setTimeout(self.site.linger)
+            self._close()
 
     def _linger(self) -> None:
         """Say that nothing more will come and wait for the peer to close, but not for long.

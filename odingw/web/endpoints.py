@@ -127,9 +127,12 @@ def listener(
     Raises:
         ConfigError: it cannot be used; the text is one line that says what is wrong and wanted.
     """
-    proxied = description.startswith("haproxy:")
-    inner = description.removeprefix("haproxy:")
+    kind, _, text = description.partition(":")
+    # Twisted takes the type in upper and lower case alike.
+    proxied = kind.lower() == "haproxy"
+    inner = text if proxied else description
     kind, _, text = inner.partition(":")
+    kind = kind.lower()
     if proxied and kind == "haproxy":
         raise ConfigError("haproxy: it stands there twice; write it once")
     arguments = _Arguments(kind, text, folder) if kind in _ARGUMENTS else None

@@ -147,7 +147,7 @@ class InternalGuard:
                 raise self._refuse(
                     f"without users, Host must be an IP address or localhost; {HOW_TO_OPEN}"
                 )
-        is_unix = address is None and socket_peer(request) is None
+        is_unix = address is None
         if not is_unix and not within(address, self._allow):
             raise self._refuse(f"{address} is not in gateway.internal.allow; {HOW_TO_OPEN}")
         if not self._users:

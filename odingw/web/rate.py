@@ -1,6 +1,9 @@
 """Token buckets: so many requests a second, for each of many callers."""
 
+from collections.abc import Callable
 from typing import Final
+
+from odingw.errors import TOO_MANY_REQUESTS, RpcError
 
 _KEPT: Final = 100_000
 
@@ -41,3 +44,26 @@ class RateLimit:
             del self._buckets[next(iter(self._buckets))]
         self._buckets[key] = (left, now)
         return 0.0 if allowed else (1 - left) / self._rate
+
+
+def check_rate(limit: RateLimit, key: Callable[[], str], now: float) -> None:
+    """Count a request.
+
+    Args:
+        limit: the limit.
+        key: returns who asks; called only where there is a limit.
+        now: seconds by any steady clock.
+
+    Raises:
+        RpcError: it is one too many (429).
+    """
+    if not limit.active:
+        return
+    wait = limit.wait(key(), now)
+    if wait:
+        raise RpcError(
+            TOO_MANY_REQUESTS,
+            "too many requests",
+            {"retry_after": round(wait, 3)},
+            {"Retry-After": str(int(wait) + 1)},
+        )

@@ -1,7 +1,9 @@
 """The Site: what all connections of one role share, and the limits they are held to."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
@@ -10,15 +12,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from odingw.config import Limits
+from odingw.errors import RpcError
 from odingw.web.channel import GatewayChannel, GatewayRequest
 from odingw.web.delivery import Timer
 
 _SWEEP: Final = 1.0
-
-
-def is_internal(path: bytes) -> bool:
-    """Tell whether a path is one of the server API."""
-    return path.endswith(b"/internal")
 
 
 class GatewaySite(Site):
@@ -29,6 +27,9 @@ class GatewaySite(Site):
         limits: ``[limits]`` of the configuration.
         reactor: for time-outs.
         proxied: whether connections come through a PROXY line.
+        public: whether browsers may call from any origin; not so for admin and servers.
+        check_server: raises ``RpcError`` if a request (and whether it came through a PROXY line)
+            may not call the server API; None: that API is not served.
 
     Attributes:
         closing: set to answer every request with ``Connection: close``.
@@ -46,6 +47,8 @@ class GatewaySite(Site):
         reactor: Timer,
         *,
         proxied: bool = False,
+        public: bool = True,
+        check_server: Callable[[GatewayRequest, bool], object] | None = None,
     ) -> None:
         super().__init__(
             resource,
@@ -56,6 +59,8 @@ class GatewaySite(Site):
         self.timer = reactor
         self.limits = limits
         self.proxied = proxied
+        self._public = public
+        self._check_server = check_server
         self.closing = False
         self.channels: set[GatewayChannel] = set()
         self.busy: set[GatewayChannel] = set()
@@ -81,10 +86,11 @@ class GatewaySite(Site):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: N802  -- Twisted's name
         """Take a connection, or turn it away if there are too many."""
-        host = getattr(addr, "host", "")
-        per_address = self.limits.connections_per_address
+        # Behind a proxy, and on a unix socket, all connections come from one place.
+        host = "" if self.proxied else getattr(addr, "host", "")
+        most = self.limits.connections_per_address
         if len(self.channels) >= self.limits.connections or (
-            per_address and self._by_address[host] >= per_address
+            host and most and self._by_address[host] >= most
         ):
             return None
         channel = super().buildProtocol(addr)
@@ -101,14 +107,28 @@ class GatewaySite(Site):
             del self._by_address[channel.host]
         self._check_idle()
 
-    def body_limit(self, path: bytes) -> int:
-        """Return how many bytes a request to this path may hold."""
-        internal = self.is_internal(path.partition(b"?")[0])
-        return self.limits.report_body if internal else self.limits.body
+    def body_limit(self, request: GatewayRequest, target: bytes, length: int | None) -> int:
+        """Return how many bytes a request may hold; large reports are for those who may report.
+
+        Args:
+            request: its headers are known.
+            target: path and query.
+            length: of the body, if it is known already.
+        """
+        small = self.limits.body
+        if length is not None and length <= small:
+            return small
+        if self._check_server is None or not _is_server_api(target.partition(b"?")[0]):
+            return small
+        try:
+            self._check_server(request, self.proxied)
+        except RpcError:
+            return small
+        return self.limits.report_body
 
     def is_internal(self, path: bytes) -> bool:
-        """Tell whether a path is one of the server API."""
-        return is_internal(path)
+        """Tell whether web pages of other origins have no business with a path."""
+        return not self._public or _is_server_api(path)
 
     def headers_begin(self, channel: GatewayChannel) -> None:
         """Take note that a request has begun to come in."""
@@ -145,3 +165,7 @@ class GatewaySite(Site):
                 return
             del self._headers_since[channel]
             channel.abort()
+
+
+def _is_server_api(path: bytes) -> bool:
+    return unquote_to_bytes(path).endswith(b"/internal")
