@@ -100,10 +100,13 @@ class ModelPool:
 
     def forget(self) -> None:
         """Forget what nobody reports and no reservation keeps."""
-        rooms = self.rooms()
-        bases = {base_id(room) for room in rooms}
+        bases = {base_id(room) for room in self.rooms()}
         self.owner = {base: server for base, server in self.owner.items() if base in bases}
         self.reported &= bases
+        self._forget_rooms()
+
+    def _forget_rooms(self) -> None:
+        rooms = self.rooms()
         self.customers = {room: c for room, c in self.customers.items() if room in rooms}
         self.made = {room: time for room, time in self.made.items() if room in rooms}
 
@@ -118,7 +121,7 @@ class ModelPool:
         """Put a base on a server; the room is closed on any other, and waiting tasks follow."""
         for server in self.servers.values():
             server.rooms = {r: item for r, item in server.rooms.items() if base_id(r) != base}
-        self.forget()
+        self._forget_rooms()
         self.owner[base] = address
         self.reported.discard(base)
         for task in self.tasks:
@@ -179,9 +182,11 @@ class ModelPool:
         named: dict[RoomId, Room] = {}
         for base in dict.fromkeys(base_id(item.id) for item in items):
             rooms = [item for item in items if base_id(item.id) == base]
-            owner = self.owner.get(base, address)
-            if owner == address:
-                self.owner[base] = address
+            owner = self.owner.get(base)
+            if owner is None:
+                self.put(base, address)
+            elif owner == address:
+                pass
             elif (first := self._claim(base, owner, rooms)) is not None:
                 contests.add((base, address, owner))
                 self.put(base, address)

@@ -3,6 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.errors import Reason, Refused
+from odingw.grid.bans import Bans
 from odingw.grid.grid import Grid
 from odingw.grid.tasks import Delivery, Duration, RoomClose, RoomUpdate
 from odingw.grid.values import (
@@ -210,6 +211,31 @@ class LimitTests(GridCase):
         wrong = admission("a", "b", max_peers=1)
         self.refused(Reason.PEER_LIMIT_EXCEEDED, self.grid.connect, wrong, 0)
 
+    def test_a_room_limit_comes_before_faults_of_rid(self) -> None:
+        wrong = admission("a", "b", max_rooms=0)
+        self.refused(Reason.ROOM_LIMIT_EXCEEDED, self.grid.connect, wrong, 0)
+
+    def test_a_reservation_of_another_customer_frees_no_place(self) -> None:
+        self.grid.connect(admission("mine", user="eve", customer="beta"), 0)
+        self.grid.connect(admission("room", user="bob", customer="acme"), 0)
+        same = admission("room", user="bob", customer="beta", max_peers=1)
+        self.refused(Reason.PEER_LIMIT_EXCEEDED, self.grid.connect, same, 1)
+
+    def test_a_peer_ends_a_running_reservation_not_one_that_ended(self) -> None:
+        self.grid.connect(admission("room", user="early"), 0)
+        self.grid.connect(admission("room", user="late"), 5)
+        self.grid.report(report(A, Room(("acme", "room"), peers=1)), 10.5)
+        self.assertEqual([(1, 0)], [(u.peers, u.reservations) for u in self.store.usage()])
+
+    def test_a_room_named_twice_counts_once(self) -> None:
+        self.grid.connect(admission("room", user="bob"), 0)
+        twice = report(A, Room(("acme", "room"), peers=0), Room(("acme", "room"), peers=2))
+        self.grid.report(twice, 1)
+        self.grid.report(twice, 6)
+        self.assertEqual(
+            [(0, 1, 1)], [(u.peers, u.reservations, u.rooms) for u in self.store.usage()]
+        )
+
 
 class BanTests(GridCase):
     def setUp(self) -> None:
@@ -285,6 +311,28 @@ class BanTests(GridCase):
         grid.tick(11)
         grid.report(report(A, Room(("acme", "room"))), 11)
         grid.command(ban("room", "u3", 60), 11)
+
+    def test_a_ban_that_ended_makes_room_and_cannot_be_lifted(self) -> None:
+        grid = store(bans_per_customer=1).pool("")
+        grid.report(report(A, Room(("acme", "room"))), 0)
+        grid.command(ban("room", "u1", 10), 0)
+        grid.command(ban("room", "u2", 10), 10)
+        grid.report(report(A), 15)
+        self.refused(Reason.ROOM_NOT_FOUND, grid.command, ban("room", "u2", 0), 20)
+
+    def test_taking_over_the_ban_of_another_customer_counts(self) -> None:
+        grid = store(bans_per_customer=1).pool("")
+        grid.report(report(A, Room(("acme", "room"))), 0)
+        grid.command(ban("room", "u1", 10, customer="beta"), 0)
+        grid.command(ban("room", "u2", 10), 0)
+        self.refused(Reason.TOO_MANY_BANS, grid.command, ban("room", "u1", 10), 0)
+
+    def test_setting_and_lifting_leaves_nothing_behind(self) -> None:
+        bans = Bans(per_customer=1)
+        for _ in range(1000):
+            bans.set(("acme", "room"), None, 60, "acme", 0)
+            bans.lift(("acme", "room"), None)
+        self.assertLess(len(bans._ends), 200)
 
 
 class ServerTests(GridCase):
@@ -373,6 +421,27 @@ class ContestTests(GridCase):
         self.assertEqual((), self.grid.report(report(B, Room(("acme", "room"), peers=1)), 2).closes)
         self.assertEqual(B, self.server_of("room"))
 
+    def test_the_winner_of_a_base_is_not_told_to_close_its_other_rooms(self) -> None:
+        self.grid.report(report(A), 0)
+        self.grid.connect(admission("{b}1"), 0)
+        rooms = [Room(("acme", "{b}1"), peers=0), Room(("acme", "{b}2"), peers=2)]
+        self.assertEqual((), self.grid.report(report(B, *rooms), 1).closes)
+        self.assertEqual((B, B), (self.server_of("{b}1"), self.server_of("{b}2")))
+
+    def test_a_room_that_changes_hands_later_is_news(self) -> None:
+        self.grid.report(report(A), 0)
+        self.grid.connect(admission("room"), 0)
+        self.grid.report(report(B, Room(("acme", "room"), peers=0)), 1)
+        events = self.grid.report(report(B, Room(("acme", "room"), peers=1)), 6).events
+        self.assertEqual((RoomContested(("acme", "room"), B, A),), events)
+
+    def test_a_room_named_twice_is_closed_once(self) -> None:
+        room = Room(("acme", "room"))
+        self.grid.report(report(A, room), 0)
+        reported = self.grid.report(report(B, room, room), 1)
+        self.assertEqual(1, len(reported.closes))
+        self.assertEqual(1, len([e for e in reported.events if isinstance(e, RoomContested)]))
+
 
 class TaskTests(GridCase):
     def setUp(self) -> None:
@@ -426,6 +495,33 @@ class TaskTests(GridCase):
         self.assertEqual(None, self.grid.take(A))
         self.assertEqual([1], taken(self.grid, B))
 
+    def test_tasks_that_come_back_from_several_servers_keep_their_order(self) -> None:
+        self.queue(1)
+        first = existing(self.grid.take(A))
+        self.queue(2)
+        self.grid.report(report(B), 7)
+        self.grid.tick(8)
+        self.grid.connect(admission("room"), 8)
+        second = existing(self.grid.take(B))
+        self.grid.report(report(C), 15)
+        self.grid.tick(16)
+        self.grid.connect(admission("room"), 16)
+        self.grid.give_back(first)
+        self.grid.give_back(second)
+        self.assertEqual([1, 2], taken(self.grid, C))
+
+    def test_tasks_follow_a_room_that_was_forgotten_between(self) -> None:
+        self.queue(1)
+        delivery = existing(self.grid.take(A))
+        self.queue(2)
+        self.grid.report(report(A, load=0.9), 5)
+        self.grid.report(report(B), 5)
+        self.assertEqual(B, self.grid.connect(admission("room"), 5).address)
+        self.queue(3)
+        self.grid.acknowledge(delivery)
+        self.assertEqual(None, self.grid.take(A))
+        self.assertEqual([2, 3], taken(self.grid, B))
+
     def test_bounded_by_customer(self) -> None:
         grid = store(queued_tasks=2).pool("")
         grid.report(report(A, Room(("acme", "room"))), 0)
@@ -463,3 +559,11 @@ def taken(grid: Grid, address: str) -> list[object]:
     if delivery is not None:
         grid.acknowledge(delivery)
     return numbers(delivery)
+
+
+class OddNumberTests(GridCase):
+    def test_peers_that_are_no_count(self) -> None:
+        for peers, count in ((2.0, 2), (1.5, 1), (-3, 0), (1e300, 2**31)):
+            room = Room(("acme", "room"), peers=peers)  # type: ignore[arg-type]  # as servers may
+            self.grid.report(report(A, room, clients=0), 0)
+            self.assertEqual([count], [view.peers for view in self.grid.rooms()], peers)

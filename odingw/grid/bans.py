@@ -9,6 +9,9 @@ from odingw.grid.rooms import RoomId
 TEN_YEARS: Final = 10 * 365.25 * 86400
 """The longest ban, in seconds."""
 
+_SLACK: Final = 64
+"""How many ends of bans that hold no more are kept at least, before the list is made anew."""
+
 BanKey: TypeAlias = tuple[RoomId, str | None]
 """A room, and the banned user in it; None: the room itself."""
 
@@ -47,19 +50,19 @@ class Bans:
         if not seconds:
             self.lift(room, user)
             return
-        self.check_room_for(room, user, customer)
+        before = self._until.get(key)
+        is_new = before is None or before[1] != customer
+        if is_new and self._of_customer.get(customer, 0) >= self._per_customer:
+            raise Refused(Reason.TOO_MANY_BANS)
         self.lift(room, user)
         until = now + min(seconds, TEN_YEARS)
         self._until[key] = (until, customer)
         self._of_customer[customer] = self._of_customer.get(customer, 0) + 1
-        # A heap cannot order None against str; the empty user is a user like any other.
-        heapq.heappush(self._ends, (until, room, "r" if user is None else "u" + user))
-
-    def check_room_for(self, room: RoomId, user: str | None, customer: str) -> None:
-        """Raise ``Refused`` if one more ban of this customer is too many."""
-        is_new = (room, user) not in self._until
-        if is_new and self._of_customer.get(customer, 0) >= self._per_customer:
-            raise Refused(Reason.TOO_MANY_BANS)
+        heapq.heappush(self._ends, _end(key, until))
+        # Bans that were lifted or replaced leave their ends behind.
+        if len(self._ends) > 2 * len(self._until) + _SLACK:
+            self._ends = [_end(each, ban[0]) for each, ban in self._until.items()]
+            heapq.heapify(self._ends)
 
     def lift(self, room: RoomId, user: str | None) -> bool:
         """End a ban; False if there was none."""
@@ -81,3 +84,9 @@ class Bans:
             ban = self._until.get((room, user))
             if ban is not None and ban[0] == until:
                 self.lift(room, user)
+
+
+def _end(key: BanKey, until: float) -> tuple[float, RoomId, str]:
+    # A heap cannot order None against str; the empty user is a user like any other.
+    room, user = key
+    return until, room, "r" if user is None else "u" + user

@@ -1,6 +1,6 @@
 """The rules of one grid: who is admitted, where rooms go, what servers are told."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from odingw.errors import Reason, Refused
@@ -29,6 +29,8 @@ from odingw.grid.values import (
     TasksDropped,
 )
 
+_MOST_PEERS: Final = 2**31
+
 _SWEEP: Final = 1000
 """How many records one step of periodic work looks at."""
 
@@ -49,6 +51,7 @@ class Grid:
         self._registry = Registry(usage)
         self._costs = CostModel()
         self._bans = Bans(settings.bans_per_customer)
+        self._accepted = 0
 
     def connect(self, admission: Admission, now: float) -> Placed:
         """Admit a client and find the server for its room.
@@ -64,10 +67,13 @@ class Grid:
         base = self._registry.bases.get(base_id)
         room = base.rooms.get(name) if base else None
         key = (admission.user, "" if admission.user else admission.token_id)
-        self._usage.check_peers(admission, held=int(room is not None and key in room.reserved))
-        common_base(names)
+        held = room.reserved.get(key) if room else None
+        # The same user may be waited for on another customer's account.
+        own = held is not None and held.customer == admission.customer
+        self._usage.check_peers(admission, held=int(own))
         if room is None:
             self._usage.check_rooms(admission)
+        common_base(names)
         self._check_bans(admission, now)
         if base is None:
             base, how = self._registry.place(base_id, self._choose(admission.server)), "new"
@@ -82,26 +88,18 @@ class Grid:
 
     def report(self, report: ServerReport, now: float) -> Reported:
         """Take in what a server says of itself and its rooms."""
+        self._registry.expire(now)
         events: list[Event] = []
         server = self._hear(report, events, now)
-        closes: list[RoomClose] = []
         server.round += 1
-        mark, rooms, named = server.round, server.rooms, 0
-        for item in report.rooms:
-            room = rooms.get(item.id)
-            if room is None or room.peers != item.peers or room.customer != item.customer:
-                room = self._report_room(server, item, room, events, now)
-                if room is None:
-                    closes.append(RoomClose(item.id, Duration.of(self._settings.report_interval)))
-                    continue
-            if room.round != mark:
-                room.round = mark
-                named += 1
-        if named < len(rooms):
-            for room in [room for room in rooms.values() if room.round != mark]:
-                self._registry.unreport(room)
-        server.contested = frozenset(task.id for task in closes)
-        return Reported(tuple(closes), tuple(events))
+        foreign = self._take_in(server, report.rooms, events, now)
+        if foreign:
+            # A room of the same base that came later may have won the base.
+            foreign = self._take_in(server, foreign, events, now)
+        for room in [room for room in server.rooms.values() if room.round != server.round]:
+            self._registry.unreport(room)
+        closes = self._close_foreign(server, foreign, events)
+        return Reported(closes, tuple(events))
 
     def command(self, command: Command, now: float) -> None:
         """Queue a task for the room's server and keep the ban that comes with it.
@@ -110,6 +108,7 @@ class Grid:
             Refused: the room is nowhere, or the queue or the bans are full.
         """
         self._registry.expire(now)
+        self._bans.sweep(now, _SWEEP)
         base = self._registry.bases.get(command.base)
         if base is None:
             # A room that is gone has no server to tell, yet its ban can be lifted.
@@ -121,7 +120,8 @@ class Grid:
             raise Refused(Reason.TOO_MANY_TASKS, self._settings.report_interval)
         if command.ban is not None:
             self._bans.set(command.room, command.user, command.ban, command.customer, now)
-        tasks.append(Task(command.body, command.customer, base.id))
+        self._accepted += 1
+        tasks.append(Task(command.body, command.customer, base.id, self._accepted))
 
     def take(self, address: str) -> Delivery | None:
         """Put the tasks that may be sent to a server now in flight; None if there are none."""
@@ -135,7 +135,7 @@ class Grid:
             server.tasks.acknowledge(delivery)
 
     def give_back(self, delivery: Delivery) -> tuple[Event, ...]:
-        """Queue tasks that did not arrive again, at the front and in order."""
+        """Queue tasks that did not arrive again, in the order in which all were accepted."""
         server = self._registry.servers.get(delivery.address)
         ended = server.tasks.give_back(delivery) if server else None
         if server is None or ended is None:
@@ -146,7 +146,7 @@ class Grid:
             base = self._registry.bases.get(task.base)
             by_server.setdefault(base.server if base else server, []).append(task)
         for target, tasks in by_server.items():
-            target.tasks.prepend(tasks)
+            target.tasks.merge(tasks)
         return (TasksDropped(delivery.address, dropped),) if dropped else ()
 
     def drain(self, address: str, drained: bool) -> None:
@@ -176,8 +176,8 @@ class Grid:
             silent = now - server.heard
             if silent > self._settings.remove_timeout:
                 self._costs.forget(server.load)
-                self._registry.remove_server(server)
                 events.append(ServerRemoved(server.address, len(server.tasks)))
+                self._registry.remove_server(server)
             elif silent > self._settings.disable_timeout and not server.disabled:
                 self._registry.disable(server, True)
                 events.append(ServerDisabled(server.address, silent))
@@ -259,8 +259,7 @@ class Grid:
     def _hear(self, report: ServerReport, events: list[Event], now: float) -> Server:
         server = self._registry.servers.get(report.address)
         if server is None:
-            server = Server(report.address, report.kid, now)
-            self._registry.add_server(server)
+            server = self._registry.add_server(report.address, report.kid, now)
             self._costs.join(server.load, report.load)
             events.append(ServerAttached(report.address, report.version, returned=False))
         else:
@@ -273,32 +272,61 @@ class Grid:
         server.last_seen = server.heard = now
         return server
 
-    def _report_room(
-        self,
-        server: Server,
-        item: RoomReport,
-        room: Room | None,
-        events: list[Event],
-        now: float,
+    def _take_in(
+        self, server: Server, items: Sequence[RoomReport], events: list[Event], now: float
+    ) -> list[RoomReport]:
+        """Take in the rooms of a report; return those that belong to other servers."""
+        foreign: list[RoomReport] = []
+        mark, rooms = server.round, server.rooms
+        for item in items:
+            room = rooms.get(item.id)
+            if room is None or room.peers != item.peers or room.customer != item.customer:
+                if room is None:
+                    room = self._find_room(server, item, events, now)
+                    if room is None:
+                        foreign.append(item)
+                        continue
+                elif room.round == mark:
+                    # The room is named twice: the first entry counts, or each report would count
+                    # the difference as clients that came.
+                    continue
+                self._registry.report(room, item.customer, _peers(item))
+            room.round = mark
+        return foreign
+
+    def _find_room(
+        self, server: Server, item: RoomReport, events: list[Event], now: float
     ) -> Room | None:
-        """Take in a room that is new or changed; None if it belongs to another server."""
-        if room is None:
-            namespace, name = item.id
-            base_id = (namespace, base_of(name))
-            base = self._registry.bases.get(base_id)
-            if base is None:
-                base = self._registry.place(base_id, server)
-            elif base.server is not server:
-                other = base.server
-                wins = other.disabled or (not base.reported and item.peers > 0)
-                if item.id not in server.contested:
-                    keeper, loser = (server, other) if wins else (other, server)
-                    events.append(RoomContested(item.id, keeper.address, loser.address))
-                if not wins:
-                    return None
-                self._registry.move(base, server)
-            room = base.rooms.get(name)
-            if room is None:
-                room = self._registry.add_room(base, name, item.customer, now)
-        self._registry.report(room, item.customer, item.peers)
-        return room
+        """Return the record of a room that is new in a report; None if it is another server's."""
+        namespace, name = item.id
+        base_id = (namespace, base_of(name))
+        base = self._registry.bases.get(base_id)
+        if base is None:
+            base = self._registry.place(base_id, server)
+        elif base.server is not server:
+            other = base.server
+            if not other.disabled and (base.reported or not _peers(item)):
+                return None
+            events.append(RoomContested(item.id, server.address, other.address))
+            self._registry.move(base, server)
+        room = base.rooms.get(name)
+        return room or self._registry.add_room(base, name, item.customer, now)
+
+    def _close_foreign(
+        self, server: Server, foreign: Sequence[RoomReport], events: list[Event]
+    ) -> tuple[RoomClose, ...]:
+        """Return the tasks that tell a server to close rooms of others; those new are an event."""
+        closes: dict[RoomId, RoomClose] = {}
+        for item in foreign:
+            if item.id in closes:
+                continue
+            closes[item.id] = RoomClose(item.id, Duration.of(self._settings.report_interval))
+            if item.id not in server.contested:
+                base = self._registry.bases[item.id[0], base_of(item.id[1])]
+                events.append(RoomContested(item.id, base.server.address, server.address))
+        server.contested = frozenset(closes)
+        return tuple(closes.values())
+
+
+def _peers(room: RoomReport) -> int:
+    return int(min(max(0, room.peers), _MOST_PEERS))

@@ -35,7 +35,7 @@ class Server:
         "version",
     )
 
-    def __init__(self, address: str, kid: str, now: float) -> None:
+    def __init__(self, address: str, kid: str, now: float, tasks: TaskQueue) -> None:
         self.address = address
         self.kid = kid
         self.version = ""
@@ -51,7 +51,7 @@ class Server:
         self.heard = now
         self.round = 0
         self.contested: frozenset[RoomId] = frozenset()
-        self.tasks = TaskQueue(address)
+        self.tasks = tasks
 
     @property
     def open(self) -> bool:

@@ -6,7 +6,8 @@ expected load and the indexes always agree.
 
 from odingw.grid.placement import GrowthModel
 from odingw.grid.records import Base, Reservation, ReservationKey, Room, Server
-from odingw.grid.rooms import BaseId, RoomId
+from odingw.grid.rooms import BaseId
+from odingw.grid.tasks import TaskQueue
 from odingw.grid.usage import Usage
 
 
@@ -24,18 +25,22 @@ class Registry:
         self.growth = GrowthModel()
         self.open_servers: list[Server] = []
         self._usage = usage
+        self._tasks_of: dict[BaseId, int] = {}
         # All reservations last equally long, so the order of this is the order of their ends.
         self._reservations: dict[Reservation, None] = {}
 
-    def add_server(self, server: Server) -> None:
-        """Take in a new server."""
-        self.servers[server.address] = server
-        self.by_kid[server.kid] = server
+    def add_server(self, address: str, kid: str, now: float) -> Server:
+        """Make the record of a new server."""
+        server = Server(address, kid, now, TaskQueue(address, self._tasks_of))
+        self.servers[address] = server
+        self.by_kid[kid] = server
         self.list_open_servers()
+        return server
 
     def remove_server(self, server: Server) -> None:
-        """Forget a server and all that is on it."""
+        """Forget a server and all that is on it, its tasks too."""
         del self.servers[server.address]
+        server.tasks.clear()
         self.by_kid.pop(server.kid, None)
         for base in [base for base in self.bases.values() if base.server is server]:
             for room in list(base.rooms.values()):
@@ -56,15 +61,17 @@ class Registry:
         self.list_open_servers()
 
     def place(self, base_id: BaseId, server: Server) -> Base:
-        """Put a new base on a server."""
+        """Put a new base on a server; tasks from before it was forgotten follow."""
         base = self.bases[base_id] = Base(base_id, server)
+        if base_id in self._tasks_of:
+            for other in self.servers.values():
+                server.tasks.merge(other.tasks.remove(base_id))
         return base
 
     def move(self, base: Base, server: Server) -> None:
         """Put a base on another server; its queued tasks and reservations follow."""
         old = base.server
-        for task in old.tasks.remove(lambda task: task.base == base.id):
-            server.tasks.append(task)
+        server.tasks.merge(old.tasks.remove(base.id))
         base.server = server
         base.reported = False
         for room in list(base.rooms.values()):
@@ -156,11 +163,6 @@ class Registry:
                 return
             self.end_reservation(reservation)
             self._forget_if_idle(reservation.room)
-
-    def room(self, room_id: RoomId, base_id: BaseId) -> Room | None:
-        """Return the record of a room, or None."""
-        base = self.bases.get(base_id)
-        return base.rooms.get(room_id[1]) if base else None
 
     def _forget_if_idle(self, room: Room) -> None:
         if room.round or room.reserved:

@@ -55,7 +55,7 @@ class GridStore(Protocol):
         """Forget tasks that arrived."""
 
     def give_back(self, delivery: Delivery) -> tuple[Event, ...]:
-        """Queue tasks that did not arrive again, at the front and in order."""
+        """Queue tasks that did not arrive again, in the order in which all were accepted."""
 
     def drain(self, address: str, drained: bool) -> Eventual[None]:
         """Let a server take no new rooms, or take them again.

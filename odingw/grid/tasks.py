@@ -1,13 +1,15 @@
 """Tasks for ODIN servers, and the queue that loses none and repeats a bad one only so often.
 
 A task is *waiting*, or *in flight* in exactly one delivery. A delivery that arrived is acknowledged
-and its tasks are gone; one that did not is given back and its tasks return to the front, in
-order. Nothing else is sent while a delivery is in flight, so that tasks cannot overtake each other.
+and its tasks are gone; one that did not is given back and its tasks return to their place. Nothing
+else is sent while a delivery is in flight, so that tasks cannot overtake each other. A queue is in
+the order in which tasks were accepted, even where some come from other servers' queues.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Final, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -15,6 +17,10 @@ from odingw.grid.rooms import BaseId, RoomId
 
 MAX_RETURNS = 3
 """A task that came back this often is sent alone; coming back once more, it is dropped."""
+
+_NUMBER: Final = attrgetter("number")
+
+K = TypeVar("K")
 
 
 class Duration(Struct, frozen=True, gc=False):
@@ -74,15 +80,19 @@ class Task:
         body: what goes over the wire.
         customer: who asked for it.
         base: the base whose server it is for.
+        number: its place in the order in which the pool's tasks were accepted.
         returned: how often it was sent without arriving.
     """
 
-    __slots__ = ("base", "body", "customer", "returned")
+    __slots__ = ("base", "body", "customer", "number", "returned")
 
-    def __init__(self, body: TaskBody, customer: str, base: BaseId, returned: int = 0) -> None:
+    def __init__(
+        self, body: TaskBody, customer: str, base: BaseId, number: int, returned: int = 0
+    ) -> None:
         self.body = body
         self.customer = customer
         self.base = base
+        self.number = number
         self.returned = returned
 
 
@@ -99,12 +109,18 @@ class Delivery(Struct, frozen=True, eq=False):
 
 
 class TaskQueue:
-    """The tasks of one server, oldest first."""
+    """The tasks of one server, oldest first.
 
-    __slots__ = ("_in_flight", "_of_customer", "_waiting", "address")
+    Args:
+        address: the server's.
+        of_base: how many tasks each base has in all queues of the pool, kept up to date here.
+    """
 
-    def __init__(self, address: str) -> None:
+    __slots__ = ("_in_flight", "_of_base", "_of_customer", "_waiting", "address")
+
+    def __init__(self, address: str, of_base: dict[BaseId, int]) -> None:
         self.address = address
+        self._of_base = of_base
         self._waiting: deque[Task] = deque()
         self._in_flight: Delivery | None = None
         self._of_customer: dict[str, int] = {}
@@ -118,16 +134,17 @@ class TaskQueue:
         return self._of_customer.get(customer, 0)
 
     def append(self, task: Task) -> None:
-        """Add a task at the end."""
+        """Add a task that is newer than all others."""
         self._waiting.append(task)
         self._count(task, 1)
 
-    def prepend(self, tasks: Iterable[Task]) -> None:
-        """Put tasks at the front, keeping their order."""
+    def merge(self, tasks: Iterable[Task]) -> None:
+        """Put tasks in their places."""
         tasks = list(tasks)
-        self._waiting.extendleft(reversed(tasks))
-        for task in tasks:
-            self._count(task, 1)
+        if tasks:
+            self._waiting = deque(sorted((*self._waiting, *tasks), key=_NUMBER))
+            for task in tasks:
+                self._count(task, 1)
 
     def take(self) -> Delivery | None:
         """Put in flight what may be sent now; None if there is nothing, or something is in flight.
@@ -167,18 +184,30 @@ class TaskQueue:
         dropped = tuple(task for task in delivery.tasks if task.returned > MAX_RETURNS)
         return again, dropped
 
-    def remove(self, wanted: Callable[[Task], bool]) -> list[Task]:
-        """Take out the waiting tasks that are wanted, in order, for another server."""
-        taken = [task for task in self._waiting if wanted(task)]
+    def remove(self, base: BaseId) -> list[Task]:
+        """Take out the waiting tasks of a base, in order, for another server."""
+        taken = [task for task in self._waiting if task.base == base]
         if taken:
-            self._waiting = deque(task for task in self._waiting if not wanted(task))
+            self._waiting = deque(task for task in self._waiting if task.base != base)
             for task in taken:
                 self._count(task, -1)
         return taken
 
+    def clear(self) -> None:
+        """Give up all tasks, those in flight too."""
+        if self._in_flight is not None:
+            self.acknowledge(self._in_flight)
+        while self._waiting:
+            self._count(self._waiting.popleft(), -1)
+
     def _count(self, task: Task, step: int) -> None:
-        count = self._of_customer.get(task.customer, 0) + step
-        if count:
-            self._of_customer[task.customer] = count
-        else:
-            del self._of_customer[task.customer]
+        _add(self._of_customer, task.customer, step)
+        _add(self._of_base, task.base, step)
+
+
+def _add(counts: dict[K, int], key: K, step: int) -> None:
+    count = counts.get(key, 0) + step
+    if count:
+        counts[key] = count
+    else:
+        del counts[key]

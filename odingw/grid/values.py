@@ -78,8 +78,8 @@ class RoomReport(Protocol):
         """Id of the customer whose room it is."""
 
     @property
-    def peers(self) -> int:
-        """How many clients are in it."""
+    def peers(self) -> float:
+        """How many clients are in it, whatever number the server writes for that."""
 
 
 class ServerReport(Struct, frozen=True, gc=False):
