@@ -1,8 +1,9 @@
 """Puts the parts together: configuration in, the roots that endpoints serve out."""
 
 import secrets
+import string
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -26,12 +27,17 @@ from odingw.rpc.server_api import ServerApi, ServerRules
 from odingw.rpc.server_keys import ServerKeys
 from odingw.state.memory import MemoryStore
 from odingw.tokens import Policy, SecretKey
+from odingw.turn.service import TurnService
 from odingw.web.admin import AdminPages
 from odingw.web.api import ClientHttp, ServerHttp
 from odingw.web.app import Root, gateway_root, new_app
 from odingw.web.channel import GatewayRequest
+from odingw.web.clients import ClientFiles
 from odingw.web.guard import BasicUsers, InternalGuard
 from odingw.web.rate import RateLimit
+from odingw.web.turn import TurnHttp
+
+_NAME_CHARACTERS: Final = string.ascii_letters + string.digits
 
 Clock = Callable[[], float]
 
@@ -46,6 +52,7 @@ class Gateway:
         config: the configuration.
         master_key: from which servers' keys are derived.
         refresher: keeps the customers.
+        source: name of the configuration file, for messages.
         reactor: for timers.
         now: the steady clock.
 
@@ -60,6 +67,7 @@ class Gateway:
         config: Config,
         master_key: bytes,
         refresher: CustomerRefresher,
+        source: str,
         reactor: IReactorTime,
         now: Clock,
     ) -> None:
@@ -82,6 +90,9 @@ class Gateway:
         self.metrics.watch(self.store, lambda name: name in refresher.directory.customers)
         self._watch_customers()
         self._events = EventLog(self.metrics)
+        self.turn = TurnService(config.turn, source, reactor, self._customer_key)
+        refresher.on_change = lambda _: self.turn.customers_changed()
+        self._watch_turn()
         self.health = Health()
         self.health.add("customers", self._check_customers)
         self._guard = InternalGuard(
@@ -102,11 +113,13 @@ class Gateway:
     def start(self) -> None:
         """Begin the periodic work."""
         self._ticker.start(self._settings.tick)
+        self.turn.start()
 
     def stop(self) -> None:
         """End the periodic work."""
         if self._ticker.running:
             self._ticker.stop()
+        self.turn.stop()
 
     def check_server(self, request: GatewayRequest, proxied: bool) -> None:
         """Raise ``RpcError`` if a request may not call the server API."""
@@ -119,9 +132,11 @@ class Gateway:
             internal: whether servers call here too.
             admin: whether the endpoint is shared with admin.
         """
-        pages = self._admin_pages(shared=True).add_to if admin else None
+        more = [self._turn_http().add_to, ClientFiles(self.metrics.client_file).add_to]
+        if admin:
+            more.append(self._admin_pages(shared=True).add_to)
         servers = self._servers if internal else {}
-        return gateway_root(self._clients, servers, self._config.gateway.pools.default, pages)
+        return gateway_root(self._clients, servers, self._config.gateway.pools.default, more)
 
     def internal_root(self) -> Root:
         """Return the root of an endpoint that servers alone call."""
@@ -237,6 +252,36 @@ class Gateway:
         count = len(self._customers.directory.keys)
         return Check(self._customers.loaded, f"{count} customer keys")
 
+    def _turn_http(self) -> TurnHttp:
+        return TurnHttp(
+            lambda: self.turn.current,
+            self.metrics,
+            self._now,
+            _random_name,
+            token_limit=self._config.limits.token,
+            per_address=self._per_address,
+            trusted=self._config.listen.trusted_proxies,
+        )
+
+    def _watch_turn(self) -> None:
+        turn, metrics = self.turn, self.metrics
+        metrics.watch_gauges(
+            "turn_server_up",
+            "Whether a TURN or STUN server answers.",
+            "uri",
+            lambda: ((health.uri, float(health.up)) for health in turn.health()),
+        )
+        metrics.watch_number(
+            "jwks_fetches_total",
+            "JWK set fetches that succeeded.",
+            lambda: turn.count_of_sets("fetches_ok"),
+        )
+        metrics.watch_number(
+            "jwks_fetch_failures_total",
+            "JWK set fetches that failed.",
+            lambda: turn.count_of_sets("fetches_failed"),
+        )
+
     def _watch_customers(self) -> None:
         customers = self._customers
         self.metrics.watch_limits(lambda: customers.directory.customers.values())
@@ -265,6 +310,10 @@ class Gateway:
     def _crashed(self, method: str, error: Exception) -> None:
         failure = Failure(error)  # type: ignore[no-untyped-call]  # Twisted has no types here
         _log.failure("{odingw_method} failed", failure, odingw_method=method)
+
+
+def _random_name() -> str:
+    return "".join(secrets.choice(_NAME_CHARACTERS) for _ in range(16))
 
 
 def _in_thread(work: Callable[[], str]) -> Awaitable[str]:

@@ -3,6 +3,7 @@
 import gc
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,11 +25,11 @@ from odingw.config import load as load_config
 from odingw.customers import refresher, static_directory
 from odingw.errors import ConfigError
 from odingw.gateway import Gateway
+from odingw.listeners import Entry, Origin, listeners
 from odingw.master_key import FILE_NAME, is_published_sample, load_or_make, state_folder
 from odingw.ops import logs
-from odingw.web.endpoints import Listener, listener
+from odingw.turn.service import check as check_turn
 from odingw.web.site import GatewaySite
-from odingw.web.tls import CertificateFiles
 
 FINISH_TIME: Final = 10.0
 """Seconds that requests in flight are given when the process ends."""
@@ -56,6 +57,7 @@ class Options(usage.Options):
         ["privatekey", None, None, "PEM file of the private key, for --ssl"],
         ["masterkey", None, None, "Master key, base64 (visible to other users of this host)"],
         ["state", None, None, "Where state is kept, a URL"],
+        ["turn-config", None, None, "TurnRest configuration file (JSON), instead of [turn]"],
     ]
     longdesc = "ODIN voice gateway and TURN REST server. See etc/odingw.toml for all settings."
 
@@ -82,14 +84,17 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     @property
-    def folder(self) -> Path:
-        """The folder of the configuration file, to which its relative paths are relative."""
-        return Path(self["config"] or "").parent
+    def name(self) -> str:
+        """The name of the configuration file, for messages."""
+        return str(self["config"] or "")
 
-    @property
-    def source(self) -> str:
-        """How error messages begin: with the configuration file, if there is one."""
-        return f"{self['config']}: " if self["config"] else ""
+    def origin(self) -> Origin:
+        """Return where endpoint strings come from."""
+        return Origin(
+            self.name,
+            Path(self["config"] or "").parent,
+            frozenset(name for name in ("listen", "internal", "admin") if self[name]),
+        )
 
     def load(self) -> Config:
         """Load the configuration that the options ask for.
@@ -111,6 +116,7 @@ class Options(usage.Options):
                 internal=tuple(self["internal"]),
                 admin=tuple(self["admin"]),
                 state=self["state"],
+                turn_config=self["turn-config"],
             ),
         )
 
@@ -141,11 +147,14 @@ class GatewayService(Service):
         self._config_seen = _stamp(self._config_path)
         self._observer = observer
         self._reactor = reactor
-        self._listeners = _listeners(options, config, reactor)
+        self._listeners = listeners(config, reactor, options.origin())
+        self._complaints: set[str] = set()
         self._sites: list[GatewaySite] = []
         self._ports: list[Any] = []
         self._refresher = refresher(config.gateway, reactor)
-        self._gateway = Gateway(config, self._master_key(), self._refresher, reactor, SteadyClock())
+        self._gateway = Gateway(
+            config, self._master_key(), self._refresher, options.name, reactor, SteadyClock()
+        )
         self._watcher = LoopingCall(self._watch)
         self._watcher.clock = reactor
 
@@ -162,7 +171,8 @@ class GatewayService(Service):
             SystemExit: one cannot be bound; the process ends with a line that says which.
         """
         config = self._config
-        for description, (entry, roles) in self._listeners.items():
+        for description, entry in self._listeners.items():
+            roles = entry.roles
             if "public" in roles:
                 root = self._gateway.public_root(
                     internal="internal" in roles, admin="admin" in roles
@@ -175,14 +185,14 @@ class GatewayService(Service):
                 root,
                 config.limits,
                 self._reactor,
-                proxied=entry.proxied,
+                proxied=entry.listener.proxied,
                 public="public" in roles,
                 check_server=self._gateway.check_server if "internal" in roles else None,
             )
             site.noisy = False
             self._sites.append(site)
             listening: list[Any] = []
-            endpoint: Any = entry.endpoint
+            endpoint: Any = entry.listener.endpoint
             endpoint.listen(site).addBoth(listening.append)
             self._bound(description, roles, listening)
 
@@ -224,10 +234,14 @@ class GatewayService(Service):
         return stopped.addErrback(lambda failure: _log.failure("stopping failed", failure))
 
     def reload(self) -> None:
-        """Read customers and certificates again; what cannot be used changes nothing."""
-        _log.info("reloading customers and certificates")
-        self._reload_customers()
-        for description, (entry, _) in self._listeners.items():
+        """Read customers, TURN settings and certificates again.
+
+        What cannot be used is reported and changes nothing.
+        """
+        self._complaints.clear()
+        _log.info("reloading customers, TURN settings and certificates")
+        self._reload_config()
+        for description, entry in self._listeners.items():
             self._renew(description, entry, force=True)
 
     def _running(self) -> None:
@@ -313,38 +327,52 @@ class GatewayService(Service):
             stamp = _stamp(self._config_path)
             if stamp != self._config_seen:
                 self._config_seen = stamp
-                self._reload_customers()
-            for description, (entry, _) in self._listeners.items():
+                self._reload_config()
+            self._try("the TURN settings stay as they were", self._gateway.turn.poll)
+            for description, entry in self._listeners.items():
                 self._renew(description, entry, force=False)
         except Exception:
             _log.failure("looking at certificates and configuration failed")
 
-    def _reload_customers(self) -> None:
+    def _try(self, consequence: str, act: Callable[[], object]) -> None:
+        """Do something that may find a configuration that cannot be used."""
+        try:
+            act()
+        except ConfigError as error:
+            self._complain(f"{consequence}: {error}")
+
+    def _complain(self, text: str) -> None:
+        """Log what is wrong, once until somebody asks for a reload."""
+        if text not in self._complaints:
+            self._complaints.add(text)
+            _log.error("{text}", text=text)
+
+    def _reload_config(self) -> None:
         try:
             config = self._options.load()
         except ConfigError as error:
-            _log.error("the configuration stays as it was: {error}", error=error)
+            self._complain(f"the configuration stays as it was: {error}")
             return
+        self._try(
+            "the TURN settings stay as they were", lambda: self._gateway.turn.reload(config.turn)
+        )
         self._refresher.set_static(static_directory(config.gateway.customers))
         self._refresher.refresh()
 
-    def _renew(self, description: str, entry: Listener, *, force: bool) -> None:
-        if entry.tls is None:
+    def _renew(self, description: str, entry: Entry, *, force: bool) -> None:
+        tls = entry.listener.tls
+        if tls is None:
             return
         try:
-            renewed = entry.tls.reload() if force else entry.tls.poll()
+            renewed = tls.reload() if force else tls.poll()
         except ConfigError as error:
-            _log.error(
-                "the certificate of {odingw_endpoint} stays as it was: {error}",
-                odingw_endpoint=description,
-                error=error,
-            )
+            self._complain(f"the certificate of {description} stays as it was: {error}")
             return
         if renewed:
             _log.info(
                 "new connections to {odingw_endpoint} get the new certificate, good until {until}",
                 odingw_endpoint=description,
-                until=entry.tls.not_after.isoformat(),
+                until=tls.not_after.isoformat(),
             )
 
 
@@ -360,48 +388,13 @@ def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's
     try:
         config = options.load()
         if options["check"]:
-            _listeners(options, config, reactor)
+            listeners(config, reactor, options.origin())
+            check_turn(config.turn, options.name)
             sys.stdout.write("the configuration is good\n")
             raise SystemExit(0)
         return GatewayService(options, config, _observer(options.parent, config), reactor)
     except ConfigError as error:
         raise SystemExit(f"odingw: {error}") from None
-
-
-def _listeners(
-    options: Options, config: Config, reactor: Any
-) -> dict[str, tuple[Listener, set[str]]]:
-    """Return what to listen on: by endpoint string, the endpoint and the roles that it has.
-
-    Raises:
-        ConfigError: an endpoint string, or a file that it names, cannot be used.
-    """
-    listen = config.listen
-    files = CertificateFiles(private_key=config.tls.private_key, certificate=config.tls.certificate)
-    listeners: dict[str, tuple[Listener, set[str]]] = {}
-    public_roles = {"public"} if listen.internal else {"public", "internal"}
-    for key, descriptions, option, roles in (
-        ("public", listen.public, "listen", public_roles),
-        ("internal", listen.internal, "internal", {"internal"}),
-        ("admin", listen.admin, "admin", {"admin"}),
-    ):
-        folder = Path() if options[option] or not options["config"] else options.folder
-        for index, description in enumerate(descriptions):
-            if description not in listeners:
-                try:
-                    entry = listener(
-                        reactor,
-                        description,
-                        tls=files,
-                        reuse_port=listen.reuse_port,
-                        folder=folder,
-                    )
-                except ConfigError as error:
-                    source = f"--{option}" if options[option] else f"listen.{key}[{index}]"
-                    raise ConfigError(f"{options.source}{source}: {error}") from None
-                listeners[description] = (entry, set())
-            listeners[description][1].update(roles)
-    return listeners
 
 
 def _observer(twistd: usage.Options | None, config: Config) -> ILogObserver | None:

@@ -19,12 +19,13 @@ LAYERS = {
     "master_key": {"tokens", "errors"},
     "customers": {"config", "tokens", "errors"},
     "ops": {"grid", "rpc", "errors"},
-    "web": {"config", "rpc", "ops", "grid", "tokens", "errors"},
+    "turn": {"config", "tokens", "rpc", "errors"},
+    "web": {"config", "rpc", "turn", "ops", "grid", "tokens", "errors"},
     "sim": {"tokens", "errors"},
 }
 """What each part may import of the others; ``gateway`` and ``tap`` put everything together."""
 
-FREE = {"gateway", "tap"}
+FREE = {"gateway", "listeners", "tap"}
 PURE = {"tokens", "grid", "rpc"}
 IMPURE = ("klein", "os", "random", "secrets", "time", "twisted", "treq")
 

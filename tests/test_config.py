@@ -228,6 +228,9 @@ class GoodFileTests(ConfigCase):
             authorization.keys = ["{SECRET}"]
             [admin.users]
             a = "{SECRET}"
+            [turn]
+            secret_keys = ["{SECRET}"]
+            forced_password = "{SECRET}"
             """
         )
         shown = repr(config)
@@ -328,6 +331,7 @@ class OptionTests(ConfigCase):
             (Options(admin=("",)), "--admin", "write an endpoint"),
             (Options(certificate=""), "--certificate", "not the path of a file; give one"),
             (Options(privatekey="\0"), "--privatekey", "not the path of a file; give one"),
+            (Options(turn_config=""), "--turn-config", "not the path of a file; give one"),
             (Options(masterkey=""), "--masterkey", "give the key in base64"),
             (Options(masterkey=f"!{SECRET}"), "--masterkey", "give the key in base64"),
             (Options(state=f"redis://:{SECRET}@h"), "--state", 'memory only; write "memory:"'),
@@ -367,7 +371,12 @@ class SampleTests(ConfigCase):
     def test_sets_every_key_that_has_a_value(self) -> None:
         """What is commented out has no default that could be written."""
         document = tomllib.loads(SAMPLE.read_text(encoding="utf-8"))
-        optional = ("gateway.customers.", "gateway.customer_source.", "gateway.master_key_file")
+        optional = (
+            "gateway.customers.",
+            "gateway.customer_source.",
+            "gateway.master_key_file",
+            "turn.",
+        )
         for path in fields(Config, ""):
             if path.startswith(optional):
                 continue

@@ -62,7 +62,7 @@ WRONG: Final = [
     # Unknown and missing keys.
     Wrong("gateway.masterKey = ''", "gateway.masterKey", "did you mean master_key?"),
     Wrong("limit = {}", "limit", "did you mean limits?"),
-    Wrong("[turn]\nttl = 1", "turn", "known here: listen, tls, log, state, gateway, admin, limits"),
+    Wrong("[voice]\nttl = 1", "voice", "here: listen, tls, log, state, gateway, admin, limits, tu"),
     Wrong('log."a\\nb" = 1', r'log."a\nb"', "known here: level, format"),
     Wrong("[[gateway.customers]]", "gateway.customers[0].id", "missing; write a text"),
     Wrong(
@@ -185,6 +185,35 @@ WRONG: Final = [
         "gateway.customer_source.function",
         'write "package.module:name" or "file.py:name"',
     ),
+    # TURN.
+    Wrong("turn = true", "turn", "expected a table, got a boolean; write a [turn] table"),
+    Wrong("turn.turnUris = []", "turn.turnUris", "did you mean turn_uris?"),
+    Wrong("turn.config = 1", "turn.config", "got an integer; write the path of a JSON file"),
+    Wrong('turn = { config = "t.json", ttl = 43200 }', "turn.ttl", "write it into that file"),
+    Wrong(
+        'turn = { config = "t.json", leeway = 1, secret_keys_file = "s" }',
+        "turn.secret_keys_file",
+        "turn.config is given too; write it into that file",
+    ),
+    Wrong(
+        f'turn.secret_keys = "{SECRET}"', "turn.secret_keys", "got a string; write a list of sec"
+    ),
+    Wrong(
+        f'turn.secret_keys = ["{SECRET}", ""]', "turn.secret_keys[1]", "empty; write a text that"
+    ),
+    Wrong(
+        f'turn = {{ secret_keys = ["{SECRET}"], secret_keys_file = "s" }}',
+        "turn.secret_keys_file",
+        "turn.secret_keys is given too; keep one of them",
+    ),
+    Wrong('turn.secret_keys_file = "none"', "turn.secret_keys_file", "No such file"),
+    Wrong("turn.ttl = 0", "turn.ttl", "0 is out of range; write a whole number of seconds, at lea"),
+    Wrong("turn.ttl = 315360001", "turn.ttl", "at most ten years"),
+    Wrong("turn.turn_uris = [1]", "turn.turn_uris[0]", "got an integer; write a list of TURN URIs"),
+    Wrong('turn.ignore_jwt = "no"', "turn.ignore_jwt", "write true or false"),
+    Wrong('turn.user_claim = ""', "turn.user_claim", "empty; write a text that is not empty"),
+    Wrong("turn.watch_interval = 0", "turn.watch_interval", "seconds above 0"),
+    Wrong("turn.leeway = -1", "turn.leeway", "-1 is out of range; write a whole number of seconds"),
     # Users.
     Wrong("gateway.internal.users.bob = 1", "gateway.internal.users.bob", "write a password in qu"),
     Wrong('gateway.internal.users.bob = ""', "gateway.internal.users.bob.password", "empty; write"),

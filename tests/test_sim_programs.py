@@ -149,7 +149,7 @@ class DemoTests(SynchronousTestCase):
         printed = self.until(process, "Ctrl-C stops everything")
         self.assertIn("has joined", printed, "the gateway's log is visible")
         commands = [line.strip() for line in printed.splitlines() if line.startswith("    ")]
-        (connect,) = (command for command in commands if command.startswith("curl "))
+        connect, turn = (command for command in commands if command.startswith("curl "))
         (decode,) = (command for command in commands if command.startswith("| "))
         if shutil.which("curl") is None:
             self.skipTest("curl is not installed")
@@ -162,6 +162,12 @@ class DemoTests(SynchronousTestCase):
             check=True,
         )
         self.assertRegex(shown.stdout, r'^sfu-[123]\.demo:4433 \{.*"rid":"lobby"')
+        issued = subprocess.run(  # noqa: S602  -- likewise
+            turn, shell=True, capture_output=True, text=True, timeout=60, check=True
+        )
+        self.assertRegex(
+            issued.stdout, r'"username":"\d+:you".*"urls":\["turn:127\.0\.0\.1:3478"\]'
+        )
         for page in [command for command in commands if re.search(r"/(monitor|metrics)$", command)]:
             subprocess.run(["curl", "-fsS", page], capture_output=True, timeout=60, check=True)
         process.send_signal(signal.SIGTERM)
@@ -214,10 +220,12 @@ class DemoPartsTests(SynchronousTestCase):
 
     def test_token_of_a_day(self) -> None:
         found = demo.entries(7000, ACCESS_KEY, 1_700_000_000.0)
-        (command,) = (entry.text for entry in found if entry.text.startswith("curl"))
-        (header,) = (word for word in shlex.split(command) if word.startswith("Authorization"))
-        payload = parse(header.removeprefix("Authorization: Bearer ")).payload
-        self.assertIn(b'"exp":1700086400', payload)
+        commands = [entry.text for entry in found if entry.text.startswith("curl")]
+        self.assertEqual(2, len(commands))
+        for command in commands:
+            (header,) = (word for word in shlex.split(command) if word.startswith("Authorization"))
+            payload = parse(header.removeprefix("Authorization: Bearer ")).payload
+            self.assertIn(b'"exp":1700086400', payload)
 
     def test_next_free_ports(self) -> None:
         """A port counts as free only together with the next one."""

@@ -13,6 +13,7 @@ from odingw.config.gateway import (
 from odingw.config.load import Options, load
 from odingw.config.parts import FunctionReference, Network, Networks, StateAddress
 from odingw.config.sections import Admin, Config, Limits, Listen, Log, State, Tls
+from odingw.config.turn import Turn
 
 __all__ = [
     "AccessKeyConfig",
@@ -35,5 +36,6 @@ __all__ = [
     "State",
     "StateAddress",
     "Tls",
+    "Turn",
     "load",
 ]

@@ -82,7 +82,7 @@ class AccessKeyConfig(Section, frozen=True, kw_only=True):
     ]
 
     # An operator may have pasted a private JWK.
-    secret_keys = frozenset({"public_key"})
+    hidden_keys = frozenset({"public_key"})
 
 
 class CustomerConfig(Section, frozen=True, kw_only=True):
@@ -107,7 +107,7 @@ class CustomerSource(Section, frozen=True, kw_only=True):
         interval: how long to wait between refreshes.
     """
 
-    secret_keys = frozenset({"url"})
+    hidden_keys = frozenset({"url"})
 
     url: Annotated[str | None, Meta(description="a http or https URL, in quotes")] = None
     file: Annotated[Path | None, Meta(description="the path of a JSON file, in quotes")] = None
@@ -144,7 +144,7 @@ class InternalUser(Section, frozen=True, kw_only=True):
         servers: address patterns of the servers the user may speak for; empty: any.
     """
 
-    secret_keys = frozenset({"password"})
+    hidden_keys = frozenset({"password"})
 
     password: Text
     servers: PatternList = ()
@@ -205,7 +205,7 @@ class Gateway(Section, frozen=True, kw_only=True):
         grid_config: overrides and extends the settings recommended to servers.
     """
 
-    secret_keys = frozenset({"master_key", "grid_config"})
+    hidden_keys = frozenset({"master_key", "grid_config"})
 
     compatibility: Annotated[
         Literal["strict", "0.18"], Meta(description='"strict" or "0.18", in quotes')

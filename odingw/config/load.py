@@ -23,6 +23,7 @@ from odingw.config.parts import (
     is_port,
 )
 from odingw.config.sections import Config, State, Tls
+from odingw.config.turn import BESIDE_FILE, Turn
 from odingw.config.types import key_text
 from odingw.errors import KeyMaterialError
 from odingw.tokens import decode_master_key
@@ -53,6 +54,8 @@ class Options(Struct, frozen=True, kw_only=True):
         internal: endpoint strings, for ``listen.internal``.
         admin: endpoint strings, for ``listen.admin``.
         state: URL, for ``state.url``.
+        turn_config: path of a TurnRest file, for ``turn.config``; what such a file can say is then
+            taken from there alone.
     """
 
     host: str | None = None
@@ -65,6 +68,7 @@ class Options(Struct, frozen=True, kw_only=True):
     internal: tuple[str, ...] = ()
     admin: tuple[str, ...] = ()
     state: str | None = None
+    turn_config: str | None = None
 
     def __repr__(self) -> str:
         """Tell nothing: the master key and the state URL are secrets."""
@@ -95,6 +99,12 @@ def load(path: Path | None, options: Options | None = None) -> Config:
         config = _with_master_key(config, options.masterkey)
     elif config.gateway.master_key_file is not None:
         config = _read_master_key(config, config.gateway.master_key_file, source)
+    if options.turn_config is not None:
+        file = _option_path("--turn-config", options.turn_config)
+        config = replace(config, turn=(config.turn or Turn()).with_file(file))
+    elif config.turn is not None and config.turn.secret_keys_file is not None:
+        secrets = _read_secrets(config.turn.secret_keys_file, source)
+        config = replace(config, turn=replace(config.turn, secret_keys=secrets))
     return _with_options(config, options)
 
 
@@ -165,6 +175,7 @@ def _expand(document: dict[str, Any], source: str) -> None:
         raise config_error(
             source, "gateway.master_key_file", "gateway.master_key is given too; keep one of them"
         )
+    _check_turn(_table(document, "turn"), source)
     internal = _table(gateway, "internal")
     users = _table(internal, "users")
     for name, value in users.items():
@@ -180,6 +191,20 @@ def _expand(document: dict[str, Any], source: str) -> None:
             customer_source["function"] = FunctionReference.parse(text)
         except ValueError as error:
             raise config_error(source, at, str(error)) from None
+
+
+def _check_turn(turn: dict[str, Any], source: str) -> None:
+    """Refuse keys of ``[turn]`` that do not go together."""
+    if "config" in turn:
+        for key in turn:
+            if key in Turn.__struct_fields__ and key not in {"config", *BESIDE_FILE}:
+                raise config_error(
+                    source, f"turn.{key}", "turn.config is given too; write it into that file"
+                )
+    if turn.get("secret_keys") and "secret_keys_file" in turn:
+        raise config_error(
+            source, "turn.secret_keys_file", "turn.secret_keys is given too; keep one of them"
+        )
 
 
 def _table(outer: dict[str, Any], key: str) -> dict[str, Any]:
@@ -224,6 +249,16 @@ def _resolve(config: Config, folder: Path) -> Config:
             customer_source=customer_source,
             master_key_file=None if master_key_file is None else folder / master_key_file,
         ),
+        turn=None if config.turn is None else _resolved_turn(config.turn, folder),
+    )
+
+
+def _resolved_turn(turn: Turn, folder: Path) -> Turn:
+    file, secrets = turn.config, turn.secret_keys_file
+    return replace(
+        turn,
+        config=None if file is None else folder / file,
+        secret_keys_file=None if secrets is None else folder / secrets,
     )
 
 
@@ -243,6 +278,18 @@ def _read_master_key(config: Config, path: Path, source: str) -> Config:
             source, key, f"{path} holds no base64; put the key there in base64"
         ) from None
     return replace(config, gateway=replace(config.gateway, master_key=text))
+
+
+def _read_secrets(path: Path, source: str) -> tuple[str, ...]:
+    key = "turn.secret_keys_file"
+    try:
+        lines = _read_bytes(path, source, key).decode().splitlines()
+    except UnicodeDecodeError:
+        raise config_error(source, key, f"{path} is not UTF-8; write a secret per line") from None
+    secrets = tuple(line.strip() for line in lines if line.strip())
+    if not secrets:
+        raise config_error(source, key, f"{path} holds no secret; write one per line")
+    return secrets
 
 
 def _with_master_key(config: Config, text: str) -> Config:

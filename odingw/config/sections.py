@@ -11,6 +11,7 @@ from msgspec import Meta, field
 
 from odingw.config.gateway import Gateway
 from odingw.config.parts import Networks, StateAddress, available_state, check_endpoints
+from odingw.config.turn import Turn
 from odingw.config.types import (
     Count,
     CountOrOff,
@@ -82,7 +83,7 @@ class Log(Section, frozen=True, kw_only=True):
 class State(Section, frozen=True, kw_only=True):
     """Where the grid's state lives."""
 
-    secret_keys = frozenset({"url"})
+    hidden_keys = frozenset({"url"})
 
     url: Annotated[str, Meta(description='a state URL such as "memory:"')] = "memory:"
 
@@ -106,7 +107,7 @@ class State(Section, frozen=True, kw_only=True):
 class Admin(Section, frozen=True, kw_only=True):
     """The admin endpoints; without users, nothing there changes state."""
 
-    secret_keys = frozenset({"users"})
+    hidden_keys = frozenset({"users"})
 
     users: Annotated[dict[str, str], Meta(description='name = "password"')] = field(
         default_factory=dict
@@ -143,7 +144,7 @@ class Limits(Section, frozen=True, kw_only=True):
 
 
 class Config(Section, frozen=True, kw_only=True):
-    """The whole configuration."""
+    """The whole configuration; ``turn`` is None where TURN is not configured."""
 
     listen: Listen = Listen()
     tls: Tls = Tls()
@@ -152,3 +153,4 @@ class Config(Section, frozen=True, kw_only=True):
     gateway: Gateway = Gateway()
     admin: Admin = Admin()
     limits: Limits = Limits()
+    turn: Turn | None = None

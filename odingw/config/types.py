@@ -47,15 +47,15 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the file.
 
     Attributes:
-        secret_keys: keys whose values ``repr`` does not show.
+        hidden_keys: keys whose values ``repr`` does not show.
     """
 
-    secret_keys: ClassVar[frozenset[str]] = frozenset()
+    hidden_keys: ClassVar[frozenset[str]] = frozenset()
 
     def __repr__(self) -> str:
         """Show every field but the secret ones."""
         shown = (
-            f"{name}={'…' if name in self.secret_keys else repr(getattr(self, name))}"
+            f"{name}={'…' if name in self.hidden_keys else repr(getattr(self, name))}"
             for name in self.__struct_fields__
         )
         return f"{type(self).__name__}({', '.join(shown)})"

@@ -61,6 +61,12 @@ class Metrics:
         self._tasks = self._counter(
             "tasks", "Tasks for servers, by what became of them.", ("fate",)
         )
+        self._files = self._counter("client_files", "Requests for client files.", ("file",))
+        self._issued = Counter(
+            "odingw_turn_credentials_issued",
+            "TURN credentials handed out.",
+            registry=self.registry,
+        )
         Info("odingw_build", "The program.", registry=self.registry).info({"version": __version__})
         self._calls: dict[tuple[str, str, str], int] = {}
         for rule in ("leeway", "require_expiry", "require_subject", "room_match"):
@@ -97,6 +103,14 @@ class Metrics:
         """Count a Connect that was granted."""
         self._placements[(kind,)].inc()
 
+    def issued(self) -> None:
+        """Count TURN credentials that were handed out."""
+        self._issued.inc()
+
+    def client_file(self, name: str) -> None:
+        """Count a request for a file of the JavaScript clients."""
+        self._files[(name,)].inc()
+
     def refused(self, reason: str) -> None:
         """Count a call that a rule refused."""
         self._refusals[(reason,)].inc()
@@ -116,6 +130,12 @@ class Metrics:
     def watch_limits(self, read: Callable[[], Iterable[Licence]]) -> None:
         """Show what customers' licences allow."""
         self.registry.register(_LimitCollector(read))
+
+    def watch_gauges(
+        self, name: str, text: str, label: str, read: Callable[[], Iterable[tuple[str, float]]]
+    ) -> None:
+        """Show numbers that somebody else keeps, by the value of one label."""
+        self.registry.register(_GaugesCollector(f"odingw_{name}", text, label, read))
 
     def watch_number(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that somebody else keeps."""
@@ -171,6 +191,26 @@ class _NumberCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield self._kind(self._name, self._text, value=self._read())
+
+
+class _GaugesCollector(Collector):
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        label: str,
+        read: Callable[[], Iterable[tuple[str, float]]],
+    ) -> None:
+        self._name = name
+        self._text = text
+        self._label = label
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(self._name, self._text, labels=(self._label,))
+        for value, number in self._read():
+            family.add_metric((value,), number)
+        yield family
 
 
 class _LimitCollector(Collector):

@@ -47,6 +47,14 @@ admin = ["tcp:{admin_port}:interface={host}"]
 [state]
 url = "memory:"
 
+[turn]
+# The demo starts no TURN server: these credentials are for a coturn with this secret at this place.
+secret_keys = ["{turn_secret}"]
+turn_uris = ["turn:{host}:3478"]
+access_keys = true
+user_claim = "uid"
+watch_servers = false
+
 [gateway]
 master_key = "{master_key}"
 
@@ -127,6 +135,7 @@ def write_config(folder: Path, port: int, access_key: AccessKey) -> Path:
             port=port,
             admin_port=port + 1,
             master_key=b64encode(secrets.token_bytes(32)).decode(),
+            turn_secret=secrets.token_urlsafe(24),
             customer=CUSTOMER,
             kid=jwk.kid,
             x=jwk.x,
@@ -144,7 +153,9 @@ def entries(port: int, access_key: AccessKey, now: float) -> list[Entry]:
         now: unix seconds; the tokens in the commands are good for a day from then.
     """
     url, admin = f"http://{_LOOPBACK}:{port}/", f"http://{_LOOPBACK}:{port + 1}"
-    token = TokenGenerator(access_key).create_token(ROOM, "you", now=now, lifetime=_DAY)
+    generator = TokenGenerator(access_key)
+    token = generator.create_token(ROOM, "you", now=now, lifetime=_DAY)
+    turn = generator.create_token(ROOM, "you", now=now, lifetime=_DAY, subject="turn")
     call = '{"jsonrpc":"2.0","method":"Connect","params":{},"id":1}'
     connect = (
         f"curl -sS {url} -H {quote('Authorization: Bearer ' + token)} "
@@ -159,6 +170,10 @@ def entries(port: int, access_key: AccessKey, now: float) -> list[Entry]:
         Entry(
             "See which server it is and what the room token says: put this behind that command",
             f"| {quote(sys.executable)} -c {quote(_DECODE)}",
+        ),
+        Entry(
+            "Get TURN credentials (another token, that names turn)",
+            f"curl -sS {url}turn -H {quote('Authorization: Bearer ' + turn)}",
         ),
     ]
 

@@ -1,6 +1,6 @@
 """Which path is served by what: the routes of the public, internal and admin endpoints."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -133,7 +133,7 @@ def gateway_root(
     clients: Mapping[str, ClientHttp],
     servers: Mapping[str, ServerHttp],
     default: str,
-    add_more: Callable[[Klein], None] | None = None,
+    add_more: Sequence[Callable[[Klein], None]] = (),
 ) -> Root:
     """Return the root of a public or internal endpoint.
 
@@ -141,7 +141,7 @@ def gateway_root(
         clients: the client API of each pool; empty where only servers are served.
         servers: the server API of each pool; empty where only clients are served.
         default: the pool that is served without its name in the path.
-        add_more: adds further routes, those of an admin endpoint that shares the port.
+        add_more: add further routes: TURN, its clients, an admin endpoint that shares the port.
     """
     app = new_app()
     for name, client in clients.items():
@@ -155,6 +155,6 @@ def gateway_root(
         if name == default:
             add_api(app, "/internal", server)
     add_ping(app, "/ping")
-    if add_more is not None:
-        add_more(app)
+    for add in add_more:
+        add(app)
     return Root(app, clients[default].handle if clients else None)

@@ -1,0 +1,357 @@
+"""Who may have TURN credentials: JWTs and what they must say (RFC 7515, RFC 7519, RFC 8725).
+
+The keys are those of the configuration and of JWK sets, and nothing in a token adds to them: the
+header's ``jwk``, ``jku``, ``x5u`` and ``x5c`` are not read. A token that names a key id is tried
+with the keys of that id and those without any; one that names none, with all.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final, NoReturn, Protocol, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+from twisted.internet.defer import Deferred
+
+from odingw.errors import TokenError, TokenFault
+from odingw.tokens import Policy, base64url
+from odingw.tokens import VerifyingKey as CustomerKey
+from odingw.tokens import verify as verify_access_token
+from odingw.turn.keys import ALGORITHMS, VerifyingKey, static_key
+from odingw.turn.settings import TurnSettings
+
+MAX_CACHED: Final = 10_000
+"""How many verdicts are kept."""
+
+CACHE_SECONDS: Final = 300
+"""How long one is kept, at most."""
+
+MAX_TRIES: Final = 32
+"""How many keys of JWK sets one token is tried with.
+
+Where a set has several keys, tokens say which (OpenID Connect Core, section 10.1), so that this
+stops only those who want to keep the gateway busy.
+"""
+
+ACCESS_SUBJECT: Final = "turn"
+"""What ``sub`` of a customer's token must name."""
+
+ACCESS_AUDIENCE: Final = "gateway"
+"""What ``aud`` of a customer's token must name, where it has one: whoever serves the rooms."""
+
+Claims: TypeAlias = Mapping[str, Any]
+"""What a token claims, as it came from JSON."""
+
+_LARGEST: Final = 2**53 - 1
+_SCOPES: Final = ("scp", "scopes", "scope")
+
+
+class KeySource(Protocol):
+    """A set of keys that may change; ``odingw.turn.jwks.JwkSet`` is one."""
+
+    @property
+    def keys(self) -> tuple[VerifyingKey, ...]:
+        """The keys that are good now; another tuple when they have changed."""
+
+    def lookup(self, kid: str | None) -> Deferred[float] | None:
+        """Ask for a key that may be new; None asks for any.
+
+        Returns:
+            None: the keys will not change now. Else, fires with the seconds that it took.
+        """
+
+
+class TurnAuthenticator:
+    """Turns tokens into claims.
+
+    A customer's token, if ``settings.access_keys`` lets it in, has claims of its own kind: ``sub``
+    must name ``turn``, and ``settings.issuer``, ``audience`` and ``required_scopes`` do not count.
+
+    Args:
+        settings: which tokens are good; new settings need a new authenticator.
+        jwk_sets: the sets of ``settings.jwk_urls``.
+        customer_key: finds a customer's access key by its id, for ``settings.access_keys``. It
+            must not find the keys of servers.
+
+    Raises:
+        KeyMaterialError: a configured public key cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: TurnSettings,
+        jwk_sets: Sequence[KeySource] = (),
+        customer_key: Callable[[str], CustomerKey | None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._static = [static_key(text, "configuration") for text in settings.public_keys]
+        self._sets = tuple(jwk_sets)
+        self._customer_key = customer_key if settings.access_keys else None
+        self._access_policy = Policy(leeway=settings.leeway, audience=ACCESS_AUDIENCE)
+        self._keys: list[tuple[VerifyingKey, ...]] = []
+        self._verdicts: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
+
+    def keys_changed(self) -> None:
+        """Forget all verdicts: a customer's key was removed.
+
+        A change in a JWK set is noticed without being told.
+        """
+        self._verdicts.clear()
+
+    def authenticate(self, token: str, now: float) -> Claims | Deferred[Claims]:
+        """Return what a good token claims.
+
+        Args:
+            token: a compact JWT; the caller bounds its length.
+            now: unix seconds, wall clock.
+
+        Returns:
+            The claims; a Deferred of them if a JWK set must be fetched first, which may be
+            cancelled.
+
+        Raises:
+            TokenError: the token is refused; so does the Deferred fail.
+        """
+        raw = _ascii(token)
+        self._notice_changes()
+        digest = sha256(raw).digest()
+        verdict = self._verdicts.get(digest)
+        if verdict is not None:
+            payload, until = verdict
+            if now < until:
+                return _decoded(payload)
+            del self._verdicts[digest]
+        parsed = _parse(raw, digest)
+        try:
+            return self._verified(parsed, now)
+        except TokenError as refusal:
+            if refusal.fault not in _FAULTS_OF_KEYS:
+                raise
+            lookups = self._lookups(parsed.kid)
+            if not lookups:
+                raise
+        return self._verified_later(parsed, now, lookups)
+
+    def _notice_changes(self) -> None:
+        keys = [one.keys for one in self._sets]
+        if keys != self._keys:
+            self._keys = keys
+            self._verdicts.clear()
+
+    def _lookups(self, kid: str | None) -> list[Deferred[float]]:
+        """Ask the sets that may get the key of a token."""
+        if kid is not None and any(key.kid == kid for keys in self._keys for key in keys):
+            return []
+        asked = (one.lookup(kid) for one in self._sets)
+        return [lookup for lookup in asked if lookup is not None]
+
+    def _verified_later(
+        self, token: "_Token", now: float, lookups: list[Deferred[float]]
+    ) -> Deferred[Claims]:
+        """Verify again when each of the lookups has ended, until one has brought the key."""
+        pending = len(lookups)
+        outcome: Deferred[Claims] = Deferred()
+
+        def again(waited: float) -> None:
+            nonlocal pending
+            pending -= 1
+            if outcome.called:
+                return
+            self._notice_changes()
+            try:
+                claims = self._verified(token, now + waited)
+            except Exception:
+                if not pending:
+                    outcome.errback()
+            else:
+                outcome.callback(claims)
+
+        for lookup in lookups:
+            lookup.addCallback(again)
+        return outcome
+
+    def _verified(self, token: "_Token", now: float) -> Claims:
+        """Verify a token with the keys there are.
+
+        Raises:
+            TokenError: it is refused.
+        """
+        refusal = self._refusal(token)
+        if refusal is None:
+            claims = _decoded(token.payload)
+            expiry = check_claims(claims, self._settings, now)
+        elif self._customer_key and token.kid is not None and self._customer_key(token.kid):
+            expiry = self._check_access_token(token, self._customer_key, now)
+            claims = _decoded(token.payload)
+        else:
+            raise refusal
+        until = min(expiry, now + CACHE_SECONDS)
+        if now < until:
+            self._verdicts[token.digest] = token.payload, until
+            if len(self._verdicts) > MAX_CACHED:
+                self._verdicts.popitem(last=False)
+        return claims
+
+    def _refusal(self, token: "_Token") -> TokenError | None:
+        """Say why no configured key verifies a token; None: one does."""
+        named = [
+            key
+            for keys in self._keys
+            for key in keys
+            if token.kid is None or key.kid is None or key.kid == token.kid
+        ]
+        fitting = [key for key in named if token.alg in key.algorithms][:MAX_TRIES]
+        fitting += [key for key in self._static if token.alg in key.algorithms]
+        for key in fitting:
+            if key.verify(token.alg, token.signing_input, token.signature):
+                return None
+        if fitting:
+            return TokenError(TokenFault.SIGNATURE, "invalid signature in token")
+        if named or (self._static and not self._sets):
+            return TokenError(TokenFault.ALGORITHM, "token algorithm does not fit its key")
+        return TokenError(TokenFault.UNKNOWN_KEY, "not authorized")
+
+    def _check_access_token(
+        self, token: "_Token", find: Callable[[str], CustomerKey | None], now: float
+    ) -> float:
+        """Check a token that a customer's access key signed; return its expiry."""
+        verified = verify_access_token(token.text, find, now=now, policy=self._access_policy)
+        subject = verified.claims.sub or ()
+        names = (subject,) if isinstance(subject, str) else subject
+        if ACCESS_SUBJECT not in (name.lower() for name in names):
+            raise TokenError(TokenFault.CLAIMS, f"token claim sub does not name {ACCESS_SUBJECT}")
+        return verified.claims.exp or 0
+
+
+def check_claims(claims: Claims, settings: TurnSettings, now: float) -> float:
+    """Check what a token claims that a configured key has signed.
+
+    A token without ``exp`` would be good for ever, and is refused. ``aud`` and ``iss`` count only
+    where the settings say what they must be.
+
+    Args:
+        claims: the claims.
+        settings: which tokens are good.
+        now: unix seconds.
+
+    Returns:
+        ``exp``, in unix seconds.
+
+    Raises:
+        TokenError: the first of these that does not hold: the types of ``exp`` and ``nbf``,
+            ``iss``, ``aud``, ``exp``, ``nbf``, and that one of the required scopes is there.
+    """
+    expiry, begin = _time(claims, "exp"), _time(claims, "nbf")
+    if settings.issuer is not None and claims.get("iss") != settings.issuer:
+        raise TokenError(TokenFault.CLAIMS, "token issuer does not match")
+    if settings.audience is not None:
+        audience = claims.get("aud")
+        if settings.audience not in (audience if isinstance(audience, list) else (audience,)):
+            raise TokenError(TokenFault.AUDIENCE, "token audience does not match")
+    if expiry is None:
+        raise TokenError(TokenFault.EXPIRED, "token has no expiry")
+    if now >= expiry + settings.leeway:
+        raise TokenError(TokenFault.EXPIRED, "token has expired")
+    if begin is not None and now < begin - settings.leeway:
+        raise TokenError(TokenFault.NOT_YET_VALID, "token not yet valid")
+    if settings.required_scopes and scopes(claims).isdisjoint(settings.required_scopes):
+        raise TokenError(TokenFault.CLAIMS, "token has none of the required scopes")
+    return expiry
+
+
+def scopes(claims: Claims) -> frozenset[str]:
+    """Return what ``scp``, ``scopes`` and ``scope`` name.
+
+    Each may be a list of texts or, as in OAuth 2 (RFC 8693, section 4.2), one text with spaces
+    between the scopes. Anything else in them names nothing.
+    """
+    found: set[str] = set()
+    for name in _SCOPES:
+        value = claims.get(name)
+        if isinstance(value, str):
+            found.update(value.split())
+        elif isinstance(value, list):
+            found.update(scope for scope in value if isinstance(scope, str))
+    return frozenset(found)
+
+
+def _time(claims: Claims, name: str) -> float | None:
+    if name not in claims:
+        return None
+    value: object = claims[name]
+    # A bool is an int to Python.
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST:
+        return value
+    raise TokenError(TokenFault.CLAIMS, f"token claim {name} must be a number of at most 53 bits")
+
+
+class _Header(Struct, frozen=True, gc=False):
+    """The members of a JOSE header that matter here (RFC 7515, section 4.1)."""
+
+    alg: str
+    kid: str | UnsetType = UNSET
+    crit: Raw | UnsetType = UNSET
+    b64: bool = True
+
+
+class _Token(Struct, frozen=True, gc=False):
+    """A token taken apart; its signature is not checked yet."""
+
+    text: bytes
+    digest: bytes
+    alg: str
+    kid: str | None
+    payload: bytes
+    signing_input: bytes
+    signature: bytes
+
+
+def _parse(text: bytes, digest: bytes) -> _Token:
+    """Take a compact JWS apart.
+
+    Raises:
+        TokenError: ``MALFORMED``, or ``ALGORITHM`` where no key verifies what ``alg`` names.
+    """
+    segments = text.split(b".")
+    if len(segments) != 3:
+        _malformed("token must have three segments")
+    first, second, third = segments
+    try:
+        header = _header.decode(base64url.decode(first))
+    except (ValueError, RecursionError):
+        _malformed("token header must be a JSON object in base64url with texts as alg and kid")
+    if header.crit is not UNSET or not header.b64:
+        _malformed("token header names critical extensions")
+    if header.alg not in ALGORITHMS:
+        raise TokenError(TokenFault.ALGORITHM, "token algorithm is not allowed")
+    kid = None if header.kid is UNSET else header.kid
+    try:
+        payload, signature = base64url.decode(second), base64url.decode(third)
+    except ValueError:
+        _malformed("token is not base64url")
+    signing_input = text[: len(first) + 1 + len(second)]
+    return _Token(text, digest, header.alg, kid, payload, signing_input, signature)
+
+
+def _ascii(token: str) -> bytes:
+    try:
+        return token.encode("ascii")
+    except UnicodeEncodeError:
+        _malformed("token is not ASCII")
+
+
+def _decoded(payload: bytes) -> Claims:
+    try:
+        return _claims.decode(payload)
+    except (ValueError, RecursionError):
+        raise TokenError(TokenFault.CLAIMS, "token claims are not a JSON object") from None
+
+
+def _malformed(message: str) -> NoReturn:
+    raise TokenError(TokenFault.MALFORMED, message) from None
+
+
+_FAULTS_OF_KEYS: Final = (TokenFault.UNKNOWN_KEY, TokenFault.ALGORITHM, TokenFault.SIGNATURE)
+_header: Final = msgspec.json.Decoder(_Header)
+_claims: Final = msgspec.json.Decoder(dict[str, Any])

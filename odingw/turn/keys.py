@@ -1,0 +1,317 @@
+"""Keys that verify JWTs, and what each may verify (RFC 7517, RFC 7518, RFC 8037).
+
+A key's type decides which algorithms it verifies, never the token: a token cannot make a public
+RSA key into the secret of an HMAC.
+
+====================  ==========================================
+RSA, 2048 bits or more  RS256, RS384, RS512, PS256, PS384, PS512
+EC, P-256             ES256
+EC, P-384             ES384
+OKP, Ed25519          EdDSA
+====================  ==========================================
+"""
+
+import base64
+from collections.abc import Callable
+from typing import Any, Final, NoReturn, TypeAlias
+
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    SECP384R1,
+    EllipticCurve,
+    EllipticCurvePublicKey,
+    EllipticCurvePublicNumbers,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from jwt.algorithms import Algorithm, ECAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
+from msgspec import UNSET, Raw, Struct, UnsetType
+from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_sign_open
+from nacl.exceptions import BadSignatureError
+
+from odingw.errors import KeyMaterialError
+from odingw.tokens import base64url
+from odingw.tokens.keys import KEY_BYTES, SIGNATURE_BYTES
+
+MAX_JWKS: Final = 100
+"""How many keys of a JWK set are read."""
+
+_MIN_RSA_BITS: Final = 2048
+# What verifying with an 8192-bit key costs, 0.4 ms, an issuer may impose on us; more it may not.
+_MAX_RSA_BITS: Final = 8192
+_MAX_EXPONENT_BITS: Final = 64
+_SHOWN: Final = 80
+
+_RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+_ED25519: Final = frozenset({"EdDSA"})
+_CURVES: Final[dict[str, tuple[EllipticCurve, frozenset[str]]]] = {
+    "P-256": (SECP256R1(), frozenset({"ES256"})),
+    "P-384": (SECP384R1(), frozenset({"ES384"})),
+}
+
+_VERIFIERS: Final[dict[str, Algorithm]] = {
+    "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
+    "RS384": RSAAlgorithm(RSAAlgorithm.SHA384),
+    "RS512": RSAAlgorithm(RSAAlgorithm.SHA512),
+    "PS256": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256),
+    "PS384": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA384),
+    "PS512": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA512),
+    "ES256": ECAlgorithm(ECAlgorithm.SHA256),
+    "ES384": ECAlgorithm(ECAlgorithm.SHA384),
+}
+
+ALGORITHMS: Final = _VERIFIERS.keys() | _ED25519
+"""All that any key verifies."""
+
+PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | bytes
+"""A key in the form that verifies fastest; bytes: the 32 of an Ed25519 key."""
+
+
+class VerifyingKey(Struct, frozen=True):
+    """A public key.
+
+    Attributes:
+        kid: its id in the JWK set that it comes from; None: it has none.
+        algorithms: what it verifies, never more than its type allows.
+        key: the key.
+        source: where it comes from, for people.
+    """
+
+    kid: str | None
+    algorithms: frozenset[str]
+    key: PublicKey
+    source: str
+
+    def verify(self, algorithm: str, message: bytes, signature: bytes) -> bool:
+        """Tell whether the key's holder signed a message with an algorithm.
+
+        Args:
+            algorithm: as the token's ``alg`` names it; one that is not the key's verifies nothing.
+            message: what is signed.
+            signature: of any length.
+        """
+        if algorithm not in self.algorithms:
+            return False
+        if not isinstance(self.key, bytes):
+            return bool(_VERIFIERS[algorithm].verify(message, self.key, signature))
+        # libsodium needs half the time of OpenSSL here.
+        if len(signature) != SIGNATURE_BYTES:
+            return False
+        try:
+            crypto_sign_open(signature + message, self.key)
+        except BadSignatureError:
+            return False
+        return True
+
+
+def static_key(text: str, source: str) -> VerifyingKey:
+    """Read a configured public key.
+
+    Args:
+        text: base64 of a DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7); white space in it
+            is ignored.
+        source: where it stands, for people.
+
+    Raises:
+        KeyMaterialError: it cannot be used; the text says why.
+    """
+    try:
+        der = base64.b64decode("".join(text.split()), validate=True)
+    except ValueError:
+        _refuse("base64 expected (of a PEM file, what is between its BEGIN and END lines)")
+    try:
+        loaded = load_der_public_key(der)
+    except (ValueError, UnsupportedAlgorithm):
+        _refuse("base64 of a public key in DER (SubjectPublicKeyInfo) expected")
+    if isinstance(loaded, RSAPublicKey):
+        return VerifyingKey(None, _RSA, _checked_rsa(loaded), source)
+    if isinstance(loaded, EllipticCurvePublicKey):
+        for curve, algorithms in _CURVES.values():
+            if loaded.curve.name == curve.name:
+                return VerifyingKey(None, algorithms, loaded, source)
+    if isinstance(loaded, Ed25519PublicKey):
+        return VerifyingKey(None, _ED25519, _checked_ed25519(loaded.public_bytes_raw()), source)
+    raise KeyMaterialError(_WANTED_TYPE)
+
+
+class _Jwk(Struct):
+    """The members of a JWK that matter here; others are ignored, as RFC 7517 wants it."""
+
+    kty: str
+    kid: str | UnsetType = UNSET
+    alg: str | UnsetType = UNSET
+    use: str | UnsetType = UNSET
+    key_ops: tuple[str, ...] | UnsetType = UNSET
+    crv: str = ""
+    n: str = ""
+    e: str = ""
+    x: str = ""
+    y: str = ""
+    d: Raw | UnsetType = UNSET
+
+
+class _Named(Struct):
+    kid: str
+
+
+def jwk(document: bytes | Raw, source: str) -> VerifyingKey:
+    """Read a public JWK; its ``alg``, ``use`` and ``key_ops`` narrow what it may verify.
+
+    Args:
+        document: JSON.
+        source: where it stands, for people.
+
+    Raises:
+        KeyMaterialError: it cannot be used; the text says why.
+    """
+    try:
+        value = _one_jwk.decode(document)
+    except (ValueError, RecursionError):
+        _refuse(
+            "a JSON object expected, with a text as kty, texts as kid, alg, use, crv, n, e, x and "
+            "y, and a list of texts as key_ops, where it has them"
+        )
+    if value.d is not UNSET:
+        _refuse("it holds a private key, so anybody who can read it can sign")
+    if value.use not in (UNSET, "sig"):
+        _refuse("its use is not sig")
+    if value.key_ops is not UNSET and "verify" not in value.key_ops:
+        _refuse("verify is not among its key_ops")
+    build = _TYPES.get(value.kty)
+    if build is None:
+        _refuse(_WANTED_TYPE)
+    algorithms, key = build(value)
+    if value.alg is not UNSET:
+        algorithms &= {value.alg}
+        if not algorithms:
+            _refuse("its alg is none that is accepted for a key of its type")
+    kid = None if value.kid is UNSET else value.kid
+    return VerifyingKey(kid, algorithms, key, source)
+
+
+class KeyList(Struct, frozen=True):
+    """The keys of a JWK set that can be used.
+
+    Attributes:
+        keys: in the order of the set.
+        problems: what was left out and why, a line each.
+    """
+
+    keys: tuple[VerifyingKey, ...]
+    problems: tuple[str, ...]
+
+
+# An array read as a struct: what is beyond its last field is skipped at once. A list would be built
+# first and measured then; a megabyte of empty objects would stop the reactor for 30 ms.
+_Jwks: Final = msgspec.defstruct(
+    "_Jwks",
+    [(f"key_{number}", Raw | UnsetType, UNSET) for number in range(1, MAX_JWKS + 2)],
+    array_like=True,
+)
+
+
+def jwk_set(document: bytes, name: str) -> KeyList:
+    """Read a JWK set (RFC 7517, section 5); a key that cannot be used is left out.
+
+    Args:
+        document: JSON, whatever was received.
+        name: what the set is called, for people.
+
+    Raises:
+        KeyMaterialError: it is no JWK set.
+    """
+    try:
+        parts = msgspec.structs.astuple(_set.decode(document).keys)
+    except (ValueError, RecursionError):
+        raise KeyMaterialError("it is not a JSON object with a list of keys") from None
+    keys: list[VerifyingKey] = []
+    problems: list[str] = []
+    for number, part in enumerate(parts, 1):
+        if part is UNSET:
+            break
+        if number > MAX_JWKS:
+            problems.append(f"the keys of {name} after the first {MAX_JWKS} are skipped")
+            break
+        try:
+            keys.append(jwk(part, name))
+        except KeyMaterialError as error:
+            problems.append(f"key {number}{_shown_kid(part)} of {name} is skipped: {error}")
+    return KeyList(tuple(keys), tuple(problems))
+
+
+def _rsa(value: _Jwk) -> tuple[frozenset[str], PublicKey]:
+    modulus, exponent = (int.from_bytes(_decoded(text)) for text in (value.n, value.e))
+    _check_size(modulus, exponent)
+    return _RSA, _built(RSAPublicNumbers(exponent, modulus).public_key)
+
+
+def _ec(value: _Jwk) -> tuple[frozenset[str], PublicKey]:
+    if value.crv not in _CURVES:
+        _refuse(f"crv must be one of {', '.join(_CURVES)} for an EC key")
+    curve, algorithms = _CURVES[value.crv]
+    x, y = (int.from_bytes(_decoded(text)) for text in (value.x, value.y))
+    return algorithms, _built(EllipticCurvePublicNumbers(x, y, curve).public_key)
+
+
+def _okp(value: _Jwk) -> tuple[frozenset[str], PublicKey]:
+    if value.crv != "Ed25519":
+        _refuse("crv must be Ed25519 for an OKP key")
+    return _ED25519, _checked_ed25519(_decoded(value.x))
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        # Padding is wrong here, but harmless, and Java's encoders write it unless told not to.
+        return base64url.decode(text.rstrip("=").encode())
+    except ValueError:
+        _refuse("its numbers must be in base64url")
+
+
+def _built(build: Callable[[], PublicKey]) -> PublicKey:
+    try:
+        return build()
+    except ValueError:
+        _refuse("its numbers make no key")
+
+
+def _checked_rsa(key: RSAPublicKey) -> RSAPublicKey:
+    numbers = key.public_numbers()
+    _check_size(numbers.n, numbers.e)
+    return key
+
+
+def _check_size(modulus: int, exponent: int) -> None:
+    if not _MIN_RSA_BITS <= modulus.bit_length() <= _MAX_RSA_BITS:
+        _refuse(f"an RSA key must have {_MIN_RSA_BITS} to {_MAX_RSA_BITS} bits")
+    if exponent.bit_length() > _MAX_EXPONENT_BITS:
+        _refuse(f"the exponent of an RSA key must have {_MAX_EXPONENT_BITS} bits or less")
+
+
+def _checked_ed25519(key: bytes) -> bytes:
+    if len(key) != KEY_BYTES or not crypto_core_ed25519_is_valid_point(key):
+        _refuse("its numbers make no key")
+    return key
+
+
+def _shown_kid(part: Raw) -> str:
+    """The id of a key that is broken otherwise."""
+    try:
+        kid = _named.decode(part).kid
+    except (ValueError, RecursionError):
+        return ""
+    return f" ({kid[:_SHOWN]!r})"
+
+
+def _refuse(message: str) -> NoReturn:
+    raise KeyMaterialError(message)
+
+
+_WANTED_TYPE: Final = "it must be an RSA, EC (P-256, P-384) or Ed25519 key"
+_TYPES: Final = {"RSA": _rsa, "EC": _ec, "OKP": _okp}
+_named: Final = msgspec.json.Decoder(_Named)
+_one_jwk: Final = msgspec.json.Decoder(_Jwk)
+_JwkSet: Final = msgspec.defstruct("_JwkSet", [("keys", _Jwks)])
+_set: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_JwkSet)

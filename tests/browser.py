@@ -1,0 +1,253 @@
+"""A real headless Chromium for tests, spoken to in the Chrome DevTools Protocol over pipes."""
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias
+from unittest import SkipTest
+
+PATIENCE: Final = 60.0
+
+_Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
+
+_OPTIONS: Final = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-extensions",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--allow-loopback-in-peer-connection",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--remote-debugging-pipe",
+)
+
+# Chromium reads commands from descriptor 3 and writes to 4; its own output is of no interest.
+_AS_PIPES: Final = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'
+
+_CLOCK: Final = """
+(() => {
+  const RealDate = Date;
+  const realSetTimeout = setTimeout;
+  const timers = new Map();
+  let now = 1_700_000_000_000;
+  let last = 0;
+
+  window.Date = class extends RealDate {
+    constructor(...args) { super(...(args.length ? args : [now])); }
+    static now() { return now; }
+  };
+  window.setTimeout = (callback, delay = 0, ...args) => {
+    // As browsers do: it is kept in 32 bits, and what does not fit is due at once.
+    timers.set(++last, { due: now + Math.max(delay | 0, 0), run: () => callback(...args) });
+    return last;
+  };
+  window.clearTimeout = (id) => { timers.delete(id); };
+
+  // What a timer sets off is done, up to where it waits for something else than timers.
+  const settle = () => new Promise((resolve) => realSetTimeout(resolve));
+
+  window.testClock = {
+    get timers() { return timers.size; },
+    jump(ms) { now += ms; },
+    async advance(ms) {
+      const end = now + ms;
+      for (;;) {
+        const due = [...timers].filter(([, timer]) => timer.due <= end);
+        if (!due.length) break;
+        const [id, timer] = due.reduce((a, b) => (b[1].due < a[1].due ? b : a));
+        timers.delete(id);
+        now = Math.max(now, timer.due);
+        realSetTimeout(timer.run);
+        await settle();
+      }
+      now = end;
+      await settle();
+    },
+    async until(condition) {
+      while (!condition()) await new Promise((resolve) => realSetTimeout(resolve, 5));
+    },
+  };
+})();
+"""
+
+
+class Page:
+    """A tab with a profile of its own: nothing is cached, nothing is stored.
+
+    Attributes:
+        errors: uncaught exceptions, and what the browser or the page logged as an error.
+        sent: method and URL of each request that the page has sent, without CORS preflights.
+    """
+
+    def __init__(self, browser: "Browser") -> None:
+        self._browser = browser
+        self.errors: list[str] = []
+        self.sent: list[str] = []
+        self._loaded: set[str] = set()
+        context = browser.call("Target.createBrowserContext")["browserContextId"]
+        self._context = {"browserContextId": context}
+        target = browser.call("Target.createTarget", {"url": "about:blank", **self._context})
+        attach = {"targetId": target["targetId"], "flatten": True}
+        self._session = browser.call("Target.attachToTarget", attach)["sessionId"]
+        browser.listeners[self._session] = self._hear
+        for domain in ("Runtime", "Log", "Network", "Page"):
+            self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", {"enabled": True})
+
+    def call(self, method: str, params: dict[str, Any] | None = None) -> Any:
+        """Call a method of the protocol on this page."""
+        return self._browser.call(method, params, self._session)
+
+    def close(self) -> None:
+        """Close the tab and forget its profile."""
+        self._browser.call("Target.disposeBrowserContext", self._context)
+        del self._browser.listeners[self._session]
+
+    def navigate(self, url: str) -> None:
+        """Open a URL and wait until the page has loaded."""
+        answer = self.call("Page.navigate", {"url": url})
+        if "errorText" in answer:
+            raise AssertionError(f"{url}: {answer['errorText']}")
+        while answer["loaderId"] not in self._loaded:
+            self._browser.receive(time.monotonic() + PATIENCE)
+
+    def evaluate(self, expression: str) -> Any:
+        """Evaluate JavaScript, wait for the promise if it gives one, and return its JSON value."""
+        params = {"expression": expression, "awaitPromise": True, "returnByValue": True}
+        answer = self.call("Runtime.evaluate", params)
+        if "exceptionDetails" in answer:
+            raise AssertionError(f"{expression}: {_thrown(answer['exceptionDetails'])}")
+        return answer["result"].get("value")
+
+    def stop_clock(self) -> None:
+        """Let ``Date`` and timers of the pages that are opened from now on obey :meth:`advance`."""
+        self.call("Page.addScriptToEvaluateOnNewDocument", {"source": _CLOCK})
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass on the stopped clock, and run the timers that become due."""
+        self.evaluate(f"testClock.advance({round(seconds * 1000)})")
+
+    def wait_for(self, condition: str) -> None:
+        """Wait, in real time, until an expression is true in a page whose clock is stopped."""
+        self.evaluate(f"testClock.until(() => {condition})")
+
+    def _hear(self, event: str, params: dict[str, Any]) -> None:
+        if event == "Runtime.exceptionThrown":
+            self.errors.append(_thrown(params["exceptionDetails"]))
+        elif event == "Runtime.consoleAPICalled" and params["type"] == "error":
+            shown = (str(arg.get("value", arg.get("description"))) for arg in params["args"])
+            self.errors.append(" ".join(shown))
+        elif event == "Log.entryAdded" and params["entry"]["level"] == "error":
+            self.errors.append(params["entry"]["text"])
+        elif event == "Network.requestWillBeSent" and params.get("type") != "Preflight":
+            self.sent.append(f"{params['request']['method']} {params['request']['url']}")
+        elif event == "Page.lifecycleEvent" and params["name"] == "load":
+            self._loaded.add(params["loaderId"])
+
+
+class Browser:
+    """A Chromium process with its own folder.
+
+    Raises:
+        SkipTest: Chromium is not installed.
+    """
+
+    def __init__(self) -> None:
+        program = shutil.which("chromium")
+        if program is None:
+            raise SkipTest("chromium is not installed (package chromium)")
+        self.listeners: dict[str, _Listener] = {}
+        self._folder = Path(tempfile.mkdtemp(prefix="odingw-browser-"))
+        profile = f"--user-data-dir={self._folder}"
+        with (self._folder / "stderr").open("wb") as stderr:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", _AS_PIPES, "sh", program, *_OPTIONS, profile, "about:blank"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                bufsize=0,
+            )
+        self._replies: dict[int, dict[str, Any]] = {}
+        self._received = bytearray()
+        self._last_id = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def new_page(self) -> Page:
+        """Open a tab."""
+        return Page(self)
+
+    def call(
+        self, method: str, params: dict[str, Any] | None = None, session: str | None = None
+    ) -> Any:
+        """Call a method of the protocol and return its result."""
+        self._last_id += 1
+        message = {"id": self._last_id, "method": method, "params": params or {}}
+        if session is not None:
+            message["sessionId"] = session
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message).encode() + b"\0")
+        deadline = time.monotonic() + PATIENCE
+        while self._last_id not in self._replies:
+            self.receive(deadline)
+        reply = self._replies.pop(self._last_id)
+        if "error" in reply:
+            raise AssertionError(f"{method}: {reply['error']['message']}")
+        return reply["result"]
+
+    def receive(self, deadline: float) -> None:
+        """Take in what the browser says next; fail if it is silent until then."""
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        data = b""
+        if select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            data = os.read(pipe, 65536)
+        if not data:
+            said = (self._folder / "stderr").read_text(errors="replace")[-2000:]
+            raise AssertionError(f"chromium has ended, or does not answer:\n{said}")
+        self._received += data
+        *messages, self._received = self._received.split(b"\0")
+        for message in map(json.loads, messages):
+            if "id" in message:
+                self._replies[message["id"]] = message
+            elif (listener := self.listeners.get(message.get("sessionId"))) is not None:
+                listener(message["method"], message["params"])
+
+    def close(self) -> None:
+        """End the process and remove its folder."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        # It ends by itself when nobody speaks to it any more, with all the processes it has.
+        self._process.stdin.close()
+        self._process.stdout.close()
+        try:
+            self._process.wait(PATIENCE)
+        finally:
+            self._process.kill()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _thrown(details: dict[str, Any]) -> str:
+    exception = details.get("exception", {})
+    return str(exception.get("description") or exception.get("value") or details["text"])

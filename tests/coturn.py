@@ -1,0 +1,138 @@
+"""A real coturn for tests, on loopback."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Final, Self
+
+import trustme
+from twisted.trial.unittest import SkipTest
+
+from odingw.turn.stun import TRANSACTION_BYTES, Kind, Message, Method, decode, encode
+
+START_TIME: Final = 30.0
+"""Seconds that a start or a stop may take."""
+
+RELAY_PORTS: Final = 64
+HOST: Final = "127.0.0.1"
+REALM: Final = "turn.test"
+
+
+class Coturn:
+    """A coturn with its own folder and ports, which it keeps when it is started again.
+
+    Args:
+        secrets: what it takes credentials of; all of them count.
+        tls: serve TLS too, with a certificate that nobody trusts.
+
+    Attributes:
+        port: where it listens, over UDP and TCP.
+        tls_port: where it listens for TLS; None without.
+        secrets: as given; may be changed before it is started again.
+
+    Raises:
+        SkipTest: coturn is not installed.
+    """
+
+    def __init__(self, *secrets: str, tls: bool = False) -> None:
+        program = shutil.which("turnserver")
+        if program is None:
+            raise SkipTest("turnserver is not installed (package coturn)")
+        self._program = program
+        self._folder = Path(tempfile.mkdtemp(prefix="odingw-test-"))
+        self._log = self._folder / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.secrets = secrets
+        self.port = free_port()
+        self.tls_port = free_port() if tls else None
+        if tls:
+            certificate = trustme.CA().issue_cert(HOST)
+            certificate.private_key_and_cert_chain_pem.write_to_path(self._pem)
+
+    @property
+    def _pem(self) -> Path:
+        return self._folder / "certificate.pem"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        return HOST, self.port
+
+    @property
+    def log(self) -> str:
+        """What it has written so far."""
+        return self._log.read_text()
+
+    def start(self) -> Self:
+        """Start and wait until it answers."""
+        command: list[str | Path] = [
+            self._program,
+            *("-n", "--no-cli", "--no-dtls", "--allow-loopback-peers", "-m", "1"),
+            *("--use-auth-secret", *(f"--static-auth-secret={one}" for one in self.secrets)),
+            f"--realm={REALM}",
+            f"--listening-ip={HOST}",
+            f"--relay-ip={HOST}",
+            f"--listening-port={self.port}",
+            f"--min-port={self.port + 1}",
+            f"--max-port={self.port + RELAY_PORTS}",
+            *("-b", self._folder / "turndb"),
+            f"--pidfile={self._folder / 'pid'}",
+            "--log-file=stdout",
+        ]
+        if self.tls_port is None:
+            command.append("--no-tls")
+        else:
+            command += [f"--tls-listening-port={self.tls_port}"]
+            command += [f"--cert={self._pem}", f"--pkey={self._pem}"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        end = time.monotonic() + START_TIME
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise AssertionError(f"coturn does not answer:\n{self.log}")
+        return self
+
+    def stop(self) -> None:
+        """Stop and wait for the end, if it runs."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(START_TIME)
+            self._process = None
+
+    def remove(self) -> None:
+        """Stop, and remove the folder."""
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        """Whether it answers over UDP, and takes connections over TCP."""
+        request = Message(Kind.REQUEST, Method.BINDING, os.urandom(TRANSACTION_BYTES))
+        with socket.socket(type=socket.SOCK_DGRAM) as probe:
+            probe.settimeout(0.05)
+            probe.sendto(encode(request), self.address)
+            try:
+                answered = decode(probe.recv(2048)).answers(request)
+                for port in filter(None, (self.port, self.tls_port)):
+                    socket.create_connection((HOST, port)).close()
+            except (TimeoutError, ConnectionRefusedError):
+                return False
+        return answered
+
+
+def free_port() -> int:
+    """Return a port that nothing uses at the moment, neither over UDP nor over TCP."""
+    while True:
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            tcp.bind((HOST, 0))
+            port: int = tcp.getsockname()[1]
+            try:
+                udp.bind((HOST, port))
+            except OSError:
+                continue
+            return port
