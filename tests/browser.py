@@ -9,8 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, TypeAlias
 from unittest import SkipTest
 
 PATIENCE: Final = 60.0
@@ -60,7 +59,11 @@ _CLOCK: Final = """
 
   window.testClock = {
     get timers() { return timers.size; },
-    jump(ms) { now += ms; },
+    // The clock goes on, or is set, while timers stand still.
+    sleep(ms) {
+      now += ms;
+      for (const timer of timers.values()) timer.due += ms;
+    },
     async advance(ms) {
       const end = now + ms;
       for (;;) {
@@ -182,17 +185,6 @@ class Browser:
         self._replies: dict[int, dict[str, Any]] = {}
         self._received = bytearray()
         self._last_id = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def new_page(self) -> Page:
         """Open a tab."""
