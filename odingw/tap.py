@@ -24,6 +24,7 @@ from odingw.config import Options as ConfigOptions
 from odingw.config import load as load_config
 from odingw.customers import refresher, static_directory
 from odingw.errors import ConfigError
+from odingw.file_state import FileState, file_state
 from odingw.gateway import Gateway
 from odingw.listeners import Entry, Origin, listeners
 from odingw.master_key import FILE_NAME, is_published_sample, load_or_make, state_folder
@@ -144,7 +145,7 @@ class GatewayService(Service):
         self._config = config
         self._options = options
         self._config_path = Path(options["config"]) if options["config"] else None
-        self._config_seen = _stamp(self._config_path)
+        self._config_seen = self._config_state()
         self._observer = observer
         self._reactor = reactor
         self._listeners = listeners(config, reactor, options.origin())
@@ -324,15 +325,18 @@ class GatewayService(Service):
 
     def _watch(self) -> None:
         try:
-            stamp = _stamp(self._config_path)
-            if stamp != self._config_seen:
-                self._config_seen = stamp
+            state = self._config_state()
+            if state != self._config_seen:
+                self._config_seen = state
                 self._reload_config()
             self._try("the TURN settings stay as they were", self._gateway.turn.poll)
             for description, entry in self._listeners.items():
                 self._renew(description, entry, force=False)
         except Exception:
             _log.failure("looking at certificates and configuration failed")
+
+    def _config_state(self) -> FileState:
+        return file_state(self._config_path) if self._config_path else None
 
     def _try(self, consequence: str, act: Callable[[], object]) -> None:
         """Do something that may find a configuration that cannot be used."""
@@ -408,15 +412,6 @@ def _observer(twistd: usage.Options | None, config: Config) -> ILogObserver | No
     else:
         file = LogFile.fromFullPath(str(Path(name or "twistd.log").resolve()))
     return logs.observer(file, config.log.level, config.log.format)
-
-
-def _stamp(path: Path | None) -> tuple[int, int, int] | None:
-    """Return what changes when a file does."""
-    try:
-        stat = path.stat() if path is not None else None
-    except OSError:
-        return None
-    return (stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else None
 
 
 def _as_deferred(result: Deferred[Any] | None) -> Deferred[Any]:

@@ -17,7 +17,9 @@ from odingw.turn.stun import TRANSACTION_BYTES, Kind, Message, Method, decode, e
 START_TIME: Final = 30.0
 """Seconds that a start or a stop may take."""
 
-RELAY_PORTS: Final = 64
+RELAY_PORTS: Final = 1000
+"""How many allocations it can make; it takes its time to use a port again."""
+
 HOST: Final = "127.0.0.1"
 REALM: Final = "turn.test"
 
@@ -61,6 +63,13 @@ class Coturn:
     def address(self) -> tuple[str, int]:
         """Where it listens."""
         return HOST, self.port
+
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """Everything that it serves."""
+        plain = f"turn:{HOST}:{self.port}"
+        tls = () if self.tls_port is None else (f"turns:{HOST}:{self.tls_port}",)
+        return plain, f"{plain}?transport=tcp", *tls
 
     @property
     def log(self) -> str:

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "odingw"
 LAYERS = {
     "errors": set[str](),
     "clock": set[str](),
+    "file_state": set[str](),
     "tokens": {"errors"},
     "grid": {"errors"},
     "state": {"grid", "errors"},
@@ -19,8 +20,8 @@ LAYERS = {
     "master_key": {"tokens", "errors"},
     "customers": {"config", "tokens", "errors"},
     "ops": {"grid", "rpc", "errors"},
-    "turn": {"config", "tokens", "rpc", "errors"},
-    "web": {"config", "rpc", "turn", "ops", "grid", "tokens", "errors"},
+    "turn": {"config", "tokens", "rpc", "errors", "file_state"},
+    "web": {"config", "rpc", "turn", "ops", "grid", "tokens", "errors", "file_state"},
     "sim": {"tokens", "errors"},
 }
 """What each part may import of the others; ``gateway`` and ``tap`` put everything together."""

@@ -66,6 +66,10 @@ class TurnClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; over UDP the server does not learn of it."""
         self._socket.close()
 
     def binding(self) -> Address:

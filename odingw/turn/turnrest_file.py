@@ -4,10 +4,8 @@ from pathlib import Path
 
 from odingw.config import Turn
 from odingw.config.errors import config_error
+from odingw.file_state import FileState, file_state
 from odingw.turn.settings import TurnSettings, from_turnrest_json
-
-_FileState = tuple[int, int, int] | None
-"""Modification time in ns, size in bytes, and inode; None: there is no such file."""
 
 
 class TurnFile:
@@ -28,7 +26,7 @@ class TurnFile:
         self.path = path
         self.warnings: list[str] = []
         self._beside = beside
-        self._read_at: _FileState = None
+        self._read_at: FileState = None
         self._settings: TurnSettings | None = None
 
     def load(self) -> TurnSettings:
@@ -39,7 +37,7 @@ class TurnFile:
         """
         # The state is taken before the contents, so that a change in between is seen by the next
         # poll; a failed try leaves none, so that the next poll tries again.
-        state = self._state()
+        state = file_state(self.path)
         self._read_at = None
         settings, warnings = from_turnrest_json(self._read(), str(self.path), self._beside)
         self._read_at, self._settings, self.warnings = state, settings, warnings
@@ -57,18 +55,11 @@ class TurnFile:
             ConfigError: as ``load``; again at every call until the file can be used. What was read
                 before is to stay in force.
         """
-        if self._read_at is not None and self._read_at == self._state():
+        if self._read_at is not None and self._read_at == file_state(self.path):
             return None
         before = self._settings
         settings = self.load()
         return None if settings == before else settings
-
-    def _state(self) -> _FileState:
-        try:
-            status = self.path.stat()
-        except (OSError, ValueError):
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _read(self) -> bytes:
         try:

@@ -27,6 +27,7 @@ from twisted.python.filepath import FilePath
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
 from odingw.errors import ConfigError
+from odingw.file_state import FileState, file_state
 
 _MINIMUM: Final = TLSVersion.TLSv1_2
 
@@ -81,10 +82,6 @@ class _Material(Struct, frozen=True):
     dh_parameters: bytes
 
 
-_FileState = tuple[int, int, int] | None
-"""Modification time in ns, size in bytes, and inode; None: there is no such file."""
-
-
 @implementer(IOpenSSLContextFactory, IOpenSSLServerConnectionCreator)
 class ReloadingContextFactory:
     """What Twisted asks for the TLS settings of every new connection.
@@ -101,7 +98,7 @@ class ReloadingContextFactory:
 
     def __init__(self, files: CertificateFiles) -> None:
         self.files = files
-        self._read_at: tuple[_FileState, ...] | None = self._state()
+        self._read_at: tuple[FileState, ...] | None = self._state()
         self._material, self._options = _load(files)
 
     @property
@@ -157,18 +154,10 @@ class ReloadingContextFactory:
         """
         return self._read_at != self._state() and self.reload()
 
-    def _state(self) -> tuple[_FileState, ...]:
+    def _state(self) -> tuple[FileState, ...]:
         files = self.files
         paths = (files.private_key, files.certificate, files.chain, files.dh_parameters)
-        return tuple(_file_state(path) for path in paths if path is not None)
-
-
-def _file_state(path: Path) -> _FileState:
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+        return tuple(file_state(path) for path in paths if path is not None)
 
 
 def _load(files: CertificateFiles) -> tuple[_Material, CertificateOptions]:
