@@ -2,8 +2,8 @@
 
 import secrets
 import string
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -36,6 +36,9 @@ from odingw.web.clients import ClientFiles
 from odingw.web.guard import BasicUsers, InternalGuard
 from odingw.web.rate import RateLimit
 from odingw.web.turn import TurnHttp
+
+if TYPE_CHECKING:
+    from klein import Klein
 
 _NAME_CHARACTERS: Final = string.ascii_letters + string.digits
 
@@ -125,28 +128,28 @@ class Gateway:
         """Raise ``RpcError`` if a request may not call the server API."""
         self._guard.check(request, proxied=proxied)
 
-    def public_root(self, *, internal: bool, admin: bool) -> Root:
-        """Return the root of a public endpoint.
+    def root(self, roles: Collection[str]) -> Root:
+        """Return the root of an endpoint.
 
         Args:
-            internal: whether servers call here too.
-            admin: whether the endpoint is shared with admin.
+            roles: of ``public`` (clients and browsers call), ``internal`` (servers call) and
+                ``admin``.
         """
-        more = [self._turn_http().add_to, ClientFiles(self.metrics.client_file).add_to]
-        if admin:
+        if set(roles) == {"admin"}:
+            app = new_app()
+            self._admin_pages(shared=False).add_to(app)
+            return Root(app, None)
+        more: list[Callable[[Klein], None]] = []
+        if "public" in roles:
+            more += [self._turn_http().add_to, ClientFiles(self.metrics.client_file).add_to]
+        if "admin" in roles:
             more.append(self._admin_pages(shared=True).add_to)
-        servers = self._servers if internal else {}
-        return gateway_root(self._clients, servers, self._config.gateway.pools.default, more)
-
-    def internal_root(self) -> Root:
-        """Return the root of an endpoint that servers alone call."""
-        return gateway_root({}, self._servers, self._config.gateway.pools.default)
-
-    def admin_root(self) -> Root:
-        """Return the root of an admin endpoint."""
-        app = new_app()
-        self._admin_pages(shared=False).add_to(app)
-        return Root(app, None)
+        return gateway_root(
+            self._clients if "public" in roles else {},
+            self._servers if "internal" in roles else {},
+            self._config.gateway.pools.default,
+            more,
+        )
 
     def _admin_pages(self, *, shared: bool) -> AdminPages:
         users = BasicUsers(self._config.admin.users, "admin")

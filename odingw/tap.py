@@ -79,6 +79,12 @@ class Options(usage.Options):
         """Admin endpoint, instead of listen.admin; may be repeated."""
         self["admin"].append(endpoint)
 
+    def postOptions(self) -> None:  # noqa: N802  -- Twisted's name
+        """Keep what paths mean now: twistd may go to another folder, and SIGHUP comes later."""
+        for name in ("config", "turn-config"):
+            if self[name]:
+                self[name] = str(Path(self[name]).absolute())
+
     def opt_version(self) -> None:
         """Print the version and exit."""
         sys.stdout.write(f"odingw {__version__}\n")
@@ -174,16 +180,8 @@ class GatewayService(Service):
         config = self._config
         for description, entry in self._listeners.items():
             roles = entry.roles
-            if "public" in roles:
-                root = self._gateway.public_root(
-                    internal="internal" in roles, admin="admin" in roles
-                )
-            elif "internal" in roles:
-                root = self._gateway.internal_root()
-            else:
-                root = self._gateway.admin_root()
             site = GatewaySite(
-                root,
+                self._gateway.root(roles),
                 config.limits,
                 self._reactor,
                 proxied=entry.listener.proxied,

@@ -108,10 +108,13 @@ async def _get(url: str, client: HTTPClient) -> bytes:
         body = _Body()
         response.deliverBody(body)
         return await body.received
-    except (FetchError, CancelledError):
+    except FetchError:
         raise
     except Exception as error:
-        raise FetchError(_cause(error)) from None
+        cause = _cause(error)
+        if isinstance(cause, CancelledError):
+            raise cause from None
+        raise FetchError(_text(cause)) from None
 
 
 class _Discard(TwistedProtocol):
@@ -158,10 +161,14 @@ class _Body(TwistedProtocol):
             self.received.errback(reason)
 
 
-def _cause(error: BaseException) -> str:
+def _cause(error: BaseException) -> BaseException:
     """What went wrong with a request; a failed one wraps its reasons."""
     while reasons := getattr(error, "reasons", None):
         error = reasons[0].value
+    return error
+
+
+def _text(error: BaseException) -> str:
     name = type(error).__name__
     if not isinstance(error, _TELLING):
         return name
