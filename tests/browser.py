@@ -154,7 +154,7 @@ class Page:
             self.errors.append(" ".join(shown))
         elif event == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.errors.append(params["entry"]["text"])
-        elif event == "Network.requestWillBeSent" and params.get("type") != "Preflight":
+        elif event == "Network.requestWillBeSent" and params["initiator"]["type"] != "preflight":
             self.sent.append(f"{params['request']['method']} {params['request']['url']}")
         elif event == "Page.lifecycleEvent" and params["name"] == "load":
             self._loaded.add(params["loaderId"])

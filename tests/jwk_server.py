@@ -12,9 +12,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
 reactor: Any = global_reactor
 
@@ -95,21 +98,32 @@ class Connection(Protocol):
 
     def repeat(self, data: bytes) -> None:
         """Send the same as fast as the client takes it, without end."""
-
-        class Endless:
-            def resumeProducing(self) -> None:  # noqa: N802  # IPullProducer's name
-                transport.write(data)
-
-            def stopProducing(self) -> None:  # noqa: N802  # likewise
-                pass
-
         transport: Any = self.transport
-        transport.registerProducer(Endless(), streaming=False)
+        transport.registerProducer(Endless(transport, data), streaming=True)
 
     def close(self) -> None:
         """Close the connection."""
         transport: Any = self.transport
         transport.loseConnection()
+
+
+@implementer(IPushProducer)
+class Endless:
+    """Writes the same again and again, as long as the transport takes it."""
+
+    def __init__(self, transport: Any, data: bytes) -> None:
+        self._loop = LoopingCall(transport.write, data)
+        self.resumeProducing()
+
+    def resumeProducing(self) -> None:  # noqa: N802  # IPushProducer's name
+        if not self._loop.running:
+            self._loop.start(0)
+
+    def pauseProducing(self) -> None:  # noqa: N802  # likewise
+        if self._loop.running:
+            self._loop.stop()
+
+    stopProducing = pauseProducing  # noqa: N815  # likewise
 
 
 class JwkServer:

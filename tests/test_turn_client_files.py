@@ -1,7 +1,6 @@
 """The files under ``/clients/``: what they are, that they never change, how they are served."""
 
 import configparser
-import functools
 import hashlib
 import http.client
 import json
@@ -9,21 +8,14 @@ import re
 import shutil
 import subprocess
 from base64 import b64encode
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 from unittest import SkipTest
 
-from klein import Klein
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-from odingw.config import Limits
-from odingw.web.app import Root, new_app
 from odingw.web.clients import LATEST, NEWEST_SCRIPT, VERSIONS, ClientFiles
-from odingw.web.site import GatewaySite
+from tests.turn_page import SiteCase, in_thread
 
 ROOT: Final = Path(__file__).parent.parent
 FOLDER: Final = ROOT / "odingw" / "turn" / "clients"
@@ -55,40 +47,6 @@ NEWER_THAN_ES5: Final = (
     "1_000;",
 )
 
-Case = TypeVar("Case", bound=TestCase)
-
-
-def in_thread(test: Callable[[Case], None]) -> Callable[[Case], Deferred[None]]:
-    """Let a test block, while the sites that it talks to run in the reactor's thread."""
-
-    @functools.wraps(test)
-    def run(self: Case) -> Deferred[None]:
-        return deferToThread(test, self)
-
-    return run
-
-
-class SiteCase(TestCase):
-    """Real sites in this process."""
-
-    def serve(self, *parts: Callable[[Klein], None]) -> int:
-        """Serve routes on a port of the loopback interface, and return its number."""
-        app = new_app()
-        for add_to in parts:
-            add_to(app)
-        loop: Any = reactor
-        site = GatewaySite(Root(app, None), Limits(), loop)
-        port = loop.listenTCP(0, site, interface="127.0.0.1")
-
-        def stop() -> Deferred[None]:
-            site.abort()
-            return site.finish()
-
-        self.addCleanup(stop)
-        self.addCleanup(port.stopListening)
-        number: int = port.getHost().port
-        return number
-
 
 class PublishedTests(SynchronousTestCase):
     def test_what_is_published_never_changes(self) -> None:
@@ -112,7 +70,9 @@ class PublishedTests(SynchronousTestCase):
             self.assertEqual(version, re.findall(r"turnRestClient (\S+):", first_lines), name)
 
     def test_the_types_name_what_the_module_exports(self) -> None:
-        exported = re.compile(r"^export (?:async )?(?:function (\w+)|\{ \w+ as (\w+) \})", re.MULTILINE)
+        exported = re.compile(
+            r"^export (?:async )?(?:function (\w+)|\{ \w+ as (\w+) \})", re.MULTILINE
+        )
         module, types = (
             exported.findall((FOLDER / f"turnRestClient-2.0.0.{ending}").read_text())
             for ending in ("js", "d.ts")

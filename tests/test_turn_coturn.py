@@ -83,20 +83,6 @@ class CredentialTests(CoturnCase):
                 self.assertEqual(one.receive(), (relayed_two, b"hello yourself"), transport)
                 self.assertEqual([one.refresh(0), two.refresh(0)], [0, 0])
 
-    def test_without_a_permission_nothing_arrives(self) -> None:
-        alice, bob = issued("alice"), issued("bob")
-        with (
-            TurnClient(self.coturn.address, alice.username, alice.password) as one,
-            TurnClient(self.coturn.address, bob.username, bob.password) as two,
-        ):
-            relayed_one, relayed_two = one.allocate(), two.allocate()
-            one.permit(relayed_two)
-            one.send(relayed_two, b"dropped")
-            one.binding()  # what was sent before it has been worked off
-            two.permit(relayed_one)
-            one.send(relayed_two, b"delivered")
-            self.assertEqual(two.receive(), (relayed_one, b"delivered"))
-
     def test_the_last_expiry_that_coturn_takes(self) -> None:
         self.assertEqual(self.code(self.coturn, issued(ttl=2**33)), 0)
         self.assertEqual(self.code(self.coturn, signed(f"{LAST_EXPIRY + 1}:alice")), 401)

@@ -1,6 +1,7 @@
 """STUN messages: the RFC's samples, round trips, and bytes that are no messages."""
 
 from itertools import pairwise
+from zlib import crc32
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,6 +177,16 @@ class MessageTests(SynchronousTestCase):
             with self.assertRaises(ValueError) as caught:
                 decode(data)
             self.assertEqual(str(caught.exception), cause, data.hex())
+
+    def test_a_fingerprint_is_the_last_attribute(self) -> None:
+        for behind in (b"", b"\0\x06\0\0"):
+            head = with_length(BINDING + bytes(8) + behind)[: len(BINDING)]
+            value = (crc32(head) ^ 0x5354554E).to_bytes(4)
+            data = head + b"\x80\x28\0\4" + value + behind
+            if behind:
+                self.assertRaises(ValueError, decode, data)
+            else:
+                self.assertEqual(decode(data).get(Attribute.FINGERPRINT), value)
 
     def test_what_message_integrity_does_not_cover_is_ignored(self) -> None:
         signed = encode(Message(Kind.REQUEST, Method.BINDING, ID), key=b"key")

@@ -102,6 +102,14 @@ class RuleTests(SynchronousTestCase):
         self.assertEqual((message.transaction[-1], address), (1, A))
         self.assertEqual(watch.health()[0].rtt, 1.25)
 
+    def test_what_cannot_be_sent_is_sent_again(self) -> None:
+        self.net.unreachable = {A}
+        watch = self.watch(URI_A, failures=1)
+        self.net.go_on(0.5)
+        self.net.unreachable = set()
+        self.net.go_on(2)
+        self.assertEqual(watch.health()[0].rtt, 1.25)
+
     def test_silent_rounds_count_in_a_row_only(self) -> None:
         self.watch()
         self.net.go_on(3)

@@ -6,7 +6,6 @@ however many tokens ask.
 """
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -48,23 +47,15 @@ class JwkSet:
         client: as from ``jwks_fetch.jwk_client``.
         clock: for the times above; the reactor.
         log: gets a line when keys change, and for each new problem.
-        on_change: called when the keys have changed.
 
     Attributes:
         name: what the log calls it; no secrets.
-        keys: the keys that are good now.
+        keys: the keys that are good now; another tuple when they have changed.
         fetches_ok: how many fetches have succeeded.
         fetches_failed: how many have failed.
     """
 
-    def __init__(
-        self,
-        url: str,
-        client: HTTPClient,
-        clock: Clock,
-        log: Logger,
-        on_change: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, url: str, client: HTTPClient, clock: Clock, log: Logger) -> None:
         # A query may hold a secret.
         self.name: Final = urlsplit(url)._replace(query="", fragment="").geturl()
         self.keys: tuple[VerifyingKey, ...] = ()
@@ -74,9 +65,8 @@ class JwkSet:
         self._client = client
         self._clock = clock
         self._log = log
-        self._on_change = on_change
         self._running = False
-        self._fetch: Deferred[None] | None = None
+        self._fetch: Deferred[bool] | None = None
         self._begun: float | None = None
         self._fetched: float | None = None
         self._next: Any = None
@@ -91,16 +81,14 @@ class JwkSet:
 
     def start(self) -> None:
         """Fetch now, and from now on when it is time."""
-        if not self._running:
-            self._running = True
+        was_running, self._running = self._running, True
+        if not was_running and self._fetch is None:
             self._begin()
 
     def stop(self) -> None:
         """Fetch no more; whoever waits goes on with the keys there are."""
         self._running = False
-        if self._next is not None:
-            self._next.cancel()
-            self._next = None
+        self._cancel_next()
         if self._fetch is not None:
             self._fetch.cancel()
 
@@ -129,29 +117,32 @@ class JwkSet:
         # A clock that is set back must not make the pause longer.
         return self._begun is not None and 0 <= self._clock.seconds() - self._begun < PAUSE
 
-    def _begin(self) -> None:
+    def _cancel_next(self) -> None:
         if self._next is not None and self._next.active():
             self._next.cancel()
+
+    def _begin(self) -> None:
+        self._cancel_next()
         self._begun = self._clock.seconds()
         self._fetch = fetching = Deferred.fromCoroutine(self._refresh())
         fetching.addCallback(self._ended)
 
-    async def _refresh(self) -> None:
+    async def _refresh(self) -> bool:
         try:
             found = jwk_set(await fetch(self._url, self._client, self._clock), self.name)
         except CancelledError:
-            return
+            return False
         except Exception as error:
             # A foreign error's text may hold anything.
             self._failed(str(error) if isinstance(error, OdingwError) else type(error).__name__)
-        else:
-            self._succeeded(found)
+            return False
+        self._succeeded(found)
+        return True
 
-    def _ended(self, _: None) -> None:
+    def _ended(self, succeeded: bool) -> None:
         self._fetch = None
         if self._running:
-            pause = REFRESH if self._cause is None else PAUSE
-            self._next = self._clock.callLater(pause, self._begin)
+            self._next = self._clock.callLater(REFRESH if succeeded else PAUSE, self._begin)
         waiting, self._waiting = self._waiting, deque()
         self._resume(waiting)
 
@@ -197,11 +188,6 @@ class JwkSet:
             jwk_set=self.name,
             count=len(keys),
         )
-        if self._on_change is not None:
-            try:
-                self._on_change()
-            except Exception:
-                self._log.failure("telling of changed keys failed")
 
     def _report(self, problems: tuple[str, ...]) -> None:
         """Log the problems that are new."""

@@ -19,7 +19,7 @@ class ServerHealth(Struct, frozen=True):
 
     Attributes:
         uri: its text.
-        up: whether it is handed out; True until it has been silent for the first time.
+        up: whether it is handed out; True until it has been silent for too many rounds.
         since: when ``up`` last changed or, without a change, the watch began (seconds, the
             reactor's).
         rtt: seconds that the latest answer took (connecting included, looking up the name not);
