@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import hmac
+import http.server
 import json
 import signal
+import threading
 import time
 from typing import Any
 
@@ -243,3 +245,49 @@ class TurnRestFileTests(SynchronousTestCase):
         gateway.wait_for("the TURN settings stay as they were")
         self.assertEqual(200, ask(scope="turn")[2]["ttl"])
         self.assertNotIn(SECRET, gateway.log)
+
+
+class KeySetTests(SynchronousTestCase):
+    """Keys from a JWK set."""
+
+    def test_its_keys_count_and_unknown_ids_cause_no_storm(self) -> None:
+        keys = {"first": RSA_KEY, "second": rsa.generate_private_key(65537, 2048)}
+        published = ["first"]
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                found = [
+                    {**jwt.algorithms.RSAAlgorithm.to_jwk(keys[kid].public_key(), True), "kid": kid}
+                    for kid in published
+                ]
+                body = json.dumps({"keys": found}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        issuer = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=issuer.serve_forever, daemon=True).start()
+        self.addCleanup(issuer.server_close)
+        self.addCleanup(issuer.shutdown)
+        gateway = GatewayProcess(
+            customer(),
+            '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
+            'admin = ["tcp:{admin}:interface=127.0.0.1"]\n'
+            f'[turn]\nsecret_keys = ["{SECRET}"]\nturn_uris = ["a.test"]\nwatch_servers = false\n'
+            f'jwk_urls = ["http://127.0.0.1:{issuer.server_address[1]}/jwks"]\n',
+        ).start()
+        self.addCleanup(gateway.stop)
+
+        def ask(kid: str) -> int:
+            text = jwt.encode(claims(), keys[kid], "RS256", {"kid": kid})
+            return gateway.request("GET", "/turn", None, {"Authorization": f"Bearer {text}"})[0]
+
+        self.assertEqual(200, ask("first"))
+        self.assertEqual(401, ask("second"))
+        self.assertGreaterEqual(metric(gateway, "odingw_jwks_fetches_total"), 1)
+        published.append("second")
+        self.assertEqual(401, ask("second"), "not twice within 30 seconds")

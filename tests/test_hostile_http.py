@@ -1,4 +1,4 @@
-"""Faults that a review found, each against a real process; they fail until they are mended."""
+"""What hostile or careless peers send, against a real process."""
 
 import json
 import socket
