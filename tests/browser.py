@@ -1,5 +1,7 @@
 """A real headless Chromium for tests, spoken to in the Chrome DevTools Protocol over pipes."""
 
+import atexit
+import functools
 import json
 import os
 import select
@@ -23,12 +25,10 @@ _OPTIONS: Final = (
     "--disable-dev-shm-usage",
     "--disable-quic",
     "--disable-sync",
-    "--disable-extensions",
     "--disable-background-networking",
     "--disable-component-update",
     "--allow-loopback-in-peer-connection",
     "--no-first-run",
-    "--no-proxy-server",
     "--remote-debugging-pipe",
 )
 
@@ -42,7 +42,6 @@ _CLOCK: Final = """
   const timers = new Map();
   let now = 1_700_000_000_000;
   let last = 0;
-
   window.Date = class extends RealDate {
     constructor(...args) { super(...(args.length ? args : [now])); }
     static now() { return now; }
@@ -53,10 +52,8 @@ _CLOCK: Final = """
     return last;
   };
   window.clearTimeout = (id) => { timers.delete(id); };
-
   // What a timer sets off is done, up to where it waits for something else than timers.
   const settle = () => new Promise((resolve) => realSetTimeout(resolve));
-
   window.testClock = {
     get timers() { return timers.size; },
     // The clock goes on, or is set, while timers stand still.
@@ -90,7 +87,7 @@ class Page:
     """A tab with a profile of its own: nothing is cached, nothing is stored.
 
     Attributes:
-        errors: uncaught exceptions, and what the browser or the page logged as an error.
+        errors: uncaught exceptions, and what was logged as an error.
         sent: method and URL of each request that the page has sent, without CORS preflights.
     """
 
@@ -102,8 +99,8 @@ class Page:
         context = browser.call("Target.createBrowserContext")["browserContextId"]
         self._context = {"browserContextId": context}
         target = browser.call("Target.createTarget", {"url": "about:blank", **self._context})
-        attach = {"targetId": target["targetId"], "flatten": True}
-        self._session = browser.call("Target.attachToTarget", attach)["sessionId"]
+        target["flatten"] = True
+        self._session = browser.call("Target.attachToTarget", target)["sessionId"]
         browser.listeners[self._session] = self._hear
         for domain in ("Runtime", "Log", "Network", "Page"):
             self.call(f"{domain}.enable")
@@ -128,14 +125,14 @@ class Page:
 
     def evaluate(self, expression: str) -> Any:
         """Evaluate JavaScript, wait for the promise if it gives one, and return its JSON value."""
-        params = {"expression": expression, "awaitPromise": True, "returnByValue": True}
-        answer = self.call("Runtime.evaluate", params)
+        how = {"awaitPromise": True, "returnByValue": True}
+        answer = self.call("Runtime.evaluate", {"expression": expression, **how})
         if "exceptionDetails" in answer:
             raise AssertionError(f"{expression}: {_thrown(answer['exceptionDetails'])}")
         return answer["result"].get("value")
 
     def stop_clock(self) -> None:
-        """Let ``Date`` and timers of the pages that are opened from now on obey :meth:`advance`."""
+        """Let ``Date`` and timers of pages that are opened from now on obey :meth:`advance`."""
         self.call("Page.addScriptToEvaluateOnNewDocument", {"source": _CLOCK})
 
     def advance(self, seconds: float) -> None:
@@ -238,6 +235,14 @@ class Browser:
         finally:
             self._process.kill()
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@functools.cache
+def shared_browser() -> Browser:
+    """Return the browser that the tests of this process share; it ends with the process."""
+    browser = Browser()
+    atexit.register(browser.close)
+    return browser
 
 
 def _thrown(details: dict[str, Any]) -> str:

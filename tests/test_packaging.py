@@ -49,9 +49,11 @@ class WheelTests(SynchronousTestCase):
         self.assertEqual("odingw 0.1.0\n", done.stdout, done.stderr)
         self.assertFalse((target / "twisted" / "__init__.py").exists())
         self.assertFalse((target / "twisted" / "plugins" / "__init__.py").exists())
-        installed = {path.relative_to(target) for path in (target / "odingw").rglob("*.py")}
-        written = {path.relative_to(ROOT) for path in (ROOT / "odingw").rglob("*.py")}
-        self.assertEqual(written, installed)
+        for kind in ("*.py", "*.js", "*.d.ts", "py.typed"):
+            installed = {path.relative_to(target) for path in (target / "odingw").rglob(kind)}
+            written = {path.relative_to(ROOT) for path in (ROOT / "odingw").rglob(kind)}
+            self.assertEqual(written, installed)
+            self.assertTrue(written, kind)
 
     def test_every_package_is_listed(self) -> None:
         setup = configparser.ConfigParser()

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 from base64 import b64encode
 from pathlib import Path
 from typing import Final
@@ -21,10 +22,10 @@ ROOT: Final = Path(__file__).parent.parent
 FOLDER: Final = ROOT / "odingw" / "turn" / "clients"
 
 PUBLISHED: Final = {
-    "turnRestClient-1.1.0.js": "",
-    "turnRestClient-1.2.0.js": "",
-    "turnRestClient-2.0.0.js": "",
-    "turnRestClient-2.0.0.d.ts": "",
+    "turnRestClient-1.1.0.js": "e7d5b07cc759de5b4503e9588d4f1b965529f636db52469421a4eefe384d9384",
+    "turnRestClient-1.2.0.js": "8c60cd2dc59b9f4cb99852961187851433ab9e264011b9b641754191db97eb29",
+    "turnRestClient-2.0.0.js": "cc6a3518f615c13cba2dd9ab53cc694f8ebeff1b99c77308ad8ecbc79a56901c",
+    "turnRestClient-2.0.0.d.ts": "16f88bde552ccd52e4e0050a9e00ae9ea754e05e4b911c737ab0d27d4b5f6c21",
 }
 """SHA-256 of what was published. Browsers keep it for a year: a change needs a new version."""
 
@@ -86,14 +87,16 @@ class PublishedTests(SynchronousTestCase):
         if program is None:
             raise SkipTest("mujs is not installed (package mujs)")
 
-        def reads(script: Path | str) -> bool:
-            return subprocess.run([program, "-s", script], capture_output=True).returncode == 0
+        def reads(script: str) -> bool:
+            with tempfile.NamedTemporaryFile("w", suffix=".js") as file:
+                file.write(script)
+                file.flush()
+                done = subprocess.run([program, "-s", file.name], capture_output=True)
+                return done.returncode == 0
 
-        self.assertTrue(reads(FOLDER / NEWEST_SCRIPT))
-        script = Path(self.mktemp())
+        self.assertTrue(reads((FOLDER / NEWEST_SCRIPT).read_text()))
         for line in NEWER_THAN_ES5:
-            script.write_text(line)
-            self.assertFalse(reads(script), f"the check passes {line}")
+            self.assertFalse(reads(line), f"the check passes {line}")
 
 
 class ServingTests(SiteCase):

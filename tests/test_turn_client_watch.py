@@ -208,9 +208,9 @@ class WatchTests(PageCase):
             self.service.status = status
             self.watch(f"{kind}: () => {{ updates.push(0); stop(); }}, jwt: '{kind}'")
             self.page.wait_for("updates.length")
+            self.assertEqual(0, self.page.evaluate("testClock.timers"), kind)
             self.page.advance(3600)
             self.assertEqual([0], self.page.evaluate("updates"), kind)
-            self.assertEqual(0, self.page.evaluate("testClock.timers"))
         self.assertEqual(["Bearer onUpdate", "Bearer onError"], self.service.asked)
 
     @in_thread

@@ -28,6 +28,8 @@ from tests.jwk_server import (
     whole,
 )
 
+LOOPBACK = IPv4Address("TCP", "127.0.0.1", 80)
+
 
 class RealServerTests(TestCase):
     """Fetches from a server on the loopback interface."""
@@ -220,47 +222,92 @@ class TlsTests(TestCase):
         await server.connections[0].lost
 
 
-class AddressTests(SynchronousTestCase):
+class ConnectionTests(SynchronousTestCase):
+    """What the client does with its connection, seen from below."""
+
+    def setUp(self) -> None:
+        self.memory: Any = MemoryReactorClock()
+        self.transport = StringTransport()
+
+    def fetch(self, url: str, address: IPv4Address | IPv6Address = LOOPBACK) -> Deferred[bytes]:
+        """Fetch a URL whose host has that address, and let the connection be made."""
+        self.memory.installNameResolver(Resolver(address))
+        fetching = fetch(url, jwk_client(self.memory), self.memory)
+        factory = self.memory.tcpClients[-1][2]
+        self.protocol = factory.buildProtocol(address)
+        if self.protocol is not None:
+            self.protocol.makeConnection(self.transport)
+        self.memory.advance(1)
+        return fetching
+
     def test_http_goes_to_this_host_only(self) -> None:
         """Whatever the name leads to."""
-        for address, kind, good in (
-            ("127.0.0.2", IPv4Address, True),
-            ("::1", IPv6Address, True),
-            ("192.0.2.1", IPv4Address, False),
-            ("2001:db8::1", IPv6Address, False),
+        for address, good in (
+            (LOOPBACK, True),
+            (IPv4Address("TCP", "127.0.0.2", 80), True),
+            (IPv6Address("TCP", "::1", 80), True),
+            (IPv4Address("TCP", "192.0.2.1", 80), False),
+            (IPv6Address("TCP", "2001:db8::1", 80), False),
         ):
-            memory: Any = MemoryReactorClock()
-            memory.installNameResolver(Resolver(kind("TCP", address, 80)))
-            url = "http://issuer.localhost/"
-            fetching = fetch(url, jwk_client(memory), memory)
-            [(_, _, factory, _, _)] = memory.tcpClients
-            protocol = factory.buildProtocol(kind("TCP", address, 80))
-            memory.advance(1)
+            self.transport.clear()
+            fetching = self.fetch("http://issuer.localhost/", address)
             if good:
-                self.assertIsNotNone(protocol, address)
                 self.assertNoResult(fetching)
+                self.assertTrue(self.transport.value().startswith(b"GET / HTTP/1.1"))
             else:
                 error = self.failureResultOf(fetching, FetchError).value
                 self.assertIn("keys that come over http can be forged", str(error))
+                self.assertEqual(self.transport.value(), b"")
 
-    def test_a_connection_that_does_not_end(self) -> None:
-        """Closing takes the peer's consent, with TLS for one; in the end it is not asked."""
-        memory: Any = MemoryReactorClock()
-        address = IPv4Address("TCP", "127.0.0.1", 80)
-        memory.installNameResolver(Resolver(address))
-        fetching = fetch("http://127.0.0.1/", jwk_client(memory), memory)
-        [(_, _, factory, _, _)] = memory.tcpClients
-        protocol, transport = factory.buildProtocol(address), StringTransport()
-        protocol.makeConnection(transport)
-        protocol.dataReceived(head("500 x"))
+    def test_it_is_closed_when_no_more_is_wanted(self) -> None:
+        for answer in (
+            head("500 x"),
+            head(content_encoding="gzip"),
+            head() + b" " * (MAX_BYTES + 1),
+        ):
+            self.transport = StringTransport()
+            fetching = self.fetch("http://localhost/")
+            self.protocol.dataReceived(answer)
+            self.failureResultOf(fetching, FetchError)
+            self.assertTrue(self.transport.disconnecting, answer[:50])
+
+    def test_it_is_closed_when_the_fetch_is_cancelled(self) -> None:
+        for answer in (b"", b"HTTP/1.1 200 OK\r\n", head(), head(content_length=9) + b"{"):
+            self.transport = StringTransport()
+            fetching = self.fetch("http://localhost/")
+            self.protocol.dataReceived(answer)
+            fetching.cancel()
+            self.failureResultOf(fetching, CancelledError)
+            self.assertTrue(self.transport.disconnecting, answer)
+
+    def test_it_is_cut_after_too_many_bytes(self) -> None:
+        """Of whatever kind."""
+        self.fetch("http://localhost/").addErrback(lambda _: b"")
+        self.protocol.dataReceived(b"HTTP/1.1 200 OK\r\n")
+        lines = b"x-header: value\r\n" * 4096
+        for _ in range(MAX_BYTES // len(lines)):
+            self.protocol.dataReceived(lines)
+        self.assertFalse(self.transport.disconnected)
+        for _ in range(3):
+            self.protocol.dataReceived(lines)
+        self.assertTrue(self.transport.disconnected)
+
+    def test_it_is_cut_after_some_seconds(self) -> None:
+        """To close it takes the peer's consent, with TLS for one."""
+        fetching = self.fetch("http://localhost/")
+        self.protocol.dataReceived(head("500 x"))
         self.failureResultOf(fetching, FetchError)
-        self.assertTrue(transport.disconnecting)
-        memory.advance(14)
-        self.assertFalse(transport.disconnected)
-        memory.advance(1)
-        self.assertTrue(transport.disconnected)
-        protocol.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(memory.getDelayedCalls(), [])
+        self.memory.advance(13)
+        self.assertFalse(self.transport.disconnected)
+        self.memory.advance(1)
+        self.assertTrue(self.transport.disconnected)
+
+    def test_nothing_is_left_of_it(self) -> None:
+        fetching = self.fetch("http://localhost/")
+        self.protocol.dataReceived(head(content_length=2) + b"{}")
+        self.assertEqual(self.successResultOf(fetching), b"{}")
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.memory.getDelayedCalls(), [])
 
 
 class Resolver:

@@ -96,6 +96,9 @@ class SignatureTests(AuthTestCase):
             raw = base64url.decode(signature)
             self.assertTrue(key.verify(algorithm, message, raw), algorithm)
             self.assertFalse(key.verify(algorithm, message + b".", raw), algorithm)
+            # What ends the signature and what begins the message must not be mixed up.
+            self.assertFalse(key.verify(algorithm, message[1:], raw + message[:1]), algorithm)
+            self.assertFalse(key.verify(algorithm, raw[-1:] + message, raw[:-1]), algorithm)
 
     def test_a_key_verifies_nothing_else(self) -> None:
         """Whatever a caller asks of it."""

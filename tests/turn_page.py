@@ -17,7 +17,7 @@ from odingw.config import Limits
 from odingw.web.app import Root, new_app
 from odingw.web.clients import ClientFiles
 from odingw.web.site import GatewaySite
-from tests.browser import PATIENCE, Browser
+from tests.browser import PATIENCE, shared_browser
 
 EMPTY_PAGE: Final = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">'
 
@@ -194,26 +194,17 @@ class PageCase(SiteCase):
         load: JavaScript that gives a promise of the client.
     """
 
-    browser: ClassVar[Browser]
     load: ClassVar[str] = "Promise.resolve()"
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.browser = Browser()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.browser.close()
-
     def setUp(self) -> Deferred[None]:  # type: ignore[override]  # trial waits for it
+        self.page = shared_browser().new_page()
+        self.addCleanup(self.page.close)
         self.service = Service()
         port = self.serve(self.service.add_to, ClientFiles(lambda _: None).add_to)
         self.origin = f"http://127.0.0.1:{port}"
         self.url = f"{self.origin}/turn"
         self.pages = Pages()
         self.page_url = f"http://localhost:{self.serve(self.pages.add_to)}/"
-        self.page = self.browser.new_page()
-        self.addCleanup(self.page.close)
         self.page.stop_clock()
         return self.open(self.page_url)
 

@@ -3,12 +3,12 @@
 A key's type decides which algorithms it verifies, never the token: a token cannot make a public
 RSA key into the secret of an HMAC.
 
-====================  ==========================================
+======================  ========================================
 RSA, 2048 bits or more  RS256, RS384, RS512, PS256, PS384, PS512
-EC, P-256             ES256
-EC, P-384             ES384
-OKP, Ed25519          EdDSA
-====================  ==========================================
+EC, P-256               ES256
+EC, P-384               ES384
+OKP, Ed25519            EdDSA
+======================  ========================================
 """
 
 import base64
@@ -97,7 +97,8 @@ class VerifyingKey(Struct, frozen=True):
             return False
         if not isinstance(self.key, bytes):
             return bool(_VERIFIERS[algorithm].verify(message, self.key, signature))
-        # libsodium needs half the time of OpenSSL here.
+        # libsodium needs half the time of OpenSSL. It gets signature and message as one: the length
+        # decides where the message begins.
         if len(signature) != SIGNATURE_BYTES:
             return False
         try:

@@ -93,7 +93,7 @@ def new_app() -> Klein:
     app = Klein()
 
     @app.handle_errors(MethodNotAllowed)
-    def methodnot_allowed(request: GatewayRequest, failure: Failure) -> bytes:
+    def method_not_allowed(request: GatewayRequest, failure: Failure) -> bytes:
         valid = failure.value.valid_methods if isinstance(failure.value, MethodNotAllowed) else ()
         return _tell(request, not_allowed(valid or ()))
 

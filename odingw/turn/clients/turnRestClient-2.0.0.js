@@ -39,8 +39,10 @@ const TIME_OUT = 30_000;
 /** A watch asks no more often than this unless something fails, however short the ttl, in ms. */
 const SHORTEST_WATCH = 5_000;
 
-/** A watch tries again after about this long, then twice as long, and so on, in ms. */
+/** After an error a watch waits this long at most, then twice as long, and so on, in ms. */
 const FIRST_RETRY = 1_000;
+
+/** It waits no longer than this, in ms. */
 const LONGEST_RETRY = 60_000;
 
 /**
@@ -224,8 +226,10 @@ export function watchTurnServiceInfo(url, { jwt = null, onUpdate, onError = () =
   let timer;
 
   /**
-   * @param {number} since
-   * @param {number} until
+   * Renew when this time is over.
+   *
+   * @param {number} since when it began, in ms since 1970
+   * @param {number} until when it ends
    */
   function renewAfter(since, until) {
     if (stopped) return;
