@@ -19,7 +19,7 @@ from odingw.ops.health import Check, Health
 from odingw.ops.logs import once
 from odingw.ops.metrics import Metrics
 from odingw.ops.threads import dump
-from odingw.rpc import callers, client_api
+from odingw.rpc import callers
 from odingw.rpc.client_api import ClientApi, ClientHooks
 from odingw.rpc.grid_config import recommended
 from odingw.rpc.jsonrpc import Engine
@@ -169,7 +169,7 @@ class Gateway:
             address = store.address_of_key(kid)
             return self._keys[address] if address is not None else None
 
-        client_api_ = ClientApi(
+        client_api = ClientApi(
             store,
             self._keys,
             gateway.token_lifetime,
@@ -178,13 +178,13 @@ class Gateway:
         )
         self._clients[pool] = ClientHttp(
             Engine(
-                client_api_.methods,
+                client_api.methods,
                 config.limits.batch,
                 lambda method, outcome: metrics.call("client", method, outcome),
                 self._crashed,
             ),
             callers.Authenticator(
-                client_api.METHODS,
+                client_api.methods,
                 self._access_rules(),
                 self._customer_key,
                 server_key,

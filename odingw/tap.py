@@ -5,10 +5,10 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall, deferLater
@@ -34,6 +34,8 @@ from odingw.web.site import GatewaySite
 
 FINISH_TIME: Final = 10.0
 """Seconds that requests in flight are given when the process ends."""
+
+T = TypeVar("T")
 
 _GC_THRESHOLD: Final = 20_000
 """Objects made between two looks of the garbage collector: a request leaves no cycles behind."""
@@ -155,7 +157,7 @@ class GatewayService(Service):
         self._observer = observer
         self._reactor = reactor
         self._listeners = listeners(config, reactor, options.origin())
-        self._complaints: set[str] = set()
+        self._complaints: dict[str, str] = {}
         self._sites: list[GatewaySite] = []
         self._ports: list[Any] = []
         self._refresher = refresher(config.gateway, reactor)
@@ -215,7 +217,7 @@ class GatewayService(Service):
             site.closing = True
         if self._config.listen.shutdown_delay:
             await deferLater(self._reactor, self._config.listen.shutdown_delay)
-        await DeferredList([_as_deferred(port.stopListening()) for port in self._ports])
+        await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         finished = DeferredList([site.finish() for site in self._sites])
         overdue = self._reactor.callLater(FINISH_TIME, self._abort)
         await finished
@@ -336,24 +338,32 @@ class GatewayService(Service):
     def _config_state(self) -> FileState:
         return file_state(self._config_path) if self._config_path else None
 
-    def _try(self, consequence: str, act: Callable[[], object]) -> None:
-        """Do something that may find a configuration that cannot be used."""
-        try:
-            act()
-        except ConfigError as error:
-            self._complain(f"{consequence}: {error}")
+    def _try(self, consequence: str, act: Callable[[], T]) -> T | None:
+        """Do something that may find a configuration that cannot be used.
 
-    def _complain(self, text: str) -> None:
-        """Log what is wrong, once until somebody asks for a reload."""
-        if text not in self._complaints:
-            self._complaints.add(text)
-            _log.error("{text}", text=text)
+        A complaint is logged once, until it goes away, changes, or somebody asks for a reload.
+
+        Args:
+            consequence: what follows from that.
+            act: what to do.
+
+        Returns:
+            What it returned; None if there was something to complain of.
+        """
+        try:
+            result = act()
+        except ConfigError as error:
+            text = f"{consequence}: {error}"
+            if self._complaints.get(consequence) != text:
+                self._complaints[consequence] = text
+                _log.error("{text}", text=text)
+            return None
+        self._complaints.pop(consequence, None)
+        return result
 
     def _reload_config(self) -> None:
-        try:
-            config = self._options.load()
-        except ConfigError as error:
-            self._complain(f"the configuration stays as it was: {error}")
+        config = self._try("the configuration stays as it was", self._options.load)
+        if config is None:
             return
         self._try(
             "the TURN settings stay as they were", lambda: self._gateway.turn.reload(config.turn)
@@ -365,12 +375,8 @@ class GatewayService(Service):
         tls = entry.listener.tls
         if tls is None:
             return
-        try:
-            renewed = tls.reload() if force else tls.poll()
-        except ConfigError as error:
-            self._complain(f"the certificate of {description} stays as it was: {error}")
-            return
-        if renewed:
+        consequence = f"the certificate of {description} stays as it was"
+        if self._try(consequence, tls.reload if force else tls.poll):
             _log.info(
                 "new connections to {odingw_endpoint} get the new certificate, good until {until}",
                 odingw_endpoint=description,
@@ -410,11 +416,3 @@ def _observer(twistd: usage.Options | None, config: Config) -> ILogObserver | No
     else:
         file = LogFile.fromFullPath(str(Path(name or "twistd.log").resolve()))
     return logs.observer(file, config.log.level, config.log.format)
-
-
-def _as_deferred(result: Deferred[Any] | None) -> Deferred[Any]:
-    done: Deferred[Any] = Deferred()
-    if result is None:
-        done.callback(None)
-        return done
-    return result

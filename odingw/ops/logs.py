@@ -1,7 +1,6 @@
 """Log lines: one for each notable event, for people or as JSON."""
 
 import json
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -34,11 +33,6 @@ def observer(file: Any, level: str, form: str) -> ILogObserver:
     predicate = LogLevelFilterPredicate(LogLevel.levelWithName(level))
     write: Any = FileLogObserver(file, _json_line if form == "json" else _pretty_line)
     return cast("ILogObserver", FilteringLogObserver(write, cast("Any", [predicate])))
-
-
-def stdout_observer(level: str, form: str) -> ILogObserver:
-    """Return an observer that writes to the process's standard output."""
-    return observer(sys.stdout, level, form)
 
 
 def _time(event: LogEvent) -> str:

@@ -68,27 +68,23 @@ class Metrics:
             registry=self.registry,
         )
         Info("odingw_build", "The program.", registry=self.registry).info({"version": __version__})
-        self._calls: dict[tuple[str, str, str], int] = {}
         for rule in ("leeway", "require_expiry", "require_subject", "room_match"):
             self._compat[(rule,)]
 
     def call(self, api: str, method: str, outcome: str) -> None:
         """Count a call of a known method."""
-        key = (api, method, outcome)
-        self._calls[key] = self._calls.get(key, 0) + 1
-        self._requests[key].inc()
+        self._requests[(api, method, outcome)].inc()
 
     def call_counts(self) -> list[tuple[str, int, int, int]]:
         """Return name, and counts of success, failure and rejection, of every method called."""
-        names = sorted({method for _, method, _ in self._calls})
+        counts: dict[str, dict[str, int]] = {}
+        for labels, count in self._requests.counts():
+            of_method = counts.setdefault(labels["method"], {})
+            outcome = labels["outcome"]
+            of_method[outcome] = of_method.get(outcome, 0) + int(count)
         return [
-            (
-                name,
-                self._count_of(name, "success"),
-                self._count_of(name, "failure"),
-                self._count_of(name, "rejected"),
-            )
-            for name in names
+            (name, found.get("success", 0), found.get("failure", 0), found.get("rejected", 0))
+            for name, found in sorted(counts.items())
         ]
 
     def seconds(self, api: str, seconds: float) -> None:
@@ -120,7 +116,7 @@ class Metrics:
         self._compat[(rule,)].inc()
 
     def tasks(self, fate: str, count: int = 1) -> None:
-        """Count tasks: ``queued``, ``delivered``, ``redelivered`` or ``dropped``."""
+        """Count tasks: ``queued``, ``sent``, ``delivered``, ``returned`` or ``dropped``."""
         self._tasks[(fate,)].inc(count)
 
     def watch(self, store: Store, is_customer: Callable[[str], bool]) -> None:
@@ -151,13 +147,6 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
-    def _count_of(self, name: str, wanted: str) -> int:
-        return sum(
-            count
-            for (_, method, outcome), count in self._calls.items()
-            if (method, outcome) == (name, wanted)
-        )
-
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> "_Series[Counter]":
         return _Series(Counter(f"odingw_{name}", text, labels, registry=self.registry))
 
@@ -174,6 +163,13 @@ class _Series(Generic[M]):
         if series is None:
             series = self._series[labels] = self._metric.labels(*labels)
         return series
+
+    def counts(self) -> Iterator[tuple[dict[str, str], float]]:
+        """Yield labels and value of each series of a counter."""
+        for family in self._metric.collect():
+            for sample in family.samples:
+                if sample.name.endswith("_total"):
+                    yield sample.labels, sample.value
 
 
 class _NumberCollector(Collector):

@@ -267,6 +267,17 @@ def unauthorized(message: str, challenge: dict[str, str] = BEARER_CHALLENGE) -> 
     return RpcError(UNAUTHORIZED, message, headers=challenge)
 
 
+def missing_authorization() -> TokenError:
+    """Return the error for a request that brings no token."""
+    return TokenError(TokenFault.MISSING, "invalid or missing authorization")
+
+
+def check_length(token: str, most: int) -> None:
+    """Raise ``TokenError`` if a token has more than ``most`` characters."""
+    if len(token) > most:
+        raise TokenError(TokenFault.MALFORMED, f"token is longer than {most} characters")
+
+
 def match_room(caller: Caller, room: str, room_match: str) -> bool:
     """Check that the caller's token speaks for a room.
 

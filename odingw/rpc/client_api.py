@@ -30,8 +30,6 @@ Bytes: TypeAlias = tuple[Annotated[int, _BYTE] | Annotated[float, _BYTE], ...]
 
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 
-METHODS: Final = ("Connect", "RoomClose", "RoomUpdate", "RoomBanClient", "RoomSendMessage")
-
 
 class ClientCall(Struct, frozen=True, gc=False):
     """One request to the client API.

@@ -3,7 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -13,7 +13,13 @@ from odingw.grid.store import GridStore
 from odingw.grid.tasks import Delivery
 from odingw.grid.values import Event
 from odingw.ops.metrics import Metrics
-from odingw.rpc.callers import Authenticator, Caller, unauthorized
+from odingw.rpc.callers import (
+    Authenticator,
+    Caller,
+    check_length,
+    missing_authorization,
+    unauthorized,
+)
 from odingw.rpc.client_api import ClientCall
 from odingw.rpc.jsonrpc import Engine, Reply, error_reply
 from odingw.rpc.server_api import ServerCall
@@ -24,8 +30,6 @@ from odingw.web.guard import InternalGuard
 from odingw.web.rate import RateLimit, check_rate
 
 Answer: TypeAlias = Reply | Deferred[Reply]
-
-_NO_AUTHORIZATION: Final = "invalid or missing authorization"
 
 
 class Api(ABC):
@@ -140,16 +144,14 @@ class ClientHttp(Api):
     def _token(self, request: GatewayRequest) -> str:
         values = request.requestHeaders.getRawHeaders(b"authorization")
         if values is None or len(values) != 1:
-            raise TokenError(TokenFault.MISSING, _NO_AUTHORIZATION)
+            raise missing_authorization()
         scheme, _, token = values[0].decode("latin-1").partition(" ")
         scheme = scheme.lower()
         if scheme == "basic":
             raise TokenError(TokenFault.MISSING, "invalid credentials")
         if scheme != "bearer":
-            raise TokenError(TokenFault.MISSING, _NO_AUTHORIZATION)
-        if len(token) > self._token_limit:
-            limit = self._token_limit
-            raise TokenError(TokenFault.MALFORMED, f"token is longer than {limit} characters")
+            raise missing_authorization()
+        check_length(token, self._token_limit)
         return token.strip(" ")
 
 

@@ -250,7 +250,7 @@ class GatewayChannel(HTTPChannel):
             # TLS says goodbye itself, and waits for the answer. While something must arrive it
             # keeps quiet: a peer that has its reply would close on a goodbye that it did not read,
             # and that is a reset.
-            super().loseConnection()
+            self._close()
 
     def _close(self) -> None:
         super().loseConnection()

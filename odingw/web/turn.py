@@ -8,9 +8,9 @@ from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from odingw.errors import INVALID_PARAMS, UNAVAILABLE, RpcError, TokenError, TokenFault
+from odingw.errors import INVALID_PARAMS, UNAVAILABLE, RpcError, TokenError
 from odingw.ops.metrics import Metrics
-from odingw.rpc.callers import unauthorized
+from odingw.rpc.callers import check_length, missing_authorization, unauthorized
 from odingw.rpc.jsonrpc import Reply, error_reply
 from odingw.turn.credentials import issue, reply_body
 from odingw.turn.service import Turn
@@ -110,9 +110,7 @@ class TurnHttp:
         if turn.settings.ignore_jwt:
             return {}
         token = _token(request)
-        if len(token) > self._token_limit:
-            limit = self._token_limit
-            raise TokenError(TokenFault.MALFORMED, f"token is longer than {limit} characters")
+        check_length(token, self._token_limit)
         return turn.authenticator.authenticate(token, time.time())
 
     def _issue(self, request: GatewayRequest, turn: Turn, claims: Claims) -> Reply:
@@ -172,12 +170,12 @@ def _token(request: GatewayRequest) -> str:
             return scheme
         if len(headers) == 1 and scheme.lower() == "bearer":
             return token.strip(" ")
-        raise TokenError(TokenFault.MISSING, "invalid or missing authorization")
+        raise missing_authorization()
     token = _argument(request, b"jwt") or ""
     if not token and _argument(request, b"service") == "turn":
         token = _argument(request, b"key") or ""
     if not token:
-        raise TokenError(TokenFault.MISSING, "invalid or missing authorization")
+        raise missing_authorization()
     return token
 
 
