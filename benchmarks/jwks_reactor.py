@@ -4,6 +4,7 @@ Each source is asked for the keys of 1,000 tokens with unknown key ids, while a 
 reactor measures the longest time between two of its turns. Prints a table.
 """
 
+import contextlib
 import http.server
 import json
 import multiprocessing
@@ -38,10 +39,8 @@ class Source(http.server.BaseHTTPRequestHandler):
         self.send_response({"error": 500, "loop": 302}.get(kind, 200))
         self.send_header("Location", self.path)
         self.end_headers()
-        try:
+        with contextlib.suppress(OSError):
             self.send_body(kind)
-        except OSError:
-            pass
 
     def send_body(self, kind: str) -> None:
         """Send what the kind of source sends."""

@@ -25,7 +25,7 @@ from odingw.rpc.grid_config import recommended
 from odingw.rpc.jsonrpc import Engine
 from odingw.rpc.server_api import ServerApi, ServerRules
 from odingw.rpc.server_keys import ServerKeys
-from odingw.state.memory import MemoryStore
+from odingw.stores import make_store
 from odingw.tokens import Policy, SecretKey
 from odingw.turn.service import TurnService
 from odingw.web.admin import AdminPages
@@ -88,8 +88,14 @@ class Gateway:
             queued_tasks=config.limits.queued_tasks,
             bans_per_customer=gateway.bans_per_customer,
         )
-        self.store = MemoryStore(self._settings, secrets.SystemRandom().randrange)
         self.metrics = Metrics(now)
+        self.store = make_store(
+            config.state,
+            self._settings,
+            secrets.SystemRandom().randrange,
+            reactor,
+            self.metrics.stored,
+        )
         self.metrics.watch(self.store, lambda name: name in refresher.directory.customers)
         self._watch_customers()
         self._events = EventLog(self.metrics)
@@ -98,6 +104,7 @@ class Gateway:
         self._watch_turn()
         self.health = Health()
         self.health.add("customers", self._check_customers)
+        self.health.add("state", self._check_state)
         self._guard = InternalGuard(
             gateway.internal.users,
             gateway.internal.allow,
@@ -114,15 +121,21 @@ class Gateway:
         self._ticker.clock = reactor
 
     def start(self) -> None:
-        """Begin the periodic work."""
+        """Take up the stored state, and begin the periodic work.
+
+        Raises:
+            ConfigError: the store cannot be used.
+        """
+        self.store.start(self._now())
         self._ticker.start(self._settings.tick)
         self.turn.start()
 
-    def stop(self) -> None:
-        """End the periodic work."""
+    async def stop(self) -> None:
+        """End the periodic work, and store what is left."""
         if self._ticker.running:
             self._ticker.stop()
         self.turn.stop()
+        await self.store.stop()
 
     def check_server(self, request: GatewayRequest, proxied: bool) -> None:
         """Raise ``RpcError`` if a request may not call the server API."""
@@ -254,6 +267,10 @@ class Gateway:
     def _check_customers(self) -> Check:
         count = len(self._customers.directory.keys)
         return Check(self._customers.loaded, f"{count} customer keys")
+
+    def _check_state(self) -> Check:
+        trouble = self.store.trouble
+        return Check(not trouble, trouble or "stored")
 
     def _turn_http(self) -> TurnHttp:
         return TurnHttp(

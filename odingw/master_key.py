@@ -16,11 +16,6 @@ _BYTES: Final = 32
 _SAMPLE: Final = "762af4c3b25c8e9718f08bd2b16c68a42c8b3cb34c17f558"
 
 
-def state_folder() -> Path:
-    """Return the folder for what must survive a restart: systemd's, else the working directory."""
-    return Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or ".").resolve()
-
-
 def load_or_make(folder: Path) -> tuple[bytes, bool]:
     """Return the master key kept in a folder, and whether it was made just now.
 

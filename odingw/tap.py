@@ -19,7 +19,7 @@ from twisted.python.logfile import LogFile
 
 from odingw import __version__
 from odingw.clock import SteadyClock
-from odingw.config import Config
+from odingw.config import Config, state_folder
 from odingw.config import Options as ConfigOptions
 from odingw.config import load as load_config
 from odingw.customers import refresher, static_directory
@@ -27,8 +27,9 @@ from odingw.errors import ConfigError
 from odingw.file_state import FileState, file_state
 from odingw.gateway import Gateway
 from odingw.listeners import Entry, Origin, listeners
-from odingw.master_key import FILE_NAME, is_published_sample, load_or_make, state_folder
+from odingw.master_key import FILE_NAME, is_published_sample, load_or_make
 from odingw.ops import logs
+from odingw.stores import check_store
 from odingw.turn.service import check as check_turn
 from odingw.web.site import GatewaySite
 
@@ -206,7 +207,12 @@ class GatewayService(Service):
             lambda: sum(len(site.channels) for site in self._sites),
         )
         self._explain()
-        self._gateway.start()
+        try:
+            self._gateway.start()
+        except ConfigError as error:
+            # In a daemon nobody sees what goes to standard error.
+            _log.critical("{error}", error=str(error))
+            raise SystemExit(f"odingw: {error}") from None
         self._refresher.start()
         self._watcher.start(WATCH_INTERVAL, now=False)
         self._reactor.callWhenRunning(self._running)
@@ -225,7 +231,7 @@ class GatewayService(Service):
             overdue.cancel()
         self._watcher.stop()
         self._refresher.stop()
-        self._gateway.stop()
+        await self._gateway.stop()
         _log.info("stopped")
 
     def stopService(self) -> Deferred[None]:  # noqa: N802  -- Twisted's name
@@ -398,6 +404,7 @@ def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's
         if options["check"]:
             listeners(config, reactor, options.origin())
             check_turn(config.turn, options.name)
+            check_store(config.state)
             sys.stdout.write("the configuration is good\n")
             raise SystemExit(0)
         return GatewayService(options, config, _observer(options.parent, config), reactor)

@@ -334,7 +334,11 @@ class OptionTests(ConfigCase):
             (Options(turn_config=""), "--turn-config", "not the path of a file; give one"),
             (Options(masterkey=""), "--masterkey", "give the key in base64"),
             (Options(masterkey=f"!{SECRET}"), "--masterkey", "give the key in base64"),
-            (Options(state=f"redis://:{SECRET}@h"), "--state", 'memory only; write "memory:"'),
+            (
+                Options(state=f"redis://:{SECRET}@h"),
+                "--state",
+                "on one machine only",
+            ),
             (Options(state=f"pg://:{SECRET}@h"), "--state", "unknown kind of state URL; write"),
         ):
             text = self.refusal(None, options)

@@ -328,7 +328,7 @@ class BanTests(GridCase):
         self.refused(Reason.TOO_MANY_BANS, grid.command, ban("room", "u1", 10), 0)
 
     def test_setting_and_lifting_leaves_nothing_behind(self) -> None:
-        bans = Bans(per_customer=1)
+        bans = Bans(per_customer=1, changed=lambda _: None)
         for _ in range(1000):
             bans.set(("acme", "room"), None, 60, "acme", 0)
             bans.lift(("acme", "room"), None)

@@ -11,7 +11,7 @@ from odingw.config.gateway import (
     Pools,
 )
 from odingw.config.load import Options, load
-from odingw.config.parts import FunctionReference, Network, Networks, StateAddress
+from odingw.config.parts import FunctionReference, Network, Networks, StateAddress, state_folder
 from odingw.config.sections import Admin, Config, Limits, Listen, Log, State, Tls
 from odingw.config.turn import Turn
 
@@ -38,4 +38,5 @@ __all__ = [
     "Tls",
     "Turn",
     "load",
+    "state_folder",
 ]

@@ -21,6 +21,7 @@ from odingw.config.parts import (
     available_state,
     check_endpoints,
     is_port,
+    state_folder,
 )
 from odingw.config.sections import Config, State, Tls
 from odingw.config.turn import BESIDE_FILE, Turn
@@ -94,7 +95,9 @@ def load(path: Path | None, options: Options | None = None) -> Config:
     document = {} if path is None else _read_toml(path)
     _expand(document, source)
     config = convert(document, Config, source)
-    config = _resolve(config, folder)
+    # What the gateway itself chooses to keep goes where the system wants such files.
+    state_in = folder if "url" in _table(document, "state") else state_folder()
+    config = _resolve(config, folder, state_in)
     if options.masterkey is not None:
         config = _with_master_key(config, options.masterkey)
     elif config.gateway.master_key_file is not None:
@@ -225,7 +228,7 @@ def _convert_users(
         users[name] = convert(value, wanted, source, f"{at}.{key_text(name)}", advice)
 
 
-def _resolve(config: Config, folder: Path) -> Config:
+def _resolve(config: Config, folder: Path, state_in: Path) -> Config:
     """Make every path of the file absolute."""
     gateway = config.gateway
     customer_source = gateway.customer_source
@@ -243,7 +246,7 @@ def _resolve(config: Config, folder: Path) -> Config:
             certificate=folder / config.tls.certificate,
             private_key=folder / config.tls.private_key,
         ),
-        state=_resolved_state(config.state.url, folder),
+        state=_resolved_state(config.state, config.state.url, state_in),
         gateway=replace(
             gateway,
             customer_source=customer_source,
@@ -262,9 +265,12 @@ def _resolved_turn(turn: Turn, folder: Path) -> Turn:
     )
 
 
-def _resolved_state(url: str, folder: Path) -> State:
+def _resolved_state(state: State, url: str, folder: Path) -> State:
     address = available_state(url, folder)
-    return State(url=url if address.path is None else f"sqlite:{address.path}")
+    return replace(
+        state,
+        url=url if address.path is None else f"sqlite:{address.path}",
+    )
 
 
 def _read_master_key(config: Config, path: Path, source: str) -> Config:
@@ -317,7 +323,7 @@ def _with_options(config: Config, options: Options) -> Config:
     state = config.state
     if options.state is not None:
         try:
-            state = _resolved_state(options.state, Path.cwd())
+            state = _resolved_state(state, options.state, Path.cwd())
         except ValueError as error:
             raise config_error("--state", "", str(error)) from None
     return replace(config, listen=listen, tls=tls, state=state)

@@ -5,6 +5,7 @@ that may hold a secret is never repeated in it.
 """
 
 import ipaddress
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +18,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_PORT: Final = 65535
 
-AVAILABLE_SCHEMES: Final = frozenset({"memory"})
+AVAILABLE_SCHEMES: Final = frozenset({"memory", "sqlite"})
 """The state URL schemes that this version has a store for; ``parse`` understands all of them."""
 
 RESERVED_POOLS: Final = frozenset(
@@ -177,10 +178,15 @@ def available_state(url: str, folder: Path | None = None) -> StateAddress:
     address = StateAddress.parse(url, folder)
     if address.scheme not in AVAILABLE_SCHEMES:
         raise ValueError(
-            f'"{address.scheme}:" is not available, this version keeps state in memory only; '
-            'write "memory:"'
+            f'"{address.scheme}:" is not available, this version keeps state on one machine only; '
+            'write "sqlite:PATH" or "memory:"'
         )
     return address
+
+
+def state_folder() -> Path:
+    """Return the folder for what must survive a restart: systemd's, else the working directory."""
+    return Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or ".").resolve()
 
 
 def check_endpoints(texts: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ A value that the declared types cannot judge is checked in ``__post_init__``, wh
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, field
 
@@ -25,6 +25,8 @@ from odingw.config.types import (
     check_users,
     key_text,
 )
+
+DEFAULT_STATE: Final = "sqlite:odingw.sqlite"
 
 
 class Listen(Section, frozen=True, kw_only=True):
@@ -81,17 +83,25 @@ class Log(Section, frozen=True, kw_only=True):
 
 
 class State(Section, frozen=True, kw_only=True):
-    """Where the grid's state lives."""
+    """Where the grid's state lives.
+
+    Attributes:
+        url: of the store.
+        synchronous: ``full``: a power cut costs nothing that was answered (``sqlite:``).
+    """
 
     hidden_keys = frozenset({"url"})
 
-    url: Annotated[str, Meta(description='a state URL such as "memory:"')] = "memory:"
+    url: Annotated[str, Meta(description='a state URL such as "memory:"')] = DEFAULT_STATE
+    synchronous: Annotated[Literal["normal", "full"], Meta(description='"normal" or "full"')] = (
+        "normal"
+    )
 
     def __post_init__(self) -> None:
         """Check the URL.
 
         Raises:
-            ValueError: it is malformed, or this version has no such store.
+            ValueError: it is malformed.
         """
         try:
             available_state(self.url)

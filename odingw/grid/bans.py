@@ -1,6 +1,7 @@
 """Bans of rooms and of users in rooms, which outlive the room on its server."""
 
 import heapq
+from collections.abc import Callable, Collection
 from typing import Final, TypeAlias
 
 from odingw.errors import Reason, Refused
@@ -21,10 +22,12 @@ class Bans:
 
     Args:
         per_customer: how many bans one customer may have at a time.
+        changed: told of each ban that is made, replaced or gone.
     """
 
-    def __init__(self, per_customer: int) -> None:
+    def __init__(self, per_customer: int, changed: Callable[[BanKey], None]) -> None:
         self._per_customer = per_customer
+        self._changed = changed
         self._until: dict[BanKey, tuple[float, str]] = {}
         self._ends: list[tuple[float, RoomId, str]] = []
         self._of_customer: dict[str, int] = {}
@@ -54,9 +57,13 @@ class Bans:
         is_new = before is None or before[1] != customer
         if is_new and self._of_customer.get(customer, 0) >= self._per_customer:
             raise Refused(Reason.TOO_MANY_BANS)
-        self.lift(room, user)
-        until = now + min(seconds, TEN_YEARS)
+        self.put(key, now + min(seconds, TEN_YEARS), customer)
+
+    def put(self, key: BanKey, until: float, customer: str) -> None:
+        """Keep a ban until a time, whatever the customer's number of bans."""
+        self.lift(*key)
         self._until[key] = (until, customer)
+        self._changed(key)
         self._of_customer[customer] = self._of_customer.get(customer, 0) + 1
         heapq.heappush(self._ends, _end(key, until))
         # Bans that were lifted or replaced leave their ends behind.
@@ -73,7 +80,16 @@ class Bans:
         self._of_customer[customer] -= 1
         if not self._of_customer[customer]:
             del self._of_customer[customer]
+        self._changed((room, user))
         return True
+
+    def get(self, key: BanKey) -> tuple[float, str] | None:
+        """Return until when a ban holds and whose it is; None: there is no such ban."""
+        return self._until.get(key)
+
+    def keys(self) -> Collection[BanKey]:
+        """Return who is banned where."""
+        return self._until.keys()
 
     def sweep(self, now: float, most: int) -> None:
         """Forget bans that have ended, looking at no more than ``most`` of them."""

@@ -5,6 +5,8 @@ from typing import Final
 
 from odingw.errors import Reason, Refused
 from odingw.grid.bans import Bans
+from odingw.grid.changes import Changes
+from odingw.grid.ledger import Ledger
 from odingw.grid.placement import CostModel, choose
 from odingw.grid.records import Base, Room, Server
 from odingw.grid.registry import Registry
@@ -42,16 +44,30 @@ class Grid:
         settings: the numbers that the rules depend on.
         usage: the customers' usage, shared by all pools.
         pick: given n, a random number from 0 to n - 1.
+        changes: takes note of what changes; None: nobody wants to know.
+
+    Attributes:
+        may_place: whether rooms can be placed and tasks accepted; if not, that is refused with
+            ``store_unavailable``, and what is known goes on.
+        ledger: the state as rows.
     """
 
-    def __init__(self, settings: GridSettings, usage: Usage, pick: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        settings: GridSettings,
+        usage: Usage,
+        pick: Callable[[int], int],
+        changes: Changes | None = None,
+    ) -> None:
         self._settings = settings
         self._usage = usage
         self._pick = pick
-        self._registry = Registry(usage)
+        self._changes = Changes(recording=False) if changes is None else changes
+        self._registry = Registry(usage, self._changes)
         self._costs = CostModel()
-        self._bans = Bans(settings.bans_per_customer)
-        self._accepted = 0
+        self._bans = Bans(settings.bans_per_customer, self._changes.ban)
+        self.may_place = True
+        self.ledger = Ledger(self._registry, self._bans, self._costs, self._changes)
 
     def connect(self, admission: Admission, now: float) -> Placed:
         """Admit a client and find the server for its room.
@@ -115,13 +131,15 @@ class Grid:
             if command.ban == 0 and self._bans.lift(command.room, command.user):
                 return
             raise Refused(Reason.ROOM_NOT_FOUND)
+        if not self.may_place:
+            raise Refused(Reason.STORE_UNAVAILABLE, self._settings.report_interval)
         tasks = base.server.tasks
         if tasks.of_customer(command.customer) >= self._settings.queued_tasks:
             raise Refused(Reason.TOO_MANY_TASKS, self._settings.report_interval)
         if command.ban is not None:
             self._bans.set(command.room, command.user, command.ban, command.customer, now)
-        self._accepted += 1
-        tasks.append(Task(command.body, command.customer, base.id, self._accepted))
+        number = self.ledger.next_task()
+        tasks.append(Task(command.body, command.customer, base.id, number))
 
     def take(self, address: str) -> Delivery | None:
         """Put the tasks that may be sent to a server now in flight; None if there are none."""
@@ -159,12 +177,24 @@ class Grid:
         if server is None:
             raise Refused(Reason.SERVER_NOT_FOUND)
         server.drained = drained
+        self._changes.server(address)
         self._registry.list_open_servers()
 
     def excuse(self, now: float) -> None:
         """Count every server as just heard: the gateway itself was not there to listen."""
         for server in self._registry.servers.values():
             server.heard = now
+
+    def resume(self, now: float) -> None:
+        """Take up work after nobody was there.
+
+        No server is blamed for it, tasks whose delivery nobody saw the end of are sent again, and
+        who was sent to a server meanwhile may still come: every reservation begins anew.
+        """
+        self.excuse(now)
+        self._registry.renew(now + self._settings.reservation_lifetime)
+        for server in self._registry.servers.values():
+            server.tasks.recall()
 
     def tick(self, now: float) -> tuple[Event, ...]:
         """Do the periodic work: servers that fell silent, reservations and bans that ended."""
@@ -235,6 +265,8 @@ class Grid:
                 raise Refused(Reason.USER_BANNED, remaining)
 
     def _choose(self, forced: str | None) -> Server:
+        if not self.may_place:
+            raise Refused(Reason.STORE_UNAVAILABLE, self._settings.report_interval)
         if forced is not None:
             server = self._registry.servers.get(forced)
             if server is None or not server.open:
@@ -263,11 +295,15 @@ class Grid:
             self._costs.join(server.load, report.load)
             events.append(ServerAttached(report.address, report.version, returned=False))
         else:
+            if (server.load.reported, server.clients) != (report.load, report.clients):
+                self._changes.server(report.address)
             self._costs.report(server.load, report.load, report.clients, server.clients)
             if server.disabled:
                 self._registry.disable(server, False)
                 events.append(ServerAttached(report.address, report.version, returned=True))
-        server.version = report.version
+        if server.version != report.version:
+            server.version = report.version
+            self._changes.server(report.address)
         server.clients = report.clients
         server.last_seen = server.heard = now
         return server

@@ -101,6 +101,19 @@ class CostModel:
         load.estimate = estimate
         load.reported = reported
 
+    def restore(
+        self, load: Load, reported: float, estimate: float, load_seen: float, clients_seen: float
+    ) -> None:
+        """Take over what was known of a server's load."""
+        self.forget(load)
+        load.load_seen = load_seen
+        load.clients_seen = clients_seen
+        self._load_seen += load_seen
+        self._clients_seen += clients_seen
+        load.reported = reported
+        load.estimate = estimate
+        self._price(load)
+
     def forget(self, load: Load) -> None:
         """Take a server out of the fleet's figures."""
         self._load_seen -= load.load_seen

@@ -4,6 +4,7 @@ Every change of a room, a reservation or a server's liveness goes through here, 
 expected load and the indexes always agree.
 """
 
+from odingw.grid.changes import Changes
 from odingw.grid.placement import GrowthModel
 from odingw.grid.records import Base, Reservation, ReservationKey, Room, Server
 from odingw.grid.rooms import BaseId
@@ -16,37 +17,38 @@ class Registry:
 
     Args:
         usage: the customers' usage, shared by all pools.
+        changes: takes note of what changes.
     """
 
-    def __init__(self, usage: Usage) -> None:
+    def __init__(self, usage: Usage, changes: Changes) -> None:
         self.servers: dict[str, Server] = {}
         self.by_kid: dict[str, Server] = {}
         self.bases: dict[BaseId, Base] = {}
         self.growth = GrowthModel()
         self.open_servers: list[Server] = []
         self._usage = usage
+        self._changes = changes
         self._tasks_of: dict[BaseId, int] = {}
         # All reservations last equally long, so the order of this is the order of their ends.
         self._reservations: dict[Reservation, None] = {}
 
     def add_server(self, address: str, kid: str, now: float) -> Server:
         """Make the record of a new server."""
-        server = Server(address, kid, now, TaskQueue(address, self._tasks_of))
+        server = Server(address, kid, now, TaskQueue(address, self._tasks_of, self._changes.task))
         self.servers[address] = server
         self.by_kid[kid] = server
+        self._changes.server(address)
         self.list_open_servers()
         return server
 
     def remove_server(self, server: Server) -> None:
         """Forget a server and all that is on it, its tasks too."""
         del self.servers[server.address]
+        self._changes.server(server.address)
         server.tasks.clear()
         self.by_kid.pop(server.kid, None)
         for base in [base for base in self.bases.values() if base.server is server]:
-            for room in list(base.rooms.values()):
-                for reservation in list(room.reserved.values()):
-                    self.end_reservation(reservation)
-                self.unreport(room)
+            self.forget(base)
         self.list_open_servers()
 
     def list_open_servers(self) -> None:
@@ -56,6 +58,7 @@ class Registry:
     def disable(self, server: Server, disabled: bool) -> None:
         """Write a server off, or on again; only live servers' rooms count as usage."""
         server.disabled = disabled
+        self._changes.server(server.address)
         for room in server.rooms.values():
             self._count(room, not disabled)
         self.list_open_servers()
@@ -63,6 +66,7 @@ class Registry:
     def place(self, base_id: BaseId, server: Server) -> Base:
         """Put a new base on a server; tasks from before it was forgotten follow."""
         base = self.bases[base_id] = Base(base_id, server)
+        self._changes.base(base_id)
         if base_id in self._tasks_of:
             for other in self.servers.values():
                 server.tasks.merge(other.tasks.remove(base_id))
@@ -74,6 +78,7 @@ class Registry:
         server.tasks.merge(old.tasks.remove(base.id))
         base.server = server
         base.reported = False
+        self._changes.base(base.id)
         for room in list(base.rooms.values()):
             places = len(room.reserved)
             old.reservations -= places
@@ -86,11 +91,8 @@ class Registry:
                 del old.rooms[room.id]
                 old.peers -= room.peers
                 self._count(room, False)
-                room.peers = 0
-                room.round = 0
-                if room.reserved:
-                    self._count(room, True)
-                else:
+                self._drop_report(room)
+                if not room.reserved:
                     del base.rooms[room.id[1]]
 
     def add_room(self, base: Base, name: str, customer: str, now: float) -> Room:
@@ -102,19 +104,27 @@ class Registry:
 
     def report(self, room: Room, customer: str, peers: int) -> None:
         """Take in what the room's server says of it; each peer more ends the oldest reservation."""
+        rise = self.count_report(room, customer, peers)
+        while rise > 0 and room.reserved:
+            rise -= 1
+            self.end_reservation(next(iter(room.reserved.values())))
+
+    def count_report(self, room: Room, customer: str, peers: int) -> int:
+        """Take in what the room's server says of it, and return how many peers have come."""
         server = room.base.server
         if not room.round:
             server.rooms[room.id] = room
-            room.base.reported = True
+            if not room.base.reported:
+                room.base.reported = True
+                self._changes.base(room.base.id)
+        self._changes.room(room)
         self._count(room, False)
         rise = peers - room.peers
         server.peers += rise
         room.peers = peers
         room.customer = customer
-        self._count(room, True)
-        while rise > 0 and room.reserved:
-            rise -= 1
-            self.end_reservation(next(iter(room.reserved.values())))
+        self._count(room, not server.disabled)
+        return rise
 
     def unreport(self, room: Room) -> None:
         """Take note that the room's server no longer names it."""
@@ -123,10 +133,7 @@ class Registry:
             del server.rooms[room.id]
             server.peers -= room.peers
             self._count(room, False)
-            room.peers = 0
-            room.round = 0
-            if room.reserved:
-                self._count(room, True)
+            self._drop_report(room)
         self._forget_if_idle(room)
 
     def reserve(self, room: Room, key: ReservationKey, customer: str, ends: float) -> bool:
@@ -137,6 +144,7 @@ class Registry:
             reservation.ends = ends
             room.reserved[key] = reservation
             self._reservations[reservation] = None
+            self._changes.place(reservation)
             return False
         reservation = Reservation(room, key, customer, ends)
         room.reserved[key] = reservation
@@ -144,6 +152,7 @@ class Registry:
         room.base.server.reservations += 1
         room.base.server.load.pending += 1
         self._usage.add(customer, reservations=1)
+        self._changes.place(reservation)
         return True
 
     def end_reservation(self, reservation: Reservation) -> None:
@@ -154,6 +163,7 @@ class Registry:
         room.base.server.reservations -= 1
         room.base.server.load.pending -= 1
         self._usage.add(reservation.customer, reservations=-1)
+        self._changes.place(reservation)
 
     def expire(self, now: float) -> None:
         """End the reservations whose time is over, and forget rooms that only they kept."""
@@ -161,8 +171,37 @@ class Registry:
             reservation = next(iter(self._reservations))
             if reservation.ends > now:
                 return
-            self.end_reservation(reservation)
-            self._forget_if_idle(reservation.room)
+            self.cancel(reservation)
+
+    def cancel(self, reservation: Reservation) -> None:
+        """End a reservation, and forget the room if only that kept it."""
+        self.end_reservation(reservation)
+        self._forget_if_idle(reservation.room)
+
+    def forget(self, base: Base) -> None:
+        """Forget a base and all that is in it."""
+        for room in list(base.rooms.values()):
+            for reservation in list(room.reserved.values()):
+                self.end_reservation(reservation)
+            self.unreport(room)
+        # A base without rooms has nothing that would take it along.
+        self.bases.pop(base.id, None)
+
+    def renew(self, ends: float) -> None:
+        """Let every reservation end at this time."""
+        for reservation in self._reservations:
+            reservation.ends = ends
+            self._changes.place(reservation)
+
+    def _drop_report(self, room: Room) -> None:
+        """Forget what was reported of a room; what is reserved in it then stands for it."""
+        room.peers = 0
+        room.round = 0
+        self._changes.room(room)
+        if room.reserved:
+            self._count(room, True)
+            for reservation in room.reserved.values():
+                self._changes.place(reservation)
 
     def _forget_if_idle(self, room: Room) -> None:
         if room.round or room.reserved:
@@ -172,6 +211,7 @@ class Registry:
         del base.rooms[room.id[1]]
         if not base.rooms:
             del self.bases[base.id]
+            self._changes.base(base.id)
 
     def _count(self, room: Room, counted: bool) -> None:
         if room.counted is counted:

@@ -54,7 +54,7 @@ class GridStore(Protocol):
     def acknowledge(self, delivery: Delivery) -> None:
         """Forget tasks that arrived."""
 
-    def give_back(self, delivery: Delivery) -> tuple[Event, ...]:
+    def give_back(self, delivery: Delivery) -> Eventual[tuple[Event, ...]]:
         """Queue tasks that did not arrive again, in the order in which all were accepted."""
 
     def drain(self, address: str, drained: bool) -> Eventual[None]:
@@ -76,6 +76,20 @@ class GridStore(Protocol):
 
 class Store(Protocol):
     """All pools' grids."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the store does not do all it should at present, for people; empty: all is well."""
+
+    def start(self, now: float) -> None:
+        """Begin to work; to be called before anything else, and after a process has forked.
+
+        Raises:
+            ConfigError: what is configured cannot be used.
+        """
+
+    def stop(self) -> Awaitable[None]:
+        """End, and wait until what is left is stored."""
 
     def pool(self, name: str) -> GridStore:
         """Return the grid of a pool, always the same one."""

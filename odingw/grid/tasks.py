@@ -7,7 +7,7 @@ the order in which tasks were accepted, even where some come from other servers'
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Final, TypeAlias, TypeVar
 
@@ -82,9 +82,10 @@ class Task:
         base: the base whose server it is for.
         number: its place in the order in which the pool's tasks were accepted.
         returned: how often it was sent without arriving.
+        server: address of the server in whose queue it is; empty: it is in none.
     """
 
-    __slots__ = ("base", "body", "customer", "number", "returned")
+    __slots__ = ("base", "body", "customer", "number", "returned", "server")
 
     def __init__(
         self, body: TaskBody, customer: str, base: BaseId, number: int, returned: int = 0
@@ -94,6 +95,7 @@ class Task:
         self.base = base
         self.number = number
         self.returned = returned
+        self.server = ""
 
 
 class Delivery(Struct, frozen=True, eq=False):
@@ -114,13 +116,17 @@ class TaskQueue:
     Args:
         address: the server's.
         of_base: how many tasks each base has in all queues of the pool, kept up to date here.
+        changed: told of each task that comes or goes.
     """
 
-    __slots__ = ("_in_flight", "_of_base", "_of_customer", "_waiting", "address")
+    __slots__ = ("_changed", "_in_flight", "_of_base", "_of_customer", "_waiting", "address")
 
-    def __init__(self, address: str, of_base: dict[BaseId, int]) -> None:
+    def __init__(
+        self, address: str, of_base: dict[BaseId, int], changed: Callable[[Task], None]
+    ) -> None:
         self.address = address
         self._of_base = of_base
+        self._changed = changed
         self._waiting: deque[Task] = deque()
         self._in_flight: Delivery | None = None
         self._of_customer: dict[str, int] = {}
@@ -184,6 +190,12 @@ class TaskQueue:
         dropped = tuple(task for task in delivery.tasks if task.returned > MAX_RETURNS)
         return again, dropped
 
+    def recall(self) -> None:
+        """Let the tasks in flight wait again, as if they had never been sent."""
+        if self._in_flight is not None:
+            self._waiting.extendleft(reversed(self._in_flight.tasks))
+            self._in_flight = None
+
     def remove(self, base: BaseId) -> list[Task]:
         """Take out the waiting tasks of a base, in order, for another server."""
         taken = [task for task in self._waiting if task.base == base]
@@ -193,6 +205,21 @@ class TaskQueue:
                 self._count(task, -1)
         return taken
 
+    def put(self, task: Task) -> None:
+        """Put a task in its place."""
+        if self._waiting and self._waiting[-1].number > task.number:
+            self.merge((task,))
+        else:
+            self.append(task)
+
+    def drop(self, number: int) -> None:
+        """Give up a waiting task, if it is here."""
+        for task in self._waiting:
+            if task.number == number:
+                self._waiting.remove(task)
+                self._count(task, -1)
+                return
+
     def clear(self) -> None:
         """Give up all tasks, those in flight too."""
         if self._in_flight is not None:
@@ -200,7 +227,15 @@ class TaskQueue:
         while self._waiting:
             self._count(self._waiting.popleft(), -1)
 
+    def tasks(self) -> Iterator[Task]:
+        """Yield all tasks, oldest first."""
+        if self._in_flight is not None:
+            yield from self._in_flight.tasks
+        yield from self._waiting
+
     def _count(self, task: Task, step: int) -> None:
+        task.server = self.address if step > 0 else ""
+        self._changed(task)
         _add(self._of_customer, task.customer, step)
         _add(self._of_base, task.base, step)
 

@@ -61,6 +61,17 @@ class Metrics:
         self._tasks = self._counter(
             "tasks", "Tasks for servers, by what became of them.", ("fate",)
         )
+        self._store_seconds = Histogram(
+            "odingw_store_seconds",
+            "Time that the state store took to store a group of changes.",
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._store_errors = Counter(
+            "odingw_store_errors",
+            "Groups of changes that could not be stored.",
+            registry=self.registry,
+        )
         self._files = self._counter("client_files", "Requests for client files.", ("file",))
         self._issued = Counter(
             "odingw_turn_credentials_issued",
@@ -102,6 +113,13 @@ class Metrics:
     def issued(self) -> None:
         """Count TURN credentials that were handed out."""
         self._issued.inc()
+
+    def stored(self, seconds: float | None) -> None:
+        """Take in how long storing a group of changes took; None: it failed."""
+        if seconds is None:
+            self._store_errors.inc()
+        else:
+            self._store_seconds.observe(seconds)
 
     def client_file(self, name: str) -> None:
         """Count a request for a file of the JavaScript clients."""

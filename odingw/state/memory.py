@@ -2,22 +2,24 @@
 
 from collections.abc import Callable, Iterable
 
+from twisted.internet.defer import Deferred, succeed
+
 from odingw.grid.grid import Grid
 from odingw.grid.usage import Usage
 from odingw.grid.values import Event, GridSettings, Paused, UsageView
 
 
-class MemoryStore:
-    """All pools' grids in memory; an :class:`odingw.grid.store.Store`.
+class Grids:
+    """All pools' grids in this process.
 
     Args:
         settings: the numbers that the rules depend on.
-        pick: given n, a random number from 0 to n - 1.
+        new_grid: makes the grid of a pool, given its name and the usage that all pools share.
     """
 
-    def __init__(self, settings: GridSettings, pick: Callable[[int], int]) -> None:
+    def __init__(self, settings: GridSettings, new_grid: Callable[[str, Usage], Grid]) -> None:
         self._settings = settings
-        self._pick = pick
+        self._new_grid = new_grid
         self._usage = Usage(retry_after=settings.report_interval)
         self._grids: dict[str, Grid] = {}
         self._ticked: float | None = None
@@ -26,7 +28,7 @@ class MemoryStore:
         """Return the grid of a pool, always the same one."""
         grid = self._grids.get(name)
         if grid is None:
-            grid = self._grids[name] = Grid(self._settings, self._usage, self._pick)
+            grid = self._grids[name] = self._new_grid(name, self._usage)
         return grid
 
     def pools(self) -> Iterable[tuple[str, Grid]]:
@@ -36,6 +38,11 @@ class MemoryStore:
     def usage(self) -> Iterable[UsageView]:
         """Yield every customer that uses anything."""
         return self._usage.views()
+
+    def resume(self, now: float) -> None:
+        """Take up work after nobody was there."""
+        for grid in self._grids.values():
+            grid.resume(now)
 
     def tick(self, now: float) -> tuple[Event, ...]:
         """Do the periodic work.
@@ -53,3 +60,24 @@ class MemoryStore:
         for grid in self._grids.values():
             events.extend(grid.tick(now))
         return tuple(events)
+
+
+class MemoryStore(Grids):
+    """State in memory alone; an :class:`odingw.grid.store.Store`.
+
+    Args:
+        settings: the numbers that the rules depend on.
+        pick: given n, a random number from 0 to n - 1.
+    """
+
+    trouble = ""
+
+    def __init__(self, settings: GridSettings, pick: Callable[[int], int]) -> None:
+        super().__init__(settings, lambda _, usage: Grid(settings, usage, pick))
+
+    def start(self, now: float) -> None:
+        """Begin; there is nothing to do."""
+
+    def stop(self) -> Deferred[None]:
+        """End; there is nothing to do."""
+        return succeed(None)

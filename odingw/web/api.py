@@ -2,8 +2,8 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeAlias, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -28,6 +28,8 @@ from odingw.web.channel import GatewayRequest
 from odingw.web.delivery import Parcel
 from odingw.web.guard import InternalGuard
 from odingw.web.rate import RateLimit, check_rate
+
+T = TypeVar("T")
 
 Answer: TypeAlias = Reply | Deferred[Reply]
 
@@ -78,7 +80,7 @@ class Api(ABC):
         return outer
 
 
-async def _coroutine(answer: Awaitable[Reply]) -> Reply:
+async def _coroutine(answer: Awaitable[T]) -> T:
     return await answer
 
 
@@ -226,5 +228,12 @@ class ServerHttp(Api):
 
     def _lost(self, delivery: Delivery) -> None:
         self._metrics.tasks("returned", len(delivery.tasks))
-        for event in self._store.give_back(delivery):
+        events = self._store.give_back(delivery)
+        if isinstance(events, tuple):
+            self._tell(events)
+        else:
+            Deferred.fromCoroutine(_coroutine(events)).addCallback(self._tell)
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        for event in events:
             self._on_event(event)

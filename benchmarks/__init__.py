@@ -1,0 +1,1 @@
+"""How fast odingw is: ``python -m benchmarks``; see README.rst."""

@@ -1,0 +1,1 @@
+"""Faults on purpose: what the gateway promises must outlive them."""

@@ -1,0 +1,142 @@
+"""Real ``twistd odingw`` processes that may be killed and started again on the same state."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Final, Self
+
+from benchmarks.faults.client import HOST, Outcome, Pool, get
+from tests.process import BIN, MASTER_KEY, customer, free_port
+
+START_TIME: Final = 30.0
+REPORT_INTERVAL: Final = 1.0
+
+
+class Folder:
+    """A temporary folder for gateways and what they keep."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="odingw-faults-"))
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Gateway:
+    """A gateway with ports of its own.
+
+    Args:
+        folder: where its files go.
+        state: the state URL.
+        name: tells it from others in the folder.
+        port: its public port; 0: any that is free.
+        listen: TOML lines for ``[listen]``.
+        before: further TOML tables.
+        customers: TOML of the customers.
+        scheme: the kind of its public endpoint, ``tcp`` or ``ssl``.
+        disable_timeout: of silent servers, seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        state: str,
+        *,
+        name: str = "gateway",
+        port: int = 0,
+        listen: str = "",
+        before: str = "",
+        customers: str = "",
+        scheme: str = "tcp",
+        disable_timeout: float = 10.0,
+    ) -> None:
+        self.folder = folder
+        self.name = name
+        self.port, self.admin = port or free_port(), free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = folder / f"{name}.log"
+        self.cores: set[int] | None = None
+        self._config = folder / f"{name}.toml"
+        self._config.write_text(
+            f'[listen]\npublic = ["{scheme}:{self.port}:interface={HOST}"]\n'
+            f'admin = ["tcp:{self.admin}:interface={HOST}"]\n{listen}\n'
+            f'[state]\nurl = "{state}"\n{before}\n[limits]\nqueued_tasks = 50000\n'
+            f'[gateway]\nmaster_key = "{MASTER_KEY}"\nreport_interval = {REPORT_INTERVAL}\n'
+            f"disable_timeout = {disable_timeout}\nbans_per_customer = 1000000\n"
+            f"{customers or customer()}"
+        )
+
+    def spawn(self) -> Self:
+        """Start the process."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603  -- the project's own program
+                [BIN / "twistd", "-n", "--pidfile=", "odingw", "--config", self._config],
+                cwd=self.folder,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                stdout=log,
+                stderr=log,
+            )
+        if self.cores is not None:
+            os.sched_setaffinity(self.process.pid, self.cores)
+        return self
+
+    async def ready(self) -> float:
+        """Wait until it answers on its admin port; return for how many seconds.
+
+        Raises:
+            RuntimeError: it ended, or does not answer in time.
+        """
+        started = time.monotonic()
+        async with Pool(self.admin, 1, timeout=1.0) as pool:
+            while time.monotonic() < started + START_TIME:
+                if self.process is None or self.process.poll() is not None:
+                    raise RuntimeError(f"{self.name} ended:\n{self.tail()}")
+                outcome = await pool.call(get("/healthz"))
+                if outcome.status == 200:
+                    return time.monotonic() - started
+                await asyncio.sleep(0.02)
+        raise RuntimeError(f"{self.name} does not answer:\n{self.tail()}")
+
+    async def admin_page(self, path: str) -> Outcome:
+        """Get a page of the admin endpoint."""
+        async with Pool(self.admin, 1, timeout=5.0) as pool:
+            return await pool.call(get(path))
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    async def ended(self, timeout: float = START_TIME) -> int | None:
+        """Wait until the process has ended; return its status, None if it has not."""
+        end = time.monotonic() + timeout
+        while self.process is not None and time.monotonic() < end:
+            status = self.process.poll()
+            if status is not None:
+                return status
+            await asyncio.sleep(0.02)
+        return None
+
+    async def kill(self) -> None:
+        """Kill it with -9."""
+        self.send_signal(signal.SIGKILL)
+        await self.ended()
+
+    def tail(self, lines: int = 15) -> str:
+        """Return the end of its log."""
+        if not self.log.exists():
+            return ""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def errors(self) -> list[str]:
+        """Return the lines of its log that tell of a bug."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return [line for line in text.splitlines() if "Traceback" in line or "Error:" in line]

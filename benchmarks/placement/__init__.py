@@ -1,0 +1,1 @@
+"""How well rooms are spread over servers: the product's own grid, simulated. See ``README.rst``."""

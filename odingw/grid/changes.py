@@ -1,0 +1,99 @@
+"""What a grid has changed and nobody has stored yet: keys of records, each once.
+
+A store that keeps more than this process's memory gives its grid a :class:`Changes`, takes it away
+when it is time to write, and asks the grid for the rows as they are then
+(:meth:`odingw.grid.grid.Grid.rows`).
+"""
+
+from typing import Final, TypeAlias
+
+from odingw.grid.bans import BanKey
+from odingw.grid.records import Reservation, ReservationKey, Room
+from odingw.grid.rooms import BaseId, RoomId
+from odingw.grid.tasks import Task
+
+PlaceKey: TypeAlias = tuple[RoomId, ReservationKey]
+"""A room, and who has a place reserved in it."""
+
+
+_KINDS: Final = ("servers", "bases", "rooms", "places", "bans", "tasks")
+
+
+class Changes:
+    """Keys of changed records.
+
+    Attributes:
+        recording: whether note is taken; not so for a grid that lives in memory alone, and while
+            rows are put in that somebody else has stored.
+        servers: addresses.
+        bases: bases that were placed, moved, reported for the first time or forgotten.
+        rooms: rooms whose report changed.
+        places: reservations that were made, renewed or ended.
+        bans: bans that were made or lifted.
+        tasks: tasks that were queued, moved, returned or done, by number.
+    """
+
+    __slots__ = ("bans", "bases", "places", "recording", "rooms", "servers", "tasks")
+
+    def __init__(self, *, recording: bool = True) -> None:
+        self.recording = recording
+        self.servers: set[str] = set()
+        self.bases: set[BaseId] = set()
+        self.rooms: set[RoomId] = set()
+        self.places: set[PlaceKey] = set()
+        self.bans: set[BanKey] = set()
+        self.tasks: dict[int, Task] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything has changed."""
+        return bool(
+            self.places or self.rooms or self.bases or self.servers or self.tasks or self.bans
+        )
+
+    def server(self, address: str) -> None:
+        """Take note of a server."""
+        if self.recording:
+            self.servers.add(address)
+
+    def base(self, base: BaseId) -> None:
+        """Take note of a base."""
+        if self.recording:
+            self.bases.add(base)
+
+    def room(self, room: Room) -> None:
+        """Take note of what is reported of a room."""
+        if self.recording:
+            self.rooms.add(room.id)
+
+    def place(self, reservation: Reservation) -> None:
+        """Take note of a reservation."""
+        if self.recording:
+            self.places.add((reservation.room.id, reservation.key))
+
+    def ban(self, key: BanKey) -> None:
+        """Take note of a ban."""
+        if self.recording:
+            self.bans.add(key)
+
+    def task(self, task: Task) -> None:
+        """Take note of a task."""
+        if self.recording:
+            self.tasks[task.number] = task
+
+    def add(self, other: "Changes") -> None:
+        """Take in the changes of another one, as when it could not be written."""
+        self.servers |= other.servers
+        self.bases |= other.bases
+        self.rooms |= other.rooms
+        self.places |= other.places
+        self.bans |= other.bans
+        self.tasks = other.tasks | self.tasks
+
+    def take(self) -> "Changes":
+        """Take all away, and return it."""
+        taken = Changes()
+        for name in _KINDS:
+            kept = getattr(self, name)
+            setattr(self, name, getattr(taken, name))
+            setattr(taken, name, kept)
+        return taken

@@ -1,0 +1,222 @@
+"""Writes what grids change to a file, in groups and in another thread.
+
+While a group is being written the next one gathers, so that a group is as large as the disk is
+slow. If writing fails, nothing is lost: the changes stay noted, the grids place no rooms and accept
+no tasks until they could be written after all, and everything else goes on.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol, TypeAlias
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from odingw.errors import OdingwError
+from odingw.grid.changes import Changes
+from odingw.grid.grid import Grid
+from odingw.state.journal_file import JournalBrokenError, JournalError, JournalFile
+from odingw.state.rows import changed, encode, in_slices
+
+SLICE: Final = 1000
+"""Records that are made into rows in one reactor step (about 2 ms)."""
+
+IDLE_DELAY: Final = 0.02
+"""Seconds that changes nobody waits for may gather."""
+
+_RETRY: Final = 1.0
+
+InThread: TypeAlias = Callable[..., Deferred[Any]]
+"""Runs a function in the one thread that works on the file."""
+
+_log = Logger("odingw.state")
+
+
+class StoreUnavailableError(OdingwError):
+    """What was changed could not be stored."""
+
+
+class Timer(Protocol):
+    """What of a reactor calls later."""
+
+    def callLater(self, delay: float, call: Callable[[], object]) -> Any:  # noqa: N802  -- Twisted's
+        """Call later."""
+
+
+class Journal:
+    """Keeps a file in step with grids, once it is open.
+
+    Args:
+        in_thread: runs what works on the file.
+        timer: for delays.
+        measured: told how many seconds a group took, or of None if it failed.
+
+    Attributes:
+        trouble: why nothing can be written at present; empty: all is well.
+        gathering: number of the group that takes in what changes now.
+        stored: number of the last group that is stored, and all before it.
+    """
+
+    def __init__(
+        self,
+        in_thread: InThread,
+        timer: Timer,
+        measured: Callable[[float | None], None],
+    ) -> None:
+        self.trouble = ""
+        self.gathering = 1
+        self.stored = 0
+        self._file: JournalFile | None = None
+        self._in_thread = in_thread
+        self._timer = timer
+        self._measured = measured
+        self._grids: dict[str, tuple[Grid, Changes]] = {}
+        self._waiting: list[Deferred[None]] = []
+        self._scheduled: Any = None
+        self._urgent = False
+        self._writing: Deferred[None] | None = None
+        self._closed = False
+
+    def open(self, file: JournalFile) -> None:
+        """Begin to write to a file."""
+        self._file = file
+        self._soon(0)
+
+    def add(self, pool: str, grid: Grid, changes: Changes) -> None:
+        """Write what this grid changes from now on."""
+        self._grids[pool] = (grid, changes)
+
+    def changed(self) -> None:
+        """Take note that grids may have changed, which nobody waits for."""
+        if self._scheduled is None and self._writing is None and not self._closed:
+            self._scheduled = self._timer.callLater(IDLE_DELAY, self._begin)
+
+    def saved(self) -> Deferred[None]:
+        """Return a Deferred that fires when what has changed until now is stored.
+
+        It fails with ``StoreUnavailableError`` if that fails.
+        """
+        waiter: Deferred[None] = Deferred()
+        self._waiting.append(waiter)
+        if self._writing is None and not self._urgent:
+            # In the next reactor step, so that what came in together is written together.
+            self._soon(0)
+        return waiter
+
+    def close(self) -> Deferred[None]:
+        """Write what is left, and close the file."""
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        self._closed = True
+        if self._writing is not None:
+            await self._writing
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+        if self._file is not None:
+            await self._write_group(self._file)
+            await self._in_thread(self._file.close)
+
+    def _soon(self, delay: float) -> None:
+        self._urgent = True
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+        self._scheduled = self._timer.callLater(delay, self._begin)
+
+    def _begin(self) -> None:
+        self._scheduled = None
+        self._urgent = False
+        if self._writing is not None or self._file is None:
+            return
+        # Not the coroutine's own Deferred, which close() would take the result from.
+        self._writing = Deferred()
+        Deferred.fromCoroutine(self._write_group(self._file)).addBoth(self._written)
+
+    def _written(self, result: object) -> None:
+        if isinstance(result, Failure):
+            _log.failure("writing the journal failed", result)
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.callback(None)
+        if self._closed:
+            return
+        if self.trouble:
+            self._soon(_RETRY)
+        elif self._waiting:
+            self._soon(0)
+        elif any(changes for _, changes in self._grids.values()):
+            self.changed()
+
+    async def _write_group(self, file: JournalFile) -> None:
+        waiting, self._waiting = self._waiting, []
+        number = self.gathering
+        self.gathering += 1
+        group = {
+            pool: (grid, changes.take()) for pool, (grid, changes) in self._grids.items() if changes
+        }
+        try:
+            await self._write(file, group)
+        except (JournalError, JournalBrokenError) as error:
+            self._failed(str(error), group)
+            if isinstance(error, JournalBrokenError):
+                await self._start_anew(file)
+            for waiter in waiting:
+                waiter.errback(StoreUnavailableError(str(error)))
+        else:
+            self.stored = number
+            self._succeeded()
+            for waiter in waiting:
+                waiter.callback(None)
+
+    async def _write(self, file: JournalFile, group: dict[str, tuple[Grid, Changes]]) -> None:
+        for pool, (grid, changes) in group.items():
+            for upserts, deletes in _groups(pool, grid, changes):
+                self._measured(await self._in_thread(_timed, file.write, upserts, deletes))
+
+    def _failed(self, reason: str, group: dict[str, tuple[Grid, Changes]]) -> None:
+        self._measured(None)
+        for pool, (_, changes) in group.items():
+            self._grids[pool][1].add(changes)
+        if self.trouble != reason:
+            self.trouble = reason
+            _log.error(
+                "the state cannot be stored: {reason}; what is known is served on, but no rooms "
+                "are placed and no tasks accepted until it can be",
+                reason=reason,
+            )
+        self._allow(False)
+
+    def _succeeded(self) -> None:
+        if self.trouble:
+            self.trouble = ""
+            _log.info("the state can be stored again")
+            self._allow(True)
+
+    def _allow(self, allowed: bool) -> None:
+        for grid, _ in self._grids.values():
+            grid.may_place = allowed
+
+    async def _start_anew(self, file: JournalFile) -> None:
+        """Replace a damaged file by one that holds all that is known."""
+        try:
+            moved = await self._in_thread(file.start_anew)
+        except JournalError as error:
+            _log.error("the damaged journal cannot be replaced: {reason}", reason=str(error))
+            return
+        _log.error("the journal was damaged; it is now {path}, and a new one is made", path=moved)
+        for grid, changes in self._grids.values():
+            changes.add(grid.ledger.everything())
+
+
+def _groups(pool: str, grid: Grid, changes: Changes) -> Iterator[tuple[bytes, bytes]]:
+    for part in in_slices(changed(grid.ledger, changes), SLICE):
+        upserts = [(kind, pool, key, row) for kind, key, row in part if row is not None]
+        deletes = [(kind, pool, key) for kind, key, row in part if row is None]
+        yield encode(upserts), encode(deletes)
+
+
+def _timed(call: Callable[..., object], *args: object) -> float:
+    began = time.perf_counter()
+    call(*args)
+    return time.perf_counter() - began

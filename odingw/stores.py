@@ -1,0 +1,55 @@
+"""Makes the store that the configuration asks for."""
+
+from collections.abc import Callable
+from typing import Any
+
+from odingw.config import State
+from odingw.grid.store import Store
+from odingw.grid.values import GridSettings
+from odingw.state.journal_file import JournalFile, check_path
+from odingw.state.local import LocalStore
+from odingw.state.memory import MemoryStore
+from odingw.state.thread import OneThread
+
+
+def make_store(
+    state: State,
+    settings: GridSettings,
+    pick: Callable[[int], int],
+    reactor: Any,
+    measured: Callable[[float | None], None],
+) -> Store:
+    """Return the store; nothing is opened before its ``start`` is called.
+
+    Args:
+        state: the section ``[state]``.
+        settings: the numbers that the grids' rules depend on.
+        pick: given n, a random number from 0 to n - 1.
+        reactor: a Twisted reactor.
+        measured: told how many seconds each write took, or of None if it failed.
+    """
+    address = state.address
+    if address.path is None:
+        return MemoryStore(settings, pick)
+    path = address.path
+    thread = OneThread(reactor, "journal")
+    return LocalStore(
+        settings,
+        pick,
+        lambda: JournalFile(path, state.synchronous),
+        thread,
+        reactor,
+        measured,
+        thread.stop,
+    )
+
+
+def check_store(state: State) -> None:
+    """Look whether the store can be used, without opening or making anything.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    path = state.address.path
+    if path is not None:
+        check_path(path)
