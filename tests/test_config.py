@@ -23,6 +23,7 @@ from odingw.config import (
     Options,
     StateAddress,
     load,
+    state_folder,
 )
 from tests.config_case import SECRET, ConfigCase, fields
 
@@ -105,9 +106,13 @@ class GoodFileTests(ConfigCase):
         self.assertEqual(here.tls.certificate, Path.cwd() / "fullchain.pem")
         self.assertEqual(there.tls.private_key, self.folder / "privkey.pem")
         for config in (here, there):
-            self.assertEqual(msgspec.structs.replace(config, tls=default.tls), default)
+            self.assertEqual(config.state.address.path, state_folder() / "odingw.sqlite")
+            kept = {"tls": default.tls, "state": default.state}
+            self.assertEqual(msgspec.structs.replace(config, **kept), default)
         self.assertIsNone(default.gateway.master_key_bytes())
-        self.assertEqual(default.state.address, StateAddress(scheme="memory"))
+        self.assertEqual(
+            default.state.address, StateAddress(scheme="sqlite", path=Path("odingw.sqlite"))
+        )
 
     def test_every_value(self) -> None:
         """A file that sets nearly every key to something else."""
@@ -353,7 +358,10 @@ class SampleTests(ConfigCase):
         """Loading it is the same as loading an empty file in its place."""
         empty = self.load_text("")
         shutil.copyfile(SAMPLE, self.path)
-        self.assertEqual(load(self.path), empty)
+        sample = load(self.path)
+        # What a file names is beside it; without a name it is where the system keeps such files.
+        self.assertEqual(sample.state.address.path, self.folder / "odingw.sqlite")
+        self.assertEqual(msgspec.structs.replace(sample, state=empty.state), empty)
 
     def test_names_every_key(self) -> None:
         """Every key is there, commented out at most, and no other."""
