@@ -107,7 +107,7 @@ class GoodFileTests(ConfigCase):
         self.assertEqual(there.tls.private_key, self.folder / "privkey.pem")
         for config in (here, there):
             self.assertEqual(config.state.address.path, state_folder() / "odingw.sqlite")
-            kept = {"tls": default.tls, "state": default.state}
+            kept: dict[str, Any] = {"tls": default.tls, "state": default.state}
             self.assertEqual(msgspec.structs.replace(config, **kept), default)
         self.assertIsNone(default.gateway.master_key_bytes())
         self.assertEqual(

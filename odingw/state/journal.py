@@ -40,7 +40,7 @@ class StoreUnavailableError(OdingwError):
 class Timer(Protocol):
     """What of a reactor calls later."""
 
-    def callLater(self, delay: float, call: Callable[[], object]) -> Any:  # noqa: N802  -- Twisted's
+    def callLater(self, delay: float, callable: Callable[..., object]) -> Any:  # noqa: A002, N802  -- Twisted's
         """Call later."""
 
 
