@@ -58,6 +58,7 @@ class Gateway:
         source: name of the configuration file, for messages.
         reactor: for timers.
         now: the steady clock.
+        fatal: called with one line if the gateway finds that it must not go on.
 
     Attributes:
         health: what readiness depends on.
@@ -73,6 +74,7 @@ class Gateway:
         source: str,
         reactor: IReactorTime,
         now: Clock,
+        fatal: Callable[[str], None],
     ) -> None:
         self._config = config
         self._reactor: Any = reactor
@@ -95,6 +97,9 @@ class Gateway:
             secrets.SystemRandom().randrange,
             reactor,
             self.metrics.stored,
+            now,
+            master_key,
+            fatal,
         )
         self.metrics.watch(self.store, lambda name: name in refresher.directory.customers)
         self._watch_customers()

@@ -1,5 +1,7 @@
 """Makes the store that the configuration asks for."""
 
+import secrets
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,9 @@ def make_store(
     pick: Callable[[int], int],
     reactor: Any,
     measured: Callable[[float | None], None],
+    clock: Callable[[], float],
+    master_key: bytes,
+    fatal: Callable[[str], None],
 ) -> Store:
     """Return the store; nothing is opened before its ``start`` is called.
 
@@ -27,8 +32,30 @@ def make_store(
         pick: given n, a random number from 0 to n - 1.
         reactor: a Twisted reactor.
         measured: told how many seconds each write took, or of None if it failed.
+        clock: the gateway's steady clock.
+        master_key: which all gateways that share a store have in common.
+        fatal: called with one line if the store turns out not to be for this gateway.
+
+    Raises:
+        ConfigError: a file that the configuration names cannot be used.
     """
     address = state.address
+    if address.shared:
+        # Few need it, and it takes a while to load.
+        from odingw.state.redis.link import Connector
+        from odingw.state.redis.store import Fleet, RedisStore
+
+        return RedisStore(
+            settings,
+            pick,
+            Fleet(state.prefix, master_key),
+            f"{socket.gethostname()}-{secrets.token_hex(8)}",
+            Connector(address, state.ca_file, reactor),
+            reactor,
+            clock,
+            fatal,
+            measured,
+        )
     if address.path is None:
         return MemoryStore(settings, pick)
     path = address.path

@@ -1,6 +1,7 @@
 """``twistd odingw``: its options, and the service that listens, watches and ends."""
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -163,7 +164,13 @@ class GatewayService(Service):
         self._ports: list[Any] = []
         self._refresher = refresher(config.gateway, reactor)
         self._gateway = Gateway(
-            config, self._master_key(), self._refresher, options.name, reactor, SteadyClock()
+            config,
+            self._master_key(),
+            self._refresher,
+            options.name,
+            reactor,
+            SteadyClock(),
+            self._give_up,
         )
         self._watcher = LoopingCall(self._watch)
         self._watcher.clock = reactor
@@ -267,6 +274,13 @@ class GatewayService(Service):
         if self.running:
             self._reactor.stop()
 
+    def _give_up(self, reason: str) -> None:
+        """End with status 1, which systemd and people take for a failed start."""
+        _log.critical("{reason}", reason=reason)
+        # twistd knows no other way to end a running reactor with a status.
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+        self._reactor.stop()
+
     def _abort(self) -> None:
         for site in self._sites:
             site.abort()
@@ -321,6 +335,11 @@ class GatewayService(Service):
         if gateway.unknown_customers != "forbidden":
             _log.warn(
                 "DEMO MODE: gateway.unknown_customers lets in anybody, without checking signatures"
+            )
+        if self._config.listen.reuse_port and not self._config.state.address.shared:
+            _log.warn(
+                "listen.reuse_port is on, but the state is this process's own: other processes on "
+                "the port would place rooms elsewhere; set state.url to a Redis"
             )
         if gateway.compatibility != "strict":
             _log.info(

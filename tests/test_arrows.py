@@ -14,7 +14,7 @@ LAYERS = {
     "file_state": set[str](),
     "tokens": {"errors"},
     "grid": {"errors"},
-    "state": {"grid", "errors"},
+    "state": {"config", "grid", "errors"},
     "rpc": {"grid", "tokens", "errors"},
     "config": {"tokens", "errors"},
     "master_key": {"tokens", "errors"},

@@ -339,11 +339,7 @@ class OptionTests(ConfigCase):
             (Options(turn_config=""), "--turn-config", "not the path of a file; give one"),
             (Options(masterkey=""), "--masterkey", "give the key in base64"),
             (Options(masterkey=f"!{SECRET}"), "--masterkey", "give the key in base64"),
-            (
-                Options(state=f"redis://:{SECRET}@h"),
-                "--state",
-                "on one machine only",
-            ),
+            (Options(state=f"redis://:{SECRET}@h"), "gateway.master_key", "need the same one"),
             (Options(state=f"pg://:{SECRET}@h"), "--state", "unknown kind of state URL; write"),
         ):
             text = self.refusal(None, options)
@@ -387,6 +383,7 @@ class SampleTests(ConfigCase):
             "gateway.customers.",
             "gateway.customer_source.",
             "gateway.master_key_file",
+            "state.ca_file",
             "turn.",
         )
         for path in fields(Config, ""):

@@ -132,16 +132,9 @@ WRONG: Final = [
     Wrong("gateway.internal.allow = [1]", "gateway.internal.allow[0]", "1 is not a network; write"),
     Wrong('gateway.internal.servers = [""]', "gateway.internal.servers[0]", "*.voice.example:4433"),
     # State.
-    Wrong(
-        f'state.url = "redis://u:{SECRET}@h/0"',
-        "state.url",
-        "on one machine only",
-    ),
-    Wrong(
-        'state.url = "rediss://h"',
-        "state.url",
-        "on one machine only",
-    ),
+    Wrong(f'state.url = "redis://u:{SECRET}@h/0"', "gateway.master_key", "need the same one"),
+    Wrong('state.prefix = "a:b"', "state.prefix", "letters, digits"),
+    Wrong('state.synchronous = "off"', "state.synchronous", '"normal" or "full"'),
     Wrong(f'state.url = "mysql://u:{SECRET}@h"', "state.url", "unknown kind of state URL; write"),
     Wrong(f'state.url = "redis://u:{SECRET}@h:{SECRET}"', "state.url", "malformed host or port"),
     # What does not go together.

@@ -58,7 +58,7 @@ class RefusedStartTests(FolderCase):
                 ("listen.internal[0]", "key.pem"),
             ),
             ('[gateway]\nmaster_key_file = "none"\n', ("master_key_file", "none")),
-            ('[state]\nurl = "redis://h"\n', ("state.url", "memory:")),
+            ('[state]\nurl = "redis://h"\n', ("gateway.master_key", "state")),
         ):
             done = twistd("--config", self.write(text), cwd=self.folder)
             self.assertEqual(1, done.returncode, text)

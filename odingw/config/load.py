@@ -18,7 +18,7 @@ from odingw.config.gateway import (
 from odingw.config.parts import (
     MAX_PORT,
     FunctionReference,
-    available_state,
+    StateAddress,
     check_endpoints,
     is_port,
     state_folder,
@@ -108,7 +108,20 @@ def load(path: Path | None, options: Options | None = None) -> Config:
     elif config.turn is not None and config.turn.secret_keys_file is not None:
         secrets = _read_secrets(config.turn.secret_keys_file, source)
         config = replace(config, turn=replace(config.turn, secret_keys=secrets))
-    return _with_options(config, options)
+    config = _with_options(config, options)
+    _check_shared(config, source)
+    return config
+
+
+def _check_shared(config: Config, source: str) -> None:
+    """Refuse what gateways that share something cannot do without."""
+    if config.state.address.shared and not config.gateway.master_key:
+        raise config_error(
+            source,
+            "gateway.master_key",
+            "gateways that share their state need the same one; write a key in base64, or set "
+            "gateway.master_key_file",
+        )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -246,7 +259,7 @@ def _resolve(config: Config, folder: Path, state_in: Path) -> Config:
             certificate=folder / config.tls.certificate,
             private_key=folder / config.tls.private_key,
         ),
-        state=_resolved_state(config.state, config.state.url, state_in),
+        state=_resolved_state(config.state, config.state.url, state_in, folder),
         gateway=replace(
             gateway,
             customer_source=customer_source,
@@ -265,11 +278,12 @@ def _resolved_turn(turn: Turn, folder: Path) -> Turn:
     )
 
 
-def _resolved_state(state: State, url: str, folder: Path) -> State:
-    address = available_state(url, folder)
+def _resolved_state(state: State, url: str, folder: Path, files: Path) -> State:
+    address = StateAddress.parse(url, folder)
     return replace(
         state,
         url=url if address.path is None else f"sqlite:{address.path}",
+        ca_file=None if state.ca_file is None else files / state.ca_file,
     )
 
 
@@ -323,7 +337,7 @@ def _with_options(config: Config, options: Options) -> Config:
     state = config.state
     if options.state is not None:
         try:
-            state = _resolved_state(state, options.state, Path.cwd())
+            state = _resolved_state(state, options.state, Path.cwd(), Path.cwd())
         except ValueError as error:
             raise config_error("--state", "", str(error)) from None
     return replace(config, listen=listen, tls=tls, state=state)

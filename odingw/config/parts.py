@@ -18,9 +18,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_PORT: Final = 65535
 
-AVAILABLE_SCHEMES: Final = frozenset({"memory", "sqlite"})
-"""The state URL schemes that this version has a store for; ``parse`` understands all of them."""
-
 RESERVED_POOLS: Final = frozenset(
     {
         "clients",
@@ -96,6 +93,11 @@ class StateAddress(Struct, frozen=True, kw_only=True):
         where = self.path if self.host is None else f"{self.host}:{self.port}/{self.database}"
         return f"StateAddress({self.scheme!r}, {str(where or '')!r})"
 
+    @property
+    def shared(self) -> bool:
+        """Whether several gateways use it, one grid."""
+        return self.host is not None
+
     @classmethod
     def parse(cls, url: str, folder: Path | None = None) -> Self:
         """Read ``memory:``, ``sqlite:PATH``, or ``redis[s]://[user:password@]host[:port][/db]``.
@@ -167,21 +169,6 @@ class FunctionReference(Struct, frozen=True, kw_only=True):
         raise ValueError(
             f'{_shown(text)} names no function; write "package.module:name" or "file.py:name"'
         )
-
-
-def available_state(url: str, folder: Path | None = None) -> StateAddress:
-    """Parse a state URL and make sure that this version has a store for it.
-
-    Raises:
-        ValueError: as ``StateAddress.parse``, or there is no such store.
-    """
-    address = StateAddress.parse(url, folder)
-    if address.scheme not in AVAILABLE_SCHEMES:
-        raise ValueError(
-            f'"{address.scheme}:" is not available, this version keeps state on one machine only; '
-            'write "sqlite:PATH" or "memory:"'
-        )
-    return address
 
 
 def state_folder() -> Path:

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, field
 
 from odingw.config.gateway import Gateway
-from odingw.config.parts import Networks, StateAddress, available_state, check_endpoints
+from odingw.config.parts import Networks, StateAddress, check_endpoints
 from odingw.config.turn import Turn
 from odingw.config.types import (
     Count,
@@ -88,6 +88,9 @@ class State(Section, frozen=True, kw_only=True):
     Attributes:
         url: of the store.
         synchronous: ``full``: a power cut costs nothing that was answered (``sqlite:``).
+        prefix: how the names of keys begin (Redis).
+        ca_file: PEM file of the authorities whose certificates are accepted (``rediss:``); without
+            it, those that the system trusts.
     """
 
     hidden_keys = frozenset({"url"})
@@ -96,6 +99,14 @@ class State(Section, frozen=True, kw_only=True):
     synchronous: Annotated[Literal["normal", "full"], Meta(description='"normal" or "full"')] = (
         "normal"
     )
+    prefix: Annotated[
+        str,
+        Meta(
+            pattern=r"\A[A-Za-z0-9._-]{1,64}\Z",
+            description="1 to 64 letters, digits, dots, dashes or underscores",
+        ),
+    ] = "odingw"
+    ca_file: FilePath | None = None
 
     def __post_init__(self) -> None:
         """Check the URL.
@@ -104,7 +115,7 @@ class State(Section, frozen=True, kw_only=True):
             ValueError: it is malformed.
         """
         try:
-            available_state(self.url)
+            StateAddress.parse(self.url)
         except ValueError as error:
             raise ValueError(f"url: {error}") from None
 

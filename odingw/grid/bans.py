@@ -53,11 +53,15 @@ class Bans:
         if not seconds:
             self.lift(room, user)
             return
+        self.check(key, customer)
+        self.put(key, now + min(seconds, TEN_YEARS), customer)
+
+    def check(self, key: BanKey, customer: str) -> None:
+        """Raise ``Refused`` if one more ban is too many for a customer."""
         before = self._until.get(key)
         is_new = before is None or before[1] != customer
         if is_new and self._of_customer.get(customer, 0) >= self._per_customer:
             raise Refused(Reason.TOO_MANY_BANS)
-        self.put(key, now + min(seconds, TEN_YEARS), customer)
 
     def put(self, key: BanKey, until: float, customer: str) -> None:
         """Keep a ban until a time, whatever the customer's number of bans."""

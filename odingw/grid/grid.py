@@ -123,28 +123,45 @@ class Grid:
         Raises:
             Refused: the room is nowhere, or the queue or the bans are full.
         """
-        self._registry.expire(now)
-        self._bans.sweep(now, _SWEEP)
-        base = self._registry.bases.get(command.base)
+        base = self.judge(command, now)
         if base is None:
             # A room that is gone has no server to tell, yet its ban can be lifted.
             if command.ban == 0 and self._bans.lift(command.room, command.user):
                 return
             raise Refused(Reason.ROOM_NOT_FOUND)
-        if not self.may_place:
-            raise Refused(Reason.STORE_UNAVAILABLE, self._settings.report_interval)
-        tasks = base.server.tasks
-        if tasks.of_customer(command.customer) >= self._settings.queued_tasks:
-            raise Refused(Reason.TOO_MANY_TASKS, self._settings.report_interval)
         if command.ban is not None:
             self._bans.set(command.room, command.user, command.ban, command.customer, now)
         number = self.ledger.next_task()
-        tasks.append(Task(command.body, command.customer, base.id, number))
+        base.server.tasks.append(Task(command.body, command.customer, base.id, number))
+
+    def judge(self, command: Command, now: float) -> Base | None:
+        """Return the base that a command is for; None: it is not known.
+
+        Raises:
+            Refused: the queue or the bans are full, or the store is unavailable.
+        """
+        self._registry.expire(now)
+        self._bans.sweep(now, _SWEEP)
+        base = self._registry.bases.get(command.base)
+        if base is None:
+            return None
+        if not self.may_place:
+            raise Refused(Reason.STORE_UNAVAILABLE, self._settings.report_interval)
+        if base.server.tasks.of_customer(command.customer) >= self._settings.queued_tasks:
+            raise Refused(Reason.TOO_MANY_TASKS, self._settings.report_interval)
+        if command.ban:
+            self._bans.check((command.room, command.user), command.customer)
+        return base
 
     def take(self, address: str) -> Delivery | None:
         """Put the tasks that may be sent to a server now in flight; None if there are none."""
         server = self._registry.servers.get(address)
         return server.tasks.take() if server else None
+
+    def has_tasks(self, address: str) -> bool:
+        """Tell whether there are tasks for a server."""
+        server = self._registry.servers.get(address)
+        return server is not None and len(server.tasks) > 0
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Forget tasks that arrived."""
@@ -198,9 +215,7 @@ class Grid:
 
     def tick(self, now: float) -> tuple[Event, ...]:
         """Do the periodic work: servers that fell silent, reservations and bans that ended."""
-        self._registry.expire(now)
-        self._registry.growth.sweep(now, _SWEEP)
-        self._bans.sweep(now, _SWEEP)
+        self.sweep(now)
         events: list[Event] = []
         for server in list(self._registry.servers.values()):
             silent = now - server.heard
@@ -212,6 +227,12 @@ class Grid:
                 self._registry.disable(server, True)
                 events.append(ServerDisabled(server.address, silent))
         return tuple(events)
+
+    def sweep(self, now: float) -> None:
+        """End the reservations and bans whose time is over."""
+        self._registry.expire(now)
+        self._registry.growth.sweep(now, _SWEEP)
+        self._bans.sweep(now, _SWEEP)
 
     def address_of_key(self, kid: str) -> str | None:
         """Return the address of the attached server whose derived key has this id."""

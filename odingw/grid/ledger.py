@@ -14,7 +14,7 @@ from msgspec import Struct
 from odingw.grid.bans import BanKey, Bans
 from odingw.grid.changes import Changes, PlaceKey
 from odingw.grid.placement import CostModel
-from odingw.grid.records import Base, Reservation, Room, Server
+from odingw.grid.records import Base, Room, Server
 from odingw.grid.registry import Registry
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.grid.tasks import Task, TaskBody
@@ -56,8 +56,8 @@ class PlaceRow(Struct, frozen=True, array_like=True, gc=False):
 
     ends: float
     customer: str
-    room_customer: str
-    placed: float
+    room_customer: str = ""
+    placed: float = 0.0
 
 
 class BanRow(Struct, frozen=True, array_like=True, gc=False):
@@ -173,8 +173,14 @@ class Ledger:
         finally:
             self._changes.recording = before
 
-    def put_server(self, address: str, row: ServerRow) -> None:
-        """Make a server as its row says; it counts as heard when it was last seen."""
+    def put_server(self, address: str, row: ServerRow, *, keep_flags: bool = False) -> None:
+        """Make a server as its row says; it counts as heard when it was last seen.
+
+        Args:
+            address: the server's.
+            row: the server.
+            keep_flags: leave it disabled or drained as it is, whatever the row says.
+        """
         with self._unrecorded():
             registry = self._registry
             server = registry.servers.get(address)
@@ -192,7 +198,8 @@ class Ledger:
             self._costs.restore(
                 server.load, row.load, row.estimate, row.load_seen, row.clients_seen
             )
-            self._set_flags(server, disabled=row.disabled, drained=row.drained)
+            if not keep_flags:
+                self._set_flags(server, disabled=row.disabled, drained=row.drained)
 
     def put_flags(self, address: str, *, disabled: bool, drained: bool) -> None:
         """Write a server off or drain it, or undo that."""
@@ -200,6 +207,14 @@ class Ledger:
             server = self._registry.servers.get(address)
             if server is not None:
                 self._set_flags(server, disabled=disabled, drained=drained)
+
+    def revive(self, address: str, heard: float) -> None:
+        """Take back that a server is written off: it was heard of at this time."""
+        with self._unrecorded():
+            server = self._registry.servers.get(address)
+            if server is not None:
+                server.heard = max(server.heard, heard)
+                self._set_flags(server, disabled=False, drained=server.drained)
 
     def drop_server(self, address: str) -> None:
         """Forget a server and all that is on it."""
@@ -265,7 +280,9 @@ class Ledger:
             registry = self._registry
             room = base.rooms.get(room_id[1])
             if room is None:
-                room = registry.add_room(base, room_id[1], row.room_customer, row.placed)
+                room = registry.add_room(
+                    base, room_id[1], row.room_customer or row.customer, row.placed
+                )
                 if now is not None:
                     room.growth = registry.growth.begin(base.server.load, now)
                 registry.reserve(room, client, row.customer, row.ends)
@@ -280,10 +297,15 @@ class Ledger:
             if reservation is not None:
                 self._registry.cancel(reservation)
 
-    def reservation(self, key: PlaceKey) -> Reservation | None:
-        """Return a reservation."""
-        room = self._room(key[0])
-        return room.reserved.get(key[1]) if room else None
+    def server_of(self, room_id: RoomId) -> str | None:
+        """Return the address of the server that has a room's base."""
+        base = self._base(room_id)
+        return base.server.address if base else None
+
+    def heard(self, address: str) -> float:
+        """Return when a server last gave a sign of life, or was excused from one."""
+        server = self._registry.servers.get(address)
+        return server.heard if server else 0.0
 
     def put_ban(self, key: BanKey, row: BanRow) -> None:
         """Keep a ban."""
@@ -314,6 +336,20 @@ class Ledger:
             server = self._registry.servers.get(task.server)
             if server is not None:
                 server.tasks.drop(task.number)
+
+    def move_task(self, task: Task, address: str) -> None:
+        """Put a waiting task into another server's queue."""
+        with self._unrecorded():
+            server = self._registry.servers.get(address)
+            if server is not None:
+                self.drop_task(task)
+                server.tasks.put(task)
+
+    def drop_base_if_empty(self, base_id: BaseId) -> None:
+        """Forget a base if no room has come for it."""
+        base = self._registry.bases.get(base_id)
+        if base is not None and not base.rooms:
+            self.drop_base(base_id)
 
     def drop_empty_bases(self) -> None:
         """Forget bases that no room has come for."""

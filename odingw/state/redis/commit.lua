@@ -1,0 +1,335 @@
+-- One commit of one gateway to one pool: a list of operations, carried out all at once.
+--
+-- KEYS: as in layout.py, all of one hash tag, so all in one slot of a Redis Cluster.
+-- ARGV: the gateway's id, the number of its commit, the time, then the operations, each a code and
+--       its arguments. Times and rows are texts that are passed through as they are.
+-- Returns: the sequence number of what was published (0: nothing was), and a result for each
+--       operation that has one, in order.
+
+local META, SERVERS, HEARD, DISABLED, DRAINED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local BASES, REFS, ROOMS, PLACES, BANS = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local TASKS, AT, RETURNED, QUEUE = KEYS[11], KEYS[12], KEYS[13], KEYS[14]
+local FLIGHTS, FLYING, MEMBERS = KEYS[15], KEYS[16], KEYS[17]
+
+local MAX_RETURNS = 3
+
+local call = redis.call
+local gateway, now = ARGV[1], tonumber(ARGV[3])
+local out, results = {}, {}
+
+local function publish(...)
+  for _, value in ipairs({...}) do out[#out + 1] = value end
+end
+
+local function result(value) results[#results + 1] = value end
+
+-- A base is stored as "1 server" once its server has reported a room of it, before that "0 server".
+local function owner(base)
+  local value = call('HGET', BASES, base)
+  if value then return string.sub(value, 3), string.sub(value, 1, 1) == '1' end
+end
+
+local function set_base(base, server, reported)
+  local value = (reported and '1 ' or '0 ') .. server
+  call('HSET', BASES, base, value)
+  publish('B', base, value)
+end
+
+local function alive(server)
+  return call('HEXISTS', SERVERS, server) == 1 and call('SISMEMBER', DISABLED, server) == 0
+end
+
+-- A base lives as long as rooms or places refer to it.
+local function refer(base, change)
+  if call('HINCRBY', REFS, base, change) <= 0 then
+    call('HDEL', REFS, base)
+    call('HDEL', BASES, base)
+  end
+end
+
+-- Queues are one sorted set of equal scores, in the order of these texts.
+local function queued(server, number) return string.format('%s\n%016d', server, number) end
+
+local function flags(server)
+  publish('F', server, tostring(call('SISMEMBER', DISABLED, server)),
+    tostring(call('SISMEMBER', DRAINED, server)))
+end
+
+local function numbers_of(server)
+  local numbers = {}
+  for _, member in ipairs(call('ZRANGEBYLEX', QUEUE, '[' .. server .. '\n', '(' .. server .. '\v')) do
+    numbers[#numbers + 1] = string.format('%d', tonumber(string.sub(member, #server + 2)))
+  end
+  return numbers
+end
+
+local function drop_task(number)
+  local server = call('HGET', AT, number)
+  if not server then return end
+  call('ZREM', QUEUE, queued(server, tonumber(number)))
+  for _, key in ipairs({TASKS, AT, RETURNED, FLYING}) do call('HDEL', key, number) end
+  publish('-T', number)
+end
+
+local function move_task(number)
+  local row, server = call('HGET', TASKS, number), call('HGET', AT, number)
+  if not row or call('HEXISTS', FLYING, number) == 1 then return end
+  local target = owner(cjson.decode(row)[1])
+  if not target or target == server then return end
+  call('ZREM', QUEUE, queued(server, tonumber(number)))
+  call('ZADD', QUEUE, 0, queued(target, tonumber(number)))
+  call('HSET', AT, number, target)
+  publish('t', number, target)
+end
+
+local function add_task(number, server, row, returned)
+  call('HSET', TASKS, number, row)
+  call('HSET', AT, number, server)
+  if returned ~= '0' then call('HSET', RETURNED, number, returned) end
+  call('ZADD', QUEUE, 0, queued(server, tonumber(number)))
+  publish('T', number, server, returned, row)
+end
+
+local function end_flight(server, flight, arrived)
+  call('HDEL', FLIGHTS, server)
+  local dropped = {}
+  for number in string.gmatch(flight, '%d+') do
+    if call('HDEL', FLYING, number) == 1 then
+      if arrived then
+        drop_task(number)
+      else
+        local times = call('HINCRBY', RETURNED, number, 1)
+        if times > MAX_RETURNS then
+          dropped[#dropped + 1] = number
+          drop_task(number)
+        else
+          publish('V', number, tostring(times))
+          move_task(number)
+        end
+      end
+    end
+  end
+  return dropped
+end
+
+local ops = {}
+
+-- A server has reported.
+ops['S'] = {2, function(server, row)
+  call('HSET', SERVERS, server, row)
+  call('HSET', HEARD, server, ARGV[3])
+  publish('S', server, row, ARGV[3])
+  if call('SREM', DISABLED, server) == 1 then flags(server) end
+end}
+
+-- A server has been silent since it was last heard of.
+ops['X'] = {2, function(server, heard)
+  local last = call('HGET', HEARD, server)
+  if last and tonumber(last) <= tonumber(heard) then
+    if call('SADD', DISABLED, server) == 1 then flags(server) end
+    result('')
+  else
+    result(last or '')
+  end
+end}
+
+-- It has been silent for so long that it is forgotten, and its tasks with it.
+ops['R'] = {2, function(server, heard)
+  local last = call('HGET', HEARD, server)
+  if last and tonumber(last) <= tonumber(heard) then
+    for _, number in ipairs(numbers_of(server)) do drop_task(number) end
+    for _, key in ipairs({SERVERS, HEARD, FLIGHTS}) do call('HDEL', key, server) end
+    for _, key in ipairs({DISABLED, DRAINED}) do call('SREM', key, server) end
+    publish('-S', server)
+  end
+end}
+
+ops['D'] = {2, function(server, drained)
+  if call('HEXISTS', SERVERS, server) == 0 then return result(0) end
+  call(drained == '1' and 'SADD' or 'SREM', DRAINED, server)
+  flags(server)
+  result(1)
+end}
+
+-- Nobody was there to hear the servers: each counts as just heard.
+ops['E'] = {0, function()
+  for _, server in ipairs(call('HKEYS', HEARD)) do call('HSET', HEARD, server, ARGV[3]) end
+  publish('E', ARGV[3])
+end}
+
+-- Put a base on a server. It stays where it is, unless its server is gone or silent, or has never
+-- reported it while this one does.
+ops['B'] = {3, function(base, server, reported)
+  local current, known = owner(base)
+  reported = reported == '1'
+  if current == server then
+    if reported and not known then set_base(base, server, true) end
+  elseif not current or not alive(current) or (reported and not known) then
+    set_base(base, server, reported)
+    current = server
+  end
+  result(current)
+end}
+
+-- What a server reports of a room counts if it has the room's base.
+ops['r'] = {4, function(base, server, room, row)
+  if owner(base) ~= server then return end
+  if call('HSET', ROOMS, room, server .. '\n' .. row) == 1 then refer(base, 1) end
+  publish('r', room, server, row)
+end}
+
+ops['-r'] = {3, function(base, server, room)
+  local value = call('HGET', ROOMS, room)
+  if value and string.sub(value, 1, #server + 1) == server .. '\n' then
+    call('HDEL', ROOMS, room)
+    refer(base, -1)
+    publish('-r', room, server)
+  end
+end}
+
+-- Reserve a place, and tell which server it is on.
+ops['p'] = {4, function(base, server, place, row)
+  local current = owner(base)
+  if not current then
+    set_base(base, server, false)
+    current = server
+  end
+  if call('HSET', PLACES, place, row) == 1 then refer(base, 1) end
+  publish('p', place, row)
+  result(current)
+end}
+
+ops['-p'] = {3, function(base, place, ends)
+  local value = call('HGET', PLACES, place)
+  if value and tonumber(string.match(value, '^%S+')) <= tonumber(ends) then
+    call('HDEL', PLACES, place)
+    refer(base, -1)
+    publish('-p', place)
+  end
+end}
+
+ops['b'] = {2, function(ban, row)
+  call('HSET', BANS, ban, row)
+  publish('b', ban, row)
+end}
+
+ops['-b'] = {2, function(ban, until_)
+  local value = call('HGET', BANS, ban)
+  if value and tonumber(string.match(value, '^%S+')) <= tonumber(until_) then
+    call('HDEL', BANS, ban)
+    publish('-b', ban)
+  end
+end}
+
+-- Until when a ban holds; '' if there is none.
+ops['c'] = {1, function(ban)
+  local value = call('HGET', BANS, ban)
+  result(value and string.match(value, '^%S+') or '')
+end}
+
+-- Queue a task for whichever server has the base, with the ban that comes with it; a ban without a
+-- row is lifted.
+ops['T'] = {4, function(base, row, ban, ban_row)
+  local server = owner(base)
+  if not server then
+    if ban ~= '' and ban_row == '' and call('HDEL', BANS, ban) == 1 then
+      publish('-b', ban)
+      return result('lifted')
+    end
+    return result('')
+  end
+  if ban ~= '' then
+    if ban_row ~= '' then
+      ops['b'][2](ban, ban_row)
+    elseif call('HDEL', BANS, ban) == 1 then
+      publish('-b', ban)
+    end
+  end
+  local number = string.format('%d', call('HINCRBY', META, 'task', 1))
+  add_task(number, server, row, '0')
+  result({number, server})
+end}
+
+ops['t'] = {1, move_task}
+
+-- Put a task back that Redis has lost.
+ops['U'] = {4, function(number, server, returned, row)
+  local there = call('HGET', TASKS, number)
+  if there == row then return end
+  if there then number = string.format('%d', call('HINCRBY', META, 'task', 1)) end
+  if tonumber(number) > tonumber(call('HGET', META, 'task') or '0') then
+    call('HSET', META, 'task', number)
+  end
+  add_task(number, server, row, returned)
+end}
+
+-- Put what may be sent to a server now in flight.
+ops['K'] = {3, function(server, token, lease)
+  local flight = call('HGET', FLIGHTS, server)
+  if flight then
+    local holder = string.match(flight, '^(%S+)')
+    local seen = call('HGET', MEMBERS, holder)
+    if seen and now - tonumber(seen) < tonumber(lease) then return result({}) end
+    end_flight(server, string.match(flight, '^%S+ %S+ (.*)$'), false)
+  end
+  local batch, taken = {}, {}
+  for _, number in ipairs(numbers_of(server)) do
+    if call('HEXISTS', FLYING, number) == 0 then
+      local times = tonumber(call('HGET', RETURNED, number) or '0')
+      if #taken > 0 and times >= MAX_RETURNS then break end
+      taken[#taken + 1] = number
+      batch[#batch + 1] = {number, call('HGET', TASKS, number), tostring(times)}
+      call('HSET', FLYING, number, server)
+      if times >= MAX_RETURNS then break end
+    end
+  end
+  if #taken > 0 then
+    call('HSET', FLIGHTS, server, gateway .. ' ' .. token .. ' ' .. table.concat(taken, ' '))
+  end
+  result(batch)
+end}
+
+-- A flight has ended; tells which tasks are given up.
+ops['A'] = {3, function(server, token, arrived)
+  local flight = call('HGET', FLIGHTS, server)
+  if not flight or string.match(flight, '^%S+ (%S+)') ~= token then return result({}) end
+  result(end_flight(server, string.match(flight, '^%S+ %S+ (.*)$'), arrived == '1'))
+end}
+
+-- A sign of life, answered with what tells whether this is still the same Redis.
+ops['H'] = {1, function(fresh)
+  call('HSET', MEMBERS, gateway, ARGV[3])
+  call('HSETNX', META, 'epoch', fresh)
+  local others = 0
+  local members = call('HGETALL', MEMBERS)
+  for index = 1, #members, 2 do
+    local age = now - tonumber(members[index + 1])
+    if age > 600 then
+      call('HDEL', MEMBERS, members[index])
+    elseif age < 5 and members[index] ~= gateway then
+      others = others + 1
+    end
+  end
+  result({call('HGET', META, 'epoch'), tonumber(call('HGET', META, 'seq') or '0'), others})
+end}
+
+-- A gateway ends: what it has in flight is nobody's any more.
+ops['L'] = {0, function()
+  call('HDEL', MEMBERS, gateway)
+end}
+
+local at = 4
+while at <= #ARGV do
+  local op = ops[ARGV[at]]
+  if not op then return redis.error_reply('ERR unknown operation ' .. ARGV[at]) end
+  local count = op[1]
+  op[2](unpack(ARGV, at + 1, at + count))
+  at = at + count + 1
+end
+
+local seq = 0
+if #out > 0 then
+  seq = call('HINCRBY', META, 'seq', 1)
+  call('PUBLISH', META .. ':changes', cmsgpack.pack({seq, gateway, ARGV[2], out}))
+end
+return {seq, results}

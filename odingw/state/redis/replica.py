@@ -1,0 +1,289 @@
+"""A grid as a copy of what Redis holds: puts in what is told, and makes operations of what changed.
+
+What Redis holds of the records is kept by key, for two reasons: what is gone from the grid must be
+taken out of Redis by what stands there, and after a break what is gone from Redis must be taken out
+of the grid.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from odingw.grid.bans import BanKey
+from odingw.grid.changes import Changes, PlaceKey
+from odingw.grid.grid import Grid
+from odingw.grid.rooms import BaseId, RoomId
+from odingw.state.redis.layout import (
+    Operation,
+    ban_value,
+    base_key,
+    encode,
+    place_value,
+    read_ban,
+    read_ban_key,
+    read_base,
+    read_base_key,
+    read_place,
+    read_place_key,
+    read_room,
+    read_room_key,
+    read_server,
+    read_task,
+    task_value,
+)
+
+if TYPE_CHECKING:
+    from odingw.grid.tasks import Task
+
+
+class Replica:
+    """One pool's grid beside what Redis holds of it.
+
+    Args:
+        grid: the grid.
+        changes: what takes note of its changes.
+        layout: in which rows are written.
+    """
+
+    def __init__(self, grid: Grid, changes: Changes, layout: int) -> None:
+        self._grid = grid
+        self._ledger = grid.ledger
+        self._changes = changes
+        self._layout = layout
+        self.rooms: dict[RoomId, str] = {}
+        self.places: dict[PlaceKey, float] = {}
+        self.bans: dict[BanKey, float] = {}
+        self.tasks: dict[int, Task] = {}
+        self.heard: dict[str, float] = {}
+        self.reported: set[str] = set()
+
+    # From Redis into the grid
+
+    def apply(self, parts: tuple[str, ...], now: float) -> None:
+        """Put in what a commit is told as."""
+        touched: list[BaseId] = []
+        found = iter(parts)
+        for code in found:
+            match code:
+                case "p":
+                    self.put_place(next(found), next(found), now)
+                case "-p":
+                    self.drop_place(read_place_key(next(found)))
+                case "B":
+                    key = read_base_key(next(found))
+                    touched.append(key)
+                    self._ledger.put_base(key, read_base(next(found)))
+                case "r":
+                    self.put_room(next(found), next(found), next(found))
+                case "-r":
+                    self.drop_room(read_room_key(next(found)), next(found))
+                case "S":
+                    self.put_server(next(found), next(found), next(found))
+                case "-S":
+                    self.drop_server(next(found))
+                case "F":
+                    address, disabled, drained = next(found), next(found), next(found)
+                    self._ledger.put_flags(
+                        address, disabled=disabled == "1", drained=drained == "1"
+                    )
+                case "E":
+                    self._grid.excuse(float(next(found)))
+                case "b":
+                    self.put_ban(next(found), next(found))
+                case "-b":
+                    self.drop_ban(read_ban_key(next(found)))
+                case "T":
+                    number, server, returned, row = (next(found) for _ in range(4))
+                    self.put_task(int(number), server, int(returned), row)
+                case "-T":
+                    self.drop_task(int(next(found)))
+                case "t":
+                    self.move_task(int(next(found)), next(found))
+                case "V":
+                    self.returned(int(next(found)), int(next(found)))
+                case _:
+                    # A later layout may tell more; how much of it belongs to this, nobody knows.
+                    break
+        for base in touched:
+            self._ledger.drop_base_if_empty(base)
+
+    def put_server(self, address: str, row: str, heard: str) -> None:
+        """Put in a server's row; whether it is disabled or drained is told apart from it."""
+        self.heard[address] = float(heard)
+        self._ledger.put_server(address, read_server(row), keep_flags=True)
+
+    def drop_server(self, address: str) -> None:
+        """Take a server out."""
+        self.heard.pop(address, None)
+        self._ledger.drop_server(address)
+
+    def put_room(self, key: str, server: str, row: str) -> None:
+        """Put in what a server reports of a room."""
+        room = read_room_key(key)
+        self.rooms[room] = server
+        if self._ledger.server_of(room) == server:
+            self._ledger.put_room(room, read_room(row))
+
+    def drop_room(self, room: RoomId, server: str) -> None:
+        """Take out what a server reported of a room."""
+        if self.rooms.get(room) == server:
+            del self.rooms[room]
+            if self._ledger.server_of(room) == server:
+                self._ledger.drop_room(room)
+
+    def put_place(self, key: str, value: str, now: float | None) -> None:
+        """Put in a reservation."""
+        place, row = read_place_key(key), read_place(value)
+        self.places[place] = row.ends
+        self._ledger.put_place(place, row, now)
+
+    def drop_place(self, place: PlaceKey) -> None:
+        """Take a reservation out."""
+        if self.places.pop(place, None) is not None:
+            self._ledger.drop_place(place)
+
+    def put_ban(self, key: str, value: str) -> None:
+        """Put in a ban."""
+        ban, row = read_ban_key(key), read_ban(value)
+        self.bans[ban] = row.until
+        self._ledger.put_ban(ban, row)
+
+    def drop_ban(self, ban: BanKey) -> None:
+        """Take a ban out."""
+        self.bans.pop(ban, None)
+        self._ledger.drop_ban(ban)
+
+    def put_task(self, number: int, server: str, returned: int, row: str) -> None:
+        """Put in a task."""
+        if number in self.tasks:
+            self.move_task(number, server)
+            return
+        task = self._ledger.put_task(number, read_task(row, server, returned))
+        if task is None:
+            return
+        self.tasks[number] = task
+        owner = self._ledger.server_of(task.body.id)
+        if owner is not None and owner != server:
+            # The room has moved in the meantime; who moved it did not know of this task.
+            self._changes.task(task)
+
+    def drop_task(self, number: int) -> None:
+        """Take a task out."""
+        task = self.tasks.pop(number, None)
+        if task is not None:
+            self._ledger.drop_task(task)
+
+    def move_task(self, number: int, server: str) -> None:
+        """Put a task into another server's queue."""
+        task = self.tasks.get(number)
+        if task is not None and task.server != server:
+            self._ledger.move_task(task, server)
+
+    def returned(self, number: int, times: int) -> None:
+        """Take note that a task came back."""
+        if number in self.tasks:
+            self.tasks[number].returned = times
+
+    # From the grid to Redis
+
+    def operations(self, changes: Changes) -> Iterator[Operation]:
+        """Yield what commits these changes."""
+        for address in changes.servers:
+            yield from self._server(address)
+        for base_id in changes.bases:
+            base = self._ledger.base(base_id)
+            if base is not None:
+                yield "B", encode(base_id), base.server, "1" if base.reported else "0"
+        for room_id in changes.rooms:
+            yield from self._room(room_id)
+        for place in changes.places:
+            yield from self._place(place)
+        for ban in changes.bans:
+            if self._ledger.ban(ban) is None and (until := self.bans.pop(ban, None)) is not None:
+                yield "-b", encode(ban), repr(until)
+        for number in changes.tasks:
+            yield "t", str(number)
+
+    def _server(self, address: str) -> Iterator[Operation]:
+        row = self._ledger.server(address)
+        if row is None:
+            if (heard := self.heard.pop(address, None)) is not None:
+                self.reported.discard(address)
+                yield "R", address, repr(heard)
+        elif address in self.reported:
+            self.reported.discard(address)
+            self.heard[address] = row.last_seen
+            yield "S", address, encode(row)
+        elif row.disabled and address in self.heard:
+            yield "X", address, repr(self._ledger.heard(address))
+
+    def _room(self, room_id: RoomId) -> Iterator[Operation]:
+        row, server = self._ledger.room(room_id), self._ledger.server_of(room_id)
+        before = self.rooms.get(room_id)
+        if before is not None and (row is None or before != server):
+            del self.rooms[room_id]
+            yield "-r", base_key(room_id), before, encode(room_id)
+        if row is not None and server is not None:
+            self.rooms[room_id] = server
+            yield "r", base_key(room_id), server, encode(room_id), encode(row)
+
+    def _place(self, place: PlaceKey) -> Iterator[Operation]:
+        row, server = self._ledger.place(place), self._ledger.server_of(place[0])
+        if row is not None and server is not None:
+            self.places[place] = row.ends
+            value = place_value(row, self._layout)
+            yield "p", base_key(place[0]), server, encode(place), value
+        elif (ends := self.places.pop(place, None)) is not None:
+            yield "-p", base_key(place[0]), encode(place), repr(ends)
+
+    def everything(self) -> Iterator[Operation]:
+        """Yield what puts all that is known into a Redis that has lost it."""
+        everything = self._ledger.everything()
+        for address in everything.servers:
+            row = self._ledger.server(address)
+            if row is not None:
+                yield "S", address, encode(row)
+                yield "D", address, "1" if row.drained else "0"
+        everything.servers.clear()
+        for ban in everything.bans:
+            row_of_ban = self._ledger.ban(ban)
+            if row_of_ban is not None:
+                self.bans[ban] = row_of_ban.until
+                yield "b", encode(ban), ban_value(row_of_ban)
+        everything.bans.clear()
+        tasks, everything.tasks = everything.tasks, {}
+        yield from self.operations(everything)
+        for number, task in sorted(tasks.items()):
+            value = task_value(task.body, task.customer)
+            yield "U", str(number), task.server, str(task.returned), value
+
+    # After a break
+
+    def sweep(self, seen: "Snapshot") -> None:
+        """Take out of the grid what Redis has no more."""
+        for place in [place for place in self.places if place not in seen.places]:
+            self.drop_place(place)
+        for room, server in [item for item in self.rooms.items() if item[0] not in seen.rooms]:
+            self.drop_room(room, server)
+        for ban in [ban for ban in self.bans if ban not in seen.bans]:
+            self.drop_ban(ban)
+        for number in [number for number in self.tasks if number not in seen.tasks]:
+            self.drop_task(number)
+        for address in [address for address in self.heard if address not in seen.servers]:
+            self.drop_server(address)
+        self._ledger.drop_empty_bases()
+
+
+class Snapshot:
+    """The keys of what was read from Redis."""
+
+    def __init__(self) -> None:
+        self.servers: set[str] = set()
+        self.rooms: set[RoomId] = set()
+        self.places: set[PlaceKey] = set()
+        self.bans: set[BanKey] = set()
+        self.tasks: set[int] = set()
+
+
+def ban_rows(keys: Iterable[BanKey]) -> list[Operation]:
+    """Return the operations that ask for bans."""
+    return [("c", encode(key)) for key in keys]

@@ -1,0 +1,386 @@
+"""All pools of a fleet, and the connection to their Redis."""
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from odingw.grid.changes import Changes
+from odingw.grid.grid import Grid
+from odingw.grid.usage import Usage
+from odingw.grid.values import Event, GridSettings, Paused, UsageView
+from odingw.state.memory import Grids
+from odingw.state.redis.layout import COMMIT, LAYOUT, OLDEST, Keys
+from odingw.state.redis.pool import RedisAwayError, RedisGrid
+from odingw.state.redis.snapshot import load
+
+_FIRST_DELAY: Final = 0.1
+_LONGEST_DELAY: Final = 3.0
+
+_JUMP: Final = 1.0
+"""Seconds by which Redis's clock may drift against this gateway's between two looks."""
+
+_QUICK: Final = 0.01
+"""Seconds within which an answer tells the time well."""
+
+_log = Logger("odingw.state")
+
+
+class FleetError(Exception):
+    """This gateway cannot be one of the fleet; the text says why."""
+
+
+class Connection(Protocol):
+    """Both connections to Redis."""
+
+    lost: Deferred[str]
+
+    def execute(self, *command: str | bytes) -> Deferred[Any]:
+        """Carry out a command."""
+
+    def subscribe(
+        self, channels: Iterable[str], on_message: Callable[[str, bytes], None]
+    ) -> Deferred[Any]:
+        """Hear what is published."""
+
+    def close(self) -> None:
+        """Cut the connections."""
+
+
+class Timer(Protocol):
+    """What of a reactor calls later."""
+
+    def callLater(self, delay: float, callable: Callable[..., object]) -> Any:  # noqa: A002, N802  -- Twisted's
+        """Call later."""
+
+
+class Fleet:
+    """What all gateways of a fleet must agree on.
+
+    Args:
+        prefix: how the names of keys begin.
+        master_key: from which servers' keys are derived.
+        layout: that this gateway writes.
+    """
+
+    def __init__(self, prefix: str, master_key: bytes, layout: int = LAYOUT) -> None:
+        self.prefix = prefix
+        self.layout = layout
+        self.fingerprint = sha256(b"odingw fleet\0" + master_key).hexdigest()[:32]
+        self._key = f"{{{prefix}}}:fleet"
+
+    async def join(self, execute: Callable[..., Deferred[Any]]) -> None:
+        """Make sure that this gateway belongs to the fleet.
+
+        Raises:
+            FleetError: it has another master key, or a layout that is too far from the fleet's.
+            RedisAwayError: Redis did not answer.
+        """
+        await execute("HSETNX", self._key, "fingerprint", self.fingerprint)
+        await execute("HSETNX", self._key, "layout", str(self.layout))
+        fingerprint, layout = await execute("HMGET", self._key, "fingerprint", "layout")
+        if not compare_digest(fingerprint.decode(), self.fingerprint):
+            raise FleetError(
+                "the gateways that share this Redis have another master key; configure the same "
+                "gateway.master_key, or another state.prefix or database"
+            )
+        found = int(layout)
+        if not OLDEST <= found <= self.layout + 1:
+            raise FleetError(
+                f"the state in Redis has layout {found}, and this version works with "
+                f"{OLDEST} to {self.layout + 1}; upgrade one version at a time"
+            )
+        if found < self.layout:
+            await execute("HSET", self._key, "layout", str(self.layout))
+
+
+class RedisStore:
+    """All pools; an :class:`odingw.grid.store.Store`.
+
+    Args:
+        settings: the numbers that the rules depend on.
+        pick: given n, a random number from 0 to n - 1.
+        fleet: what all gateways agree on.
+        gateway: this gateway's id, which no other process ever has.
+        connect: makes connections; it raises ``RedisAwayError``.
+        timer: for delays.
+        clock: this gateway's steady clock.
+        fatal: called with one line if this gateway cannot be one of the fleet.
+        measured: told how many seconds each commit took, or of None if it failed.
+        follow: whether the fleet's time is Redis's; if not, it is this gateway's own.
+    """
+
+    def __init__(
+        self,
+        settings: GridSettings,
+        pick: Callable[[int], int],
+        fleet: Fleet,
+        gateway: str,
+        connect: Callable[[], Awaitable[Connection]],
+        timer: Timer,
+        clock: Callable[[], float],
+        fatal: Callable[[str], None],
+        measured: Callable[[float | None], None] = lambda _: None,
+        *,
+        follow: bool = True,
+    ) -> None:
+        self.trouble = "not connected to Redis yet"
+        self._settings = settings
+        self._pick = pick
+        self._fleet = fleet
+        self._gateway = gateway
+        self._connect = connect
+        self._timer = timer
+        self._clock = clock
+        self._fatal = fatal
+        self._measured = measured
+        self._follow = follow
+        self._changes: dict[str, tuple[Grid, Changes]] = {}
+        self._grids = Grids(settings, self._new_grid)
+        self._pools: dict[str, RedisGrid] = {}
+        self._by_channel: dict[str, RedisGrid] = {}
+        self._link: Connection | None = None
+        self._script = ""
+        self._ticked: float | None = None
+        self._ahead = 0.0
+        self._beating = False
+        self._stopping = False
+        self._pause: tuple[Any, Deferred[None]] | None = None
+        self._running: Deferred[None] | None = None
+        self._started = False
+
+    def start(self, now: float) -> None:
+        """Begin to connect."""
+        self._running = Deferred.fromCoroutine(self._run())
+        self._running.addErrback(lambda failure: _log.failure("the store failed", failure))
+
+    async def _run(self) -> None:
+        delay = _FIRST_DELAY
+        while not self._stopping:
+            try:
+                link = await self._connect()
+                self._link = link
+                await self._enter(link)
+                delay = _FIRST_DELAY
+                reason = await link.lost
+            except RedisAwayError as error:
+                reason = str(error)
+            except FleetError as error:
+                self._down(str(error))
+                self._fatal(str(error))
+                return
+            self._down(reason)
+            if self._stopping:
+                return
+            await self._sleep(delay * random.uniform(0.75, 1.25))  # noqa: S311  -- spreads load
+            delay = min(_LONGEST_DELAY, 2 * delay)
+
+    async def _enter(self, link: Connection) -> None:
+        """Bring all pools in line with Redis, and begin to commit."""
+        await self._fleet.join(link.execute)
+        self._script = (await link.execute("SCRIPT", "LOAD", COMMIT)).decode()
+        await self._set_clock(link)
+        for pool in self._pools.values():
+            pool.set_time(self._clock())
+            pool.hold()
+        await link.subscribe(self._by_channel, self._heard)
+        for pool in self._pools.values():
+            await self._sync(pool, link)
+        self._started = True
+        for pool in self._pools.values():
+            pool.went_up()
+        if self.trouble:
+            self.trouble = ""
+            _log.info("the state is shared by Redis")
+
+    async def _sync(self, pool: RedisGrid, link: Connection) -> None:
+        results, _ = await pool.commit([("H", f"{random.getrandbits(64):016x}")])
+        epoch, seq, others = results[0]
+        lost = bool(pool.epoch) and (epoch != pool.epoch or seq < pool.seq)
+        if lost:
+            _log.warn("Redis has lost what it knew; it is told again")
+        await pool.catch_up(lost=lost)
+        await load(pool, link.execute)
+        pool.epoch = epoch
+        pool.seq = seq
+        pool.release()
+        await pool.resume(alone=not self._started and not others)
+
+    def stop(self) -> Deferred[None]:
+        """Commit what is left, say goodbye, and cut the connections."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        link = self._link
+        if link is not None and not self.trouble:
+            try:
+                for pool in self._pools.values():
+                    await pool.catch_up(lost=False)
+                    await pool.commit([("L",)])
+            except RedisAwayError as error:
+                _log.warn("the last changes are lost: {reason}", reason=str(error))
+        if link is not None:
+            link.close()
+        if self._pause is not None:
+            call, waiting = self._pause
+            call.cancel()
+            waiting.callback(None)
+        if self._running is not None:
+            await self._running
+
+    def pool(self, name: str) -> RedisGrid:
+        """Return the grid of a pool, always the same one."""
+        pool = self._pools.get(name)
+        if pool is None:
+            self._grids.pool(name)
+            grid, changes = self._changes[name]
+            keys = Keys(self._fleet.prefix, name)
+            pool = self._pools[name] = self._by_channel[keys.channel] = RedisGrid(
+                grid,
+                changes,
+                keys,
+                self._gateway,
+                self._commit,
+                self._timer,
+                self._fleet.layout,
+                self._settings.report_interval,
+            )
+        return pool
+
+    def pools(self) -> Iterable[tuple[str, RedisGrid]]:
+        """Yield the pools that are in use, by name."""
+        return self._pools.items()
+
+    def usage(self) -> Iterable[UsageView]:
+        """Yield every customer that uses anything."""
+        return self._grids.usage()
+
+    def tick(self, now: float) -> tuple[Event, ...]:
+        """Do the periodic work."""
+        events: list[Event] = []
+        gap = now - self._ticked if self._ticked is not None else 0.0
+        self._ticked = now
+        if gap > 2.5 * self._settings.tick:
+            events.append(Paused(gap))
+            for pool in self._pools.values():
+                pool.excuse(now)
+        for pool in self._pools.values():
+            events.extend(pool.tick(now))
+        if not self.trouble and not self._beating and self._link is not None:
+            self._beating = True
+            Deferred.fromCoroutine(self._beat(self._link)).addErrback(_failed)
+        return tuple(events)
+
+    async def _beat(self, link: Connection) -> None:
+        """Give a sign of life, and look whether everything that was committed was heard of."""
+        try:
+            for pool in self._pools.values():
+                results, _ = await pool.commit([("H", pool.epoch)])
+                epoch, seq, _ = results[0]
+                # What had been committed a beat ago should have been told by now.
+                if epoch != pool.epoch or pool.seq < pool.expected:
+                    _log.warn("Redis does not tell what is committed; connecting anew")
+                    link.close()
+                pool.expected = seq
+            await self._set_clock(link)
+        except RedisAwayError:
+            link.close()
+        finally:
+            self._beating = False
+
+    async def _set_clock(self, link: Connection) -> None:
+        began = time.monotonic()
+        seconds, micros = await link.execute("TIME")
+        if not self._follow:
+            return
+        taken = time.monotonic() - began
+        ahead = int(seconds) + int(micros) / 1e6 - self._clock() - taken / 2
+        jumped = abs(ahead - self._ahead) > _JUMP
+        if jumped or taken < _QUICK:
+            self._ahead = ahead
+            for pool in self._pools.values():
+                pool.ahead = ahead
+        if jumped and not self.trouble:
+            _log.warn("the clock of Redis has jumped; every server counts as just heard")
+            for pool in self._pools.values():
+                pool.excuse(self._clock())
+
+    def _commit(self, keys: Keys, arguments: Any) -> Deferred[Any]:
+        link = self._link
+        if link is None:
+            return _fail("no connection")
+        began = time.perf_counter()
+        command = ("EVALSHA", self._script, str(len(keys.all)), *keys.all, *arguments)
+        return link.execute(*command).addBoth(self._committed, link, began)
+
+    def _committed(self, answer: Any, link: Connection, began: float) -> Any:
+        if isinstance(answer, list):
+            self._measured(time.perf_counter() - began)
+            return _text(answer)
+        self._measured(None)
+        error = answer.value
+        if not isinstance(error, RedisAwayError):
+            # Redis is there but cannot do it: out of memory, read-only, or its scripts are gone.
+            _log.error("Redis refuses a commit: {reason}", reason=str(error))
+            link.close()
+            raise RedisAwayError(str(error)) from None
+        return answer
+
+    def _heard(self, channel: str, message: bytes) -> None:
+        pool = self._by_channel.get(channel)
+        if pool is not None:
+            pool.hear(message)
+
+    def _down(self, reason: str) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+        for pool in self._pools.values():
+            pool.went_down()
+        if not self._stopping and self.trouble != reason:
+            self.trouble = reason
+            _log.error(
+                "Redis is away: {reason}; known rooms are served on and reports answered, but no "
+                "rooms are placed and no tasks accepted until it is back",
+                reason=reason,
+            )
+
+    def _sleep(self, seconds: float) -> Deferred[None]:
+        slept: Deferred[None] = Deferred()
+
+        def wake() -> None:
+            self._pause = None
+            slept.callback(None)
+
+        self._pause = (self._timer.callLater(seconds, wake), slept)
+        return slept
+
+    def _new_grid(self, name: str, usage: Usage) -> Grid:
+        changes = Changes()
+        grid = Grid(self._settings, usage, self._pick, changes)
+        self._changes[name] = (grid, changes)
+        return grid
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list):
+        return [_text(item) for item in value]
+    return value
+
+
+def _fail(reason: str) -> Deferred[Any]:
+    failed: Deferred[Any] = Deferred()
+    failed.errback(RedisAwayError(reason))
+    return failed
+
+
+def _failed(failure: Any) -> None:
+    _log.failure("work with Redis failed", failure)
