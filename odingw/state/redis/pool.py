@@ -174,7 +174,8 @@ class RedisGrid:
             except RedisAwayError:
                 return self._alone(base, placed)
             self._check_bans(admission, outcome.results)
-            if base not in outcome.conflicts:
+            # Not what Redis said of this commit alone: another one may have come in between.
+            if self._grid.ledger.server_of((base[0], admission.rooms[-1])) == placed.address:
                 return placed
             placed = self._grid.connect(admission, self.now)
         raise self._unavailable()
