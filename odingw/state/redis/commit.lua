@@ -90,13 +90,16 @@ local function add_task(number, server, row, returned)
   publish('T', number, server, returned, row)
 end
 
-local function end_flight(server, flight, arrived)
+-- How a flight ended: '1' it arrived, '0' it did not, '-' it never left.
+local function end_flight(server, flight, how)
   call('HDEL', FLIGHTS, server)
   local dropped = {}
   for number in string.gmatch(flight, '%d+') do
     if call('HDEL', FLYING, number) == 1 then
-      if arrived then
+      if how == '1' then
         drop_task(number)
+      elseif how == '-' then
+        move_task(number)
       else
         local times = call('HINCRBY', RETURNED, number, 1)
         if times > MAX_RETURNS then
@@ -270,7 +273,7 @@ ops['K'] = {3, function(server, token, lease)
     local holder = string.match(flight, '^(%S+)')
     local seen = call('HGET', MEMBERS, holder)
     if seen and now - tonumber(seen) < tonumber(lease) then return result({}) end
-    end_flight(server, string.match(flight, '^%S+ %S+ (.*)$'), false)
+    end_flight(server, string.match(flight, '^%S+ %S+ (.*)$'), '0')
   end
   local batch, taken = {}, {}
   for _, number in ipairs(numbers_of(server)) do
@@ -290,10 +293,10 @@ ops['K'] = {3, function(server, token, lease)
 end}
 
 -- A flight has ended; tells which tasks are given up.
-ops['A'] = {3, function(server, token, arrived)
+ops['A'] = {3, function(server, token, how)
   local flight = call('HGET', FLIGHTS, server)
   if not flight or string.match(flight, '^%S+ (%S+)') ~= token then return result({}) end
-  result(end_flight(server, string.match(flight, '^%S+ %S+ (.*)$'), arrived == '1'))
+  result(end_flight(server, string.match(flight, '^%S+ %S+ (.*)$'), how))
 end}
 
 -- A sign of life, answered with what tells whether this is still the same Redis.

@@ -243,10 +243,12 @@ class RedisGrid:
 
     async def _take(self, address: str) -> Delivery | None:
         self._tokens += 1
-        token = str(self._tokens)
+        token = f"{self._gateway}-{self._tokens}"
         try:
             outcome = await self._send([("K", address, token, str(LEASE))])
         except RedisAwayError:
+            # Redis may have done it all the same, or do it yet.
+            self._unsettled.append(("A", address, token, "-"))
             return None
         tasks = []
         for number, value, returned in outcome.results[0]:
