@@ -338,7 +338,8 @@ class GridMachine(RuleBasedStateMachine):
             for reservation in order:
                 assert reservation.room.reserved[reservation.key] is reservation
                 assert reservation.room.base.server in registry.servers.values()
-            assert registry.open_servers == [s for s in registry.servers.values() if s.open]
+            open_servers = [s for _, s in sorted(registry.servers.items()) if s.open]
+            assert registry.open_servers == open_servers
             for server in registry.servers.values():
                 growths = [g for g in registry.growth._running if g.load is server.load]
                 assert all(growth.left >= 0 for growth in growths)

@@ -33,6 +33,8 @@ from odingw.grid.values import (
 
 _MOST_PEERS: Final = 2**31
 
+_AT_REST: Final = 1e-9
+
 _SWEEP: Final = 1000
 """How many records one step of periodic work looks at."""
 
@@ -316,9 +318,11 @@ class Grid:
             self._costs.join(server.load, report.load)
             events.append(ServerAttached(report.address, report.version, returned=False))
         else:
-            if (server.load.reported, server.clients) != (report.load, report.clients):
+            load = server.load
+            before = (load.estimate, load.cost)
+            self._costs.report(load, report.load, report.clients, server.clients)
+            if server.clients != report.clients or _moved(before, (load.estimate, load.cost)):
                 self._changes.server(report.address)
-            self._costs.report(server.load, report.load, report.clients, server.clients)
             if server.disabled:
                 self._registry.disable(server, False)
                 events.append(ServerAttached(report.address, report.version, returned=True))
@@ -383,6 +387,11 @@ class Grid:
                 events.append(RoomContested(item.id, base.server.address, server.address))
         server.contested = frozenset(closes)
         return tuple(closes.values())
+
+
+def _moved(before: tuple[float, float], now: tuple[float, float]) -> bool:
+    """Tell whether learning goes on; it comes to rest where report after report is the same."""
+    return abs(before[0] - now[0]) > _AT_REST or abs(before[1] - now[1]) > _AT_REST
 
 
 def _peers(room: RoomReport) -> int:

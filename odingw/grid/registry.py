@@ -53,7 +53,8 @@ class Registry:
 
     def list_open_servers(self) -> None:
         """Bring the list of servers that take new rooms up to date."""
-        self.open_servers = [server for server in self.servers.values() if server.open]
+        # In an order that does not depend on who joined when, so that all gateways have the same.
+        self.open_servers = [server for _, server in sorted(self.servers.items()) if server.open]
 
     def disable(self, server: Server, disabled: bool) -> None:
         """Write a server off, or on again; only live servers' rooms count as usage."""

@@ -233,7 +233,7 @@ class LocalStore:
                 unknown += 1
         if unknown:
             _log.error("{count} records of the journal cannot be read", count=unknown)
-        found[PLACE].sort(key=lambda item: item[2].ends)
+        found[PLACE].sort(key=lambda item: (item[2].ends, item[1]))
         found[TASK].sort(key=lambda item: item[1])
         for kind, items in found.items():
             for pool, key, row in items:

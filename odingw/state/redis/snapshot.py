@@ -14,6 +14,7 @@ from odingw.state.redis.layout import (
     read_ban_key,
     read_base,
     read_base_key,
+    read_place,
     read_place_key,
     read_room_key,
     split_room,
@@ -47,7 +48,7 @@ async def load(pool: RedisGrid, execute: Execute) -> None:
         seen.rooms.add(read_room_key(key))
         replica.put_room(key, *split_room(value))
     places = [item async for item in _items(keys, "places", execute)]
-    places.sort(key=lambda item: float(item[1].partition(" ")[0]))
+    places.sort(key=lambda item: (read_place(item[1]).ends, read_place_key(item[0])))
     for key, value in places:
         seen.places.add(read_place_key(key))
         replica.put_place(key, value, None)
