@@ -5,7 +5,7 @@ and restarts. The rules themselves are held against a model in :mod:`tests.test_
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from hypothesis import HealthCheck, settings
@@ -103,7 +103,7 @@ class StoreMachine(RuleBasedStateMachine):
                 world.settle()
                 results.append(error)
         views = [seen(result) for result in results]
-        assert views[1:] == views[:-1], [type(w).__name__ for w in self.worlds]
+        assert views[1:] == views[:-1], views
         return results
 
     @rule(name=pools, address=servers, rooms=reported, load=loads)
@@ -207,13 +207,17 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def callers_see_the_same(self) -> None:
         """Usage, rooms and servers agree."""
-        usage = [sorted(map(repr, world.store.usage())) for world in self.worlds]
-        assert usage[1:] == usage[:-1]
+        self.compare("usage", [map(repr, world.store.usage()) for world in self.worlds])
         for name in POOLS:
-            rooms = [sorted(map(_room, world.pool(name).rooms())) for world in self.worlds]
-            assert rooms[1:] == rooms[:-1], rooms
-            found = [sorted(map(_server, world.pool(name).servers())) for world in self.worlds]
-            assert found[1:] == found[:-1], found
+            self.compare("rooms", [map(_room, world.pool(name).rooms()) for world in self.worlds])
+            found = [map(_server, world.pool(name).servers()) for world in self.worlds]
+            self.compare("servers", found)
+
+    def compare(self, what: str, views: list[Iterable[str]]) -> None:
+        """Compare what the stores show, and tell where they differ."""
+        first, *others = map(set, views)
+        for world, other in zip(self.worlds[1:], others, strict=True):
+            assert first == other, (what, type(world).__name__, first - other, other - first)
 
 
 # A report that says nothing new is not written down, so its time does not outlive a restart.

@@ -54,7 +54,7 @@ class Bans:
             self.lift(room, user)
             return
         self.check(key, customer)
-        self.put(key, now + min(seconds, TEN_YEARS), customer)
+        self.put(key, end_of(seconds, now), customer)
 
     def check(self, key: BanKey, customer: str) -> None:
         """Raise ``Refused`` if one more ban is too many for a customer."""
@@ -104,6 +104,11 @@ class Bans:
             ban = self._until.get((room, user))
             if ban is not None and ban[0] == until:
                 self.lift(room, user)
+
+
+def end_of(seconds: float, now: float) -> float:
+    """Return when a ban of this length ends."""
+    return now + min(seconds, TEN_YEARS)
 
 
 def _end(key: BanKey, until: float) -> tuple[float, RoomId, str]:

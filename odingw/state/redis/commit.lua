@@ -176,7 +176,12 @@ end}
 
 -- What a server reports of a room counts if it has the room's base.
 ops['r'] = {4, function(base, server, room, row)
-  if owner(base) ~= server then return end
+  local current = owner(base)
+  if not current then
+    set_base(base, server, true)
+  elseif current ~= server then
+    return
+  end
   if call('HSET', ROOMS, room, server .. '\n' .. row) == 1 then refer(base, 1) end
   publish('r', room, server, row)
 end}

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from odingw.errors import OdingwError, Reason, Refused
+from odingw.grid.bans import end_of
 from odingw.grid.changes import Changes
 from odingw.grid.grid import Grid
 from odingw.grid.ledger import BanRow, BaseRow
@@ -216,7 +217,7 @@ class RedisGrid:
         if command.ban is not None:
             ban = encode((command.room, command.user))
             if command.ban:
-                row = BanRow(self.now + command.ban, command.customer)
+                row = BanRow(end_of(command.ban, self.now), command.customer)
                 ban_row = ban_value(row)
         value = task_value(command.body, command.customer)
         operation = ("T", base_key(command.room), value, ban, ban_row)

@@ -86,7 +86,7 @@ class Replica:
                         address, disabled=disabled == "1", drained=drained == "1"
                     )
                 case "E":
-                    self._grid.excuse(float(next(found)))
+                    self.excuse(float(next(found)))
                 case "b":
                     self.put_ban(next(found), next(found))
                 case "-b":
@@ -110,6 +110,11 @@ class Replica:
         """Put in a server's row; whether it is disabled or drained is told apart from it."""
         self.heard[address] = float(heard)
         self._ledger.put_server(address, read_server(row), keep_flags=True)
+
+    def excuse(self, now: float) -> None:
+        """Count every server as just heard."""
+        self._grid.excuse(now)
+        self.heard = dict.fromkeys(self.heard, now)
 
     def drop_server(self, address: str) -> None:
         """Take a server out."""
@@ -186,22 +191,34 @@ class Replica:
     # From the grid to Redis
 
     def operations(self, changes: Changes) -> Iterator[Operation]:
-        """Yield what commits these changes."""
+        """Yield what commits these changes.
+
+        What is gone comes first: a base that was forgotten and placed anew is free only then.
+        """
         for address in changes.servers:
             yield from self._server(address)
+        there: list[Operation] = []
+        for operation in self._rooms_and_places(changes):
+            if operation[0] in ("-r", "-p"):
+                yield operation
+            else:
+                there.append(operation)
         for base_id in changes.bases:
             base = self._ledger.base(base_id)
             if base is not None:
                 yield "B", encode(base_id), base.server, "1" if base.reported else "0"
-        for room_id in changes.rooms:
-            yield from self._room(room_id)
-        for place in changes.places:
-            yield from self._place(place)
+        yield from there
         for ban in changes.bans:
             if self._ledger.ban(ban) is None and (until := self.bans.pop(ban, None)) is not None:
                 yield "-b", encode(ban), repr(until)
         for number in changes.tasks:
             yield "t", str(number)
+
+    def _rooms_and_places(self, changes: Changes) -> Iterator[Operation]:
+        for room_id in changes.rooms:
+            yield from self._room(room_id)
+        for place in changes.places:
+            yield from self._place(place)
 
     def _server(self, address: str) -> Iterator[Operation]:
         row = self._ledger.server(address)
