@@ -79,6 +79,7 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 1_000_000.0
         self.numbers = 0
+        self.restarts = 0
         self.said: dict[tuple[str, str], tuple[list[Room], float]] = {}
         self.worlds: list[World] = [
             MemoryWorld(SETTINGS, POOLS),
@@ -153,12 +154,15 @@ class StoreMachine(RuleBasedStateMachine):
     def take(self, name: str, address: str) -> Any:
         """A reply takes tasks with it."""
         found = self.all_do(name, lambda grid: grid.take(address))
-        return multiple() if found[0] is None else (name, found)
+        return multiple() if found[0] is None else (self.restarts, name, found)
 
     @rule(sent=deliveries, arrived=st.booleans())
-    def settle(self, sent: tuple[str, list[Delivery]], arrived: bool) -> None:
+    def settle(self, sent: tuple[int, str, list[Delivery]], arrived: bool) -> None:
         """A reply arrived or got lost; this may be long ago, or be said twice."""
-        name, found = sent
+        restarts, name, found = sent
+        if restarts != self.restarts:
+            # Who sent it is no more.
+            return
         given = iter(found)
         if arrived:
             self.all_do(name, lambda grid: grid.acknowledge(next(given)))
@@ -201,6 +205,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """The gateway crashes, and is started again."""
+        self.restarts += 1
         for world in self.worlds:
             world.restart(self.now)
 

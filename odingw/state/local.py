@@ -57,7 +57,12 @@ class LocalGrid:
 
     def connect(self, admission: Admission, now: float) -> Eventual[Placed]:
         """Admit a client; one whose room's place is not stored yet waits until it is."""
-        placed = self._grid.connect(admission, now)
+        try:
+            placed = self._grid.connect(admission, now)
+        except Refused:
+            # What was over by then has been ended all the same.
+            self._journal.changed()
+            raise
         if placed.how != "existing":
             base = (admission.namespace, base_of(admission.rooms[-1]))
             self._unsaved[base] = self._journal.gathering
@@ -83,7 +88,11 @@ class LocalGrid:
 
     def command(self, command: Command, now: float) -> Eventual[None]:
         """Queue a task; accepted when it is stored."""
-        self._grid.command(command, now)
+        try:
+            self._grid.command(command, now)
+        except Refused:
+            self._journal.changed()
+            raise
         return self._saved()
 
     def take(self, address: str) -> Delivery | None:

@@ -115,6 +115,16 @@ local function end_flight(server, flight, how)
   return dropped
 end
 
+-- End the flight of a gateway that is no more. Nobody knows what became of it, so it is not held
+-- against the tasks.
+local function recall(server, flight, lease)
+  local holder = string.match(flight, '^(%S+)')
+  local seen = call('HGET', MEMBERS, holder)
+  if holder == gateway or (seen and now - tonumber(seen) < lease) then return false end
+  end_flight(server, string.match(flight, '^%S+ %S+ (.*)$'), '-')
+  return true
+end
+
 local ops = {}
 
 -- A server has reported.
@@ -258,7 +268,11 @@ ops['T'] = {4, function(base, row, ban, ban_row)
   result({number, server})
 end}
 
-ops['t'] = {1, move_task}
+-- Let a task follow its room, unless it is in flight, and tell which server has it then.
+ops['t'] = {1, function(number)
+  move_task(number)
+  result(call('HGET', AT, number) or '')
+end}
 
 -- Put a task back that Redis has lost.
 ops['U'] = {4, function(number, server, returned, row)
@@ -274,13 +288,7 @@ end}
 -- Put what may be sent to a server now in flight.
 ops['K'] = {3, function(server, token, lease)
   local flight = call('HGET', FLIGHTS, server)
-  if flight then
-    local holder = string.match(flight, '^(%S+)')
-    local seen = call('HGET', MEMBERS, holder)
-    if seen and now - tonumber(seen) < tonumber(lease) then return result({}) end
-    -- Nobody knows what became of it, so it is not held against the tasks.
-    end_flight(server, string.match(flight, '^%S+ %S+ (.*)$'), '-')
-  end
+  if flight and not recall(server, flight, tonumber(lease)) then return result({}) end
   local batch, taken = {}, {}
   for _, number in ipairs(numbers_of(server)) do
     if call('HEXISTS', FLYING, number) == 0 then
@@ -306,16 +314,18 @@ ops['A'] = {3, function(server, token, how)
 end}
 
 -- A sign of life, answered with what tells whether this is still the same Redis.
-ops['H'] = {1, function(fresh)
+ops['H'] = {2, function(fresh, lease)
   call('HSET', MEMBERS, gateway, ARGV[3])
   call('HSETNX', META, 'epoch', fresh)
+  local flights = call('HGETALL', FLIGHTS)
+  for index = 1, #flights, 2 do recall(flights[index], flights[index + 1], tonumber(lease)) end
   local others = 0
   local members = call('HGETALL', MEMBERS)
   for index = 1, #members, 2 do
     local age = now - tonumber(members[index + 1])
     if age > 600 then
       call('HDEL', MEMBERS, members[index])
-    elseif age < 5 and members[index] ~= gateway then
+    elseif age < tonumber(lease) and members[index] ~= gateway then
       others = others + 1
     end
   end

@@ -161,7 +161,12 @@ class RedisGrid:
 
     def connect(self, admission: Admission, now: float) -> Eventual[Placed]:
         """Admit a client; which server has its room is for Redis to say."""
-        placed = self._grid.connect(admission, self.set_time(now))
+        try:
+            placed = self._grid.connect(admission, self.set_time(now))
+        except Refused:
+            # What was over by then has been ended all the same.
+            self._soon()
+            raise
         if not self.up:
             return placed
         return self._confirm(admission, placed)
@@ -206,7 +211,11 @@ class RedisGrid:
 
     def command(self, command: Command, now: float) -> Eventual[None]:
         """Queue a task for whichever server has the room."""
-        self._grid.judge(command, self.set_time(now))
+        try:
+            self._grid.judge(command, self.set_time(now))
+        except Refused:
+            self._soon()
+            raise
         if not self.up:
             raise self._unavailable()
         return self._queue(command)
@@ -430,6 +439,8 @@ class RedisGrid:
                 base_id = read_base_key(operation[1])
                 conflicts.add(base_id)
                 self._grid.ledger.put_base(base_id, BaseRow(result, False))
+            elif code == "t" and result:
+                self.replica.move_task(int(operation[1]), result)
             elif code == "X" and result:
                 self._grid.ledger.revive(str(operation[1]), float(result))
         return conflicts
@@ -515,7 +526,7 @@ class RedisGrid:
             raise
 
 
-_ANSWERED: Final = frozenset({"X", "D", "B", "p", "c", "T", "K", "A", "H"})
+_ANSWERED: Final = frozenset({"X", "D", "B", "p", "c", "T", "t", "K", "A", "H"})
 """Codes of the operations that have a result."""
 
 

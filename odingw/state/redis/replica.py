@@ -5,13 +5,13 @@ taken out of Redis by what stands there, and after a break what is gone from Red
 of the grid.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from odingw.grid.bans import BanKey
 from odingw.grid.changes import Changes, PlaceKey
 from odingw.grid.grid import Grid
-from odingw.grid.rooms import BaseId, RoomId
+from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.state.redis.layout import (
     Operation,
     ban_value,
@@ -218,7 +218,7 @@ class Replica:
         for room_id in changes.rooms:
             yield from self._room(room_id)
         for place in changes.places:
-            yield from self._place(place)
+            yield from self._place(place, changes.bases)
 
     def _server(self, address: str) -> Iterator[Operation]:
         row = self._ledger.server(address)
@@ -243,9 +243,14 @@ class Replica:
             self.rooms[room_id] = server
             yield "r", base_key(room_id), server, encode(room_id), encode(row)
 
-    def _place(self, place: PlaceKey) -> Iterator[Operation]:
+    def _place(self, place: PlaceKey, placed: Container[BaseId]) -> Iterator[Operation]:
         row, server = self._ledger.place(place), self._ledger.server_of(place[0])
         if row is not None and server is not None:
+            namespace, name = place[0]
+            before = self.places.get(place)
+            if before is not None and (namespace, base_of(name)) in placed:
+                # The place was given up, and with it perhaps the base, before both were taken anew.
+                yield "-p", base_key(place[0]), encode(place), repr(before)
             self.places[place] = row.ends
             value = place_value(row, self._layout)
             yield "p", base_key(place[0]), server, encode(place), value

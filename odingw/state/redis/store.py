@@ -16,7 +16,7 @@ from odingw.grid.usage import Usage
 from odingw.grid.values import Event, GridSettings, Paused, UsageView
 from odingw.state.memory import Grids
 from odingw.state.redis.layout import COMMIT, LAYOUT, OLDEST, Keys
-from odingw.state.redis.pool import RedisAwayError, RedisGrid
+from odingw.state.redis.pool import LEASE, RedisAwayError, RedisGrid
 from odingw.state.redis.snapshot import load
 
 _FIRST_DELAY: Final = 0.1
@@ -199,7 +199,7 @@ class RedisStore:
             _log.info("the state is shared by Redis")
 
     async def _sync(self, pool: RedisGrid, link: Connection) -> None:
-        results, _ = await pool.commit([("H", f"{random.getrandbits(64):016x}")])
+        results, _ = await pool.commit([("H", f"{random.getrandbits(64):016x}", str(LEASE))])
         epoch, seq, others = results[0]
         lost = bool(pool.epoch) and (epoch != pool.epoch or seq < pool.seq)
         if lost:
@@ -281,7 +281,7 @@ class RedisStore:
         """Give a sign of life, and look whether everything that was committed was heard of."""
         try:
             for pool in self._pools.values():
-                results, _ = await pool.commit([("H", pool.epoch)])
+                results, _ = await pool.commit([("H", pool.epoch, str(LEASE))])
                 epoch, seq, _ = results[0]
                 # What had been committed a beat ago should have been told by now.
                 if epoch != pool.epoch or pool.seq < pool.expected:
