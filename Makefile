@@ -2,9 +2,10 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := odingw twisted tests
+SOURCES := odingw twisted tests benchmarks
+PREFIX := /opt/odingw
 
-.PHONY: run test lint types unit trial format clean
+.PHONY: run test lint types unit trial bench install format clean
 
 run: $(VENV)/installed
 	@$(BIN)/python -m odingw.sim.demo
@@ -24,6 +25,20 @@ unit: $(VENV)/test-installed
 
 trial: $(VENV)/test-installed
 	$(BIN)/trial tests
+
+bench: $(VENV)/test-installed
+	@tools/install-parts
+	$(BIN)/python -m benchmarks
+
+# As root: a virtual environment in PREFIX, and systemd units for it.
+install:
+	@[ -e $(PREFIX)/pyvenv.cfg ] || [ ! -e $(PREFIX) ] || \
+		{ echo 'install: PREFIX must be a new folder or an earlier installation: $(PREFIX)' >&2; exit 1; }
+	@[ -e $(PREFIX)/pyvenv.cfg ] || tools/make-venv $(PREFIX)
+	$(PREFIX)/bin/python -m pip install --quiet --upgrade .
+	@# Writes Twisted's plugin cache, which the gateway's own user may not.
+	@$(PREFIX)/bin/twistd --help >/dev/null
+	@tools/install-units $(PREFIX)
 
 format: $(VENV)/test-installed
 	$(BIN)/ruff format $(SOURCES)

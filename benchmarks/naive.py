@@ -74,6 +74,6 @@ if __name__ == "__main__":
         app.run("127.0.0.1", port)
     else:
         running: Any = reactor
-        site = QuietSite(app.resource())  # type: ignore[no-untyped-call]  # Twisted's Site has no types
+        site = QuietSite(app.resource())
         running.listenTCP(port, site, interface="127.0.0.1")
         running.run()

@@ -30,6 +30,7 @@ from odingw.gateway import Gateway
 from odingw.listeners import Entry, Origin, listeners
 from odingw.master_key import FILE_NAME, is_published_sample, load_or_make
 from odingw.ops import logs
+from odingw.ops.systemd import Notifier
 from odingw.stores import check_store
 from odingw.turn.service import check as check_turn
 from odingw.web.site import GatewaySite
@@ -174,6 +175,9 @@ class GatewayService(Service):
         )
         self._watcher = LoopingCall(self._watch)
         self._watcher.clock = reactor
+        self._notifier = Notifier.from_environment(os.environ)
+        self._watchdog = LoopingCall(self._notifier.watchdog)
+        self._watchdog.clock = reactor
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: N802  -- Twisted's name
         """Join the application; it is the one that knows where log lines go."""
@@ -222,6 +226,8 @@ class GatewayService(Service):
             raise SystemExit(f"odingw: {error}") from None
         self._refresher.start()
         self._watcher.start(WATCH_INTERVAL, now=False)
+        if self._notifier.watchdog_interval is not None:
+            self._watchdog.start(self._notifier.watchdog_interval)
         self._reactor.callWhenRunning(self._running)
 
     async def _stop(self) -> None:
@@ -239,11 +245,14 @@ class GatewayService(Service):
         self._watcher.stop()
         self._refresher.stop()
         await self._gateway.stop()
+        if self._watchdog.running:
+            self._watchdog.stop()
         _log.info("stopped")
 
     def stopService(self) -> Deferred[None]:  # noqa: N802  -- Twisted's name
         """End: not ready, then deaf, then done with the requests in flight."""
         super().stopService()
+        self._notifier.stopping(self._config.listen.shutdown_delay + 2 * FINISH_TIME)
         stopped = Deferred.fromCoroutine(self._stop())
         return stopped.addErrback(lambda failure: _log.failure("stopping failed", failure))
 
@@ -254,9 +263,13 @@ class GatewayService(Service):
         """
         self._complaints.clear()
         _log.info("reloading customers, TURN settings and certificates")
-        self._reload_config()
-        for description, entry in self._listeners.items():
-            self._renew(description, entry, force=True)
+        self._notifier.reloading()
+        try:
+            self._reload_config()
+            for description, entry in self._listeners.items():
+                self._renew(description, entry, force=True)
+        finally:
+            self._notifier.ready()
 
     def _running(self) -> None:
         """Take signals over: Twisted knows no SIGHUP, and ends with status -15 on SIGTERM."""
@@ -268,6 +281,7 @@ class GatewayService(Service):
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
         _log.info("odingw {version} has started", version=__version__)
+        self._notifier.ready()
 
     def _terminate(self) -> None:
         _log.info("stopping on SIGTERM")

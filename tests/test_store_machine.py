@@ -5,7 +5,7 @@ and restarts. The rules themselves are held against a model in :mod:`tests.test_
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from hypothesis import HealthCheck, settings
@@ -218,7 +218,7 @@ class StoreMachine(RuleBasedStateMachine):
             found = [map(_server, world.pool(name).servers()) for world in self.worlds]
             self.compare("servers", found)
 
-    def compare(self, what: str, views: list[Iterable[str]]) -> None:
+    def compare(self, what: str, views: Sequence[Iterable[str]]) -> None:
         """Compare what the stores show, and tell where they differ."""
         first, *others = map(set, views)
         for world, other in zip(self.worlds[1:], others, strict=True):

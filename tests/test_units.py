@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -16,7 +17,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from odingw.ops.systemd import Notifier
-from tests.process import BIN
+from tests.process import BIN, GatewayProcess
 
 ROOT = Path(__file__).parent.parent
 SERVICES = ("odingw.service", "odingw@.service")
@@ -260,3 +261,41 @@ class WatchdogIntervalTests(SynchronousTestCase):
             with capturedLogs() as logged:
                 self.assertIsNone(self.interval(WATCHDOG_USEC=text))
             self.assertEqual(len(logged), 1, text)
+
+
+class ServiceNotificationTests(SynchronousTestCase):
+    def test_systemd_hears_of_the_start_life_reload_and_end(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="odingw-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(listener.close)
+        listener.settimeout(30)
+        listener.bind(str(folder / "notify"))
+        variables = {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "2000000"}
+        self.patch(os, "environ", {**os.environ, **variables})
+        gateway = GatewayProcess()
+        self.addCleanup(gateway.stop)
+        process = gateway.start().process
+        assert process is not None
+
+        beats = 0
+
+        def heard(message: str) -> None:
+            """Receive the next message that is not a sign of life."""
+            nonlocal beats
+            while (received := listener.recv(4096).decode()) == "WATCHDOG=1":
+                beats += 1
+            self.assertEqual(received.partition("\n")[0], message)
+
+        heard("READY=1")
+        self.assertEqual(gateway.request("GET", "/ping")[0], 200)
+        known = beats
+        while beats == known:
+            self.assertEqual(listener.recv(4096), b"WATCHDOG=1")
+            beats += 1
+        process.send_signal(signal.SIGHUP)
+        heard("RELOADING=1")
+        heard("READY=1")
+        process.send_signal(signal.SIGTERM)
+        heard("STOPPING=1")
+        self.assertEqual(process.wait(30), 0)

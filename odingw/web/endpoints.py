@@ -392,9 +392,16 @@ def _systemd(reactor: Any, arguments: _Arguments, description: str) -> IStreamSe
     else:
         which = f"name={arguments.text('name')}"
     try:
-        return IStreamServerEndpoint(serverFromString(reactor, description))
+        endpoint: Any = serverFromString(reactor, description)
     except LookupError:
         return IStreamServerEndpoint(_MissingSocket(which))
+    # Twisted takes the domain on trust, and would misread every peer's address.
+    with socket.socket(fileno=os.dup(endpoint.fileno)) as handed:
+        family = handed.family
+    if family != endpoint.addressFamily:
+        actual = family.name.removeprefix("AF_")
+        raise arguments.fault(f"domain is {domain}, but the socket is {actual}; write {actual}")
+    return IStreamServerEndpoint(endpoint)
 
 
 def _plugin(reactor: Any, kind: str, description: str) -> IStreamServerEndpoint:
