@@ -18,6 +18,7 @@ from odingw.ops.events import EventLog
 from odingw.ops.health import Check, Health
 from odingw.ops.logs import once
 from odingw.ops.metrics import Metrics
+from odingw.ops.stalls import StallWatch
 from odingw.ops.threads import dump
 from odingw.rpc import callers
 from odingw.rpc.client_api import ClientApi, ClientHooks
@@ -122,6 +123,8 @@ class Gateway:
         self._servers: dict[str, ServerHttp] = {}
         for pool in dict.fromkeys((gateway.pools.default, *gateway.pools.available)):
             self._add_pool(pool)
+        self._stalls = StallWatch(reactor)
+        self._watch_reactor()
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = reactor
 
@@ -133,12 +136,14 @@ class Gateway:
         """
         self.store.start(self._now())
         self._ticker.start(self._settings.tick)
+        self._stalls.start()
         self.turn.start()
 
     async def stop(self) -> None:
         """End the periodic work, and store what is left."""
         if self._ticker.running:
             self._ticker.stop()
+        self._stalls.stop()
         self.turn.stop()
         await self.store.stop()
 
@@ -286,6 +291,24 @@ class Gateway:
             token_limit=self._config.limits.token,
             per_address=self._per_address,
             trusted=self._config.listen.trusted_proxies,
+        )
+
+    def _watch_reactor(self) -> None:
+        stalls = self._stalls
+        self.metrics.watch_number(
+            "reactor_longest_delay_seconds",
+            "The longest time for which the reactor was held up.",
+            lambda: stalls.longest,
+        )
+        self.metrics.watch_number(
+            "reactor_longest_step_seconds",
+            "The longest time for which work of the gateway itself held the reactor up.",
+            lambda: stalls.longest_busy,
+        )
+        self.metrics.watch_number(
+            "store_longest_step_seconds",
+            "The longest time for which storing held the reactor up.",
+            lambda: self.store.longest_step,
         )
 
     def _watch_turn(self) -> None:

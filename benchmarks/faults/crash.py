@@ -13,7 +13,7 @@ from msgspec import Struct
 from benchmarks.faults.book import CLOSING, Book, Rooms, compare, judge
 from benchmarks.faults.client import Pool
 from benchmarks.faults.findings import Findings
-from benchmarks.faults.gateways import REPORT_INTERVAL, Folder, Gateway
+from benchmarks.faults.gateways import LONGEST_STEP, REPORT_INTERVAL, Folder, Gateway
 from benchmarks.faults.servers import Server
 from benchmarks.faults.traffic import Caller, Traffic, chance, open_loop
 
@@ -32,6 +32,7 @@ COLUMNS: Final = (
     "repeated",
     "bans lost",
     "start s",
+    "step ms",
 )
 
 
@@ -128,6 +129,7 @@ class _Crash:
             )
             for index in range(plan.servers)
         }
+        self.step = 0.0
         self.traffic = Traffic(self.book, self.servers, Caller())
 
     async def place_first_rooms(self) -> None:
@@ -147,6 +149,7 @@ class _Crash:
             seconds = self.rng.uniform(*self.plan.load)
             await self._load(load, clients, backends, seconds)
         await self.traffic.settle()
+        step = self.step
         bans = dict(self.book.bans)
         connects = self.book.connects - before[0]
         started = await self._restart()
@@ -176,8 +179,10 @@ class _Crash:
             outcome.repeated,
             len(broken_bans),
             started,
+            step,
         )
         expect = self.findings.expect
+        expect("the store does not hold the reactor up", [step] if step > LONGEST_STEP else [])
         expect("a room is found again", rooms.lost)
         expect("a room is where it was", rooms.misplaced)
         expect("a Connect leads to the room's server", self.book.moved)
@@ -215,6 +220,7 @@ class _Crash:
             open_loop(self.plan.calls, lambda: load.manage(calls), over, lambda: len(calls) < 100),
         )
         await loops
+        self.step = await self.gateway.longest_step()
         # What is under way now is what the signal comes upon.
         self.gateway.send_signal(signal.SIGTERM if self.plan.graceful else signal.SIGKILL)
         for server in self.servers.values():

@@ -10,7 +10,7 @@ from msgspec import Struct
 from benchmarks.faults.book import Book
 from benchmarks.faults.client import Outcome, Pool
 from benchmarks.faults.findings import Findings
-from benchmarks.faults.gateways import Gateway
+from benchmarks.faults.gateways import LONGEST_STEP, Gateway
 from benchmarks.faults.scene import Scene, numbers, until
 from benchmarks.faults.traffic import MANAGE, Caller, Traffic, chance
 from odingw.tokens import AccessKey
@@ -32,6 +32,7 @@ COLUMNS: Final = (
     "disordered",
     "repeated",
     "arrived s",
+    "step ms",
 )
 LIMITED_KEY: Final = AccessKey.generate(lambda count: b"l" * count)
 
@@ -111,6 +112,7 @@ class _Fleet:
         wrong = await self._look_around(scene.gateways[1:])
         bound = self.plan.gateways * self.plan.connections
         excess = max(0, granted - self.plan.limit)
+        step = max([await gateway.longest_step() for gateway in scene.gateways[1:]])
         self.findings.row(
             self.plan.gateways,
             self.plan.connects,
@@ -126,6 +128,10 @@ class _Fleet:
             len(outcome.disordered),
             outcome.repeated,
             seconds,
+            step,
+        )
+        self.findings.expect(
+            "the store does not hold the reactor up", [step] if step > LONGEST_STEP else []
         )
         expect("a limit is exceeded by no more than the bound", max(0, excess - bound))
         expect("a limit can be used up", max(0, self.plan.limit - granted))

@@ -13,6 +13,9 @@ from typing import Final, Self
 from benchmarks.faults.client import HOST, Outcome, Pool, get
 from tests.process import BIN, MASTER_KEY, customer, free_port
 
+LONGEST_STEP: Final = 20.0
+"""Milliseconds for which a store may hold the reactor up."""
+
 START_TIME: Final = 30.0
 REPORT_INTERVAL: Final = 1.0
 
@@ -109,6 +112,15 @@ class Gateway:
         """Get a page of the admin endpoint."""
         async with Pool(self.admin, 1, timeout=5.0) as pool:
             return await pool.call(get(path))
+
+    async def longest_step(self) -> float:
+        """Return the longest time for which its store held its reactor up, in ms."""
+        page = (await self.admin_page("/metrics")).body.decode()
+        for line in page.splitlines():
+            name, _, value = line.partition(" ")
+            if name == "odingw_store_longest_step_seconds":
+                return float(value) * 1000
+        return float("nan")
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal."""

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from benchmarks.faults.client import Outcome, Pool, get
 from benchmarks.faults.findings import Findings
-from benchmarks.faults.gateways import Gateway
+from benchmarks.faults.gateways import LONGEST_STEP, Gateway
 from benchmarks.faults.scene import Scene, numbers
 from benchmarks.faults.traffic import MANAGE, Caller, Traffic, chance, open_loop
 from tests.redis_server import RedisServer
@@ -34,6 +34,7 @@ COLUMNS: Final = (
     "tasks",
     "lost",
     "bans lost",
+    "step ms",
 )
 VARIANTS: Final = ("kept", "empty", "paused", "slow", "failover")
 DELAY: Final = 0.05
@@ -215,6 +216,7 @@ class _Outage:
             for fault, count in server.faults.items()
         ]
         unready = max(watch.unready for watch in self.watches)
+        step = max([await gateway.longest_step() for gateway in scene.gateways])
         self.findings.row(
             self.parts.variant,
             self.plan.seconds,
@@ -232,7 +234,9 @@ class _Outage:
             len(scene.book.acknowledged()),
             len(outcome.lost),
             len(bans_lost),
+            step,
         )
+        expect("the store does not hold the reactor up", [step] if step > LONGEST_STEP else [])
         self._judge_new_rooms(during)
         self._judge_health()
         expect("Connects to known rooms are served", failed)

@@ -81,6 +81,10 @@ class Store(Protocol):
     def trouble(self) -> str:
         """Why the store does not do all it should at present, for people; empty: all is well."""
 
+    @property
+    def longest_step(self) -> float:
+        """The longest time for which storing held the reactor up, in seconds of processor time."""
+
     def start(self, now: float) -> None:
         """Begin to work; to be called before anything else, and after a process has forked.
 

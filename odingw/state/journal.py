@@ -18,9 +18,13 @@ from odingw.grid.changes import Changes
 from odingw.grid.grid import Grid
 from odingw.state.journal_file import JournalBrokenError, JournalError, JournalFile
 from odingw.state.rows import changed, encode, in_slices
+from odingw.state.steps import Steps
 
 SLICE: Final = 1000
 """Records that are made into rows in one reactor step (about 2 ms)."""
+
+TOLD: Final = 20
+"""Calls that are answered in one reactor step, when what they wait for is stored."""
 
 IDLE_DELAY: Final = 0.02
 """Seconds that changes nobody waits for may gather."""
@@ -54,6 +58,7 @@ class Journal:
 
     Attributes:
         trouble: why nothing can be written at present; empty: all is well.
+        steps: how long it holds the reactor up.
         gathering: number of the group that takes in what changes now.
         stored: number of the last group that is stored, and all before it.
     """
@@ -65,6 +70,7 @@ class Journal:
         measured: Callable[[float | None], None],
     ) -> None:
         self.trouble = ""
+        self.steps = Steps()
         self.gathering = 1
         self.stored = 0
         self._file: JournalFile | None = None
@@ -161,18 +167,39 @@ class Journal:
             self._failed(str(error), group)
             if isinstance(error, JournalBrokenError):
                 await self._start_anew(file)
-            for waiter in waiting:
-                waiter.errback(StoreUnavailableError(str(error)))
+            await self._tell(waiting, StoreUnavailableError(str(error)))
         else:
             self.stored = number
             self._succeeded()
-            for waiter in waiting:
-                waiter.callback(None)
+            await self._tell(waiting, None)
 
-    async def _write(self, file: JournalFile, group: dict[str, tuple[Grid, Changes]]) -> None:
-        for pool, (grid, changes) in group.items():
-            for upserts, deletes in _groups(pool, grid, changes):
-                self._measured(await self._in_thread(_timed, file.write, upserts, deletes))
+    async def _tell(self, waiting: list[Deferred[None]], error: Exception | None) -> None:
+        """Tell those who wait, few at a time: each of them has work to do then."""
+        for first in range(0, len(waiting), TOLD):
+            if first:
+                await self._pause()
+            with self.steps:
+                for waiter in waiting[first : first + TOLD]:
+                    if error is None:
+                        waiter.callback(None)
+                    else:
+                        waiter.errback(error)
+
+    def _pause(self) -> Deferred[None]:
+        """Let the reactor do other things."""
+        paused: Deferred[None] = Deferred()
+        self._timer.callLater(0, lambda: paused.callback(None))
+        return paused
+
+    async def _write(self, file: JournalFile, parts: dict[str, tuple[Grid, Changes]]) -> None:
+        for pool, (grid, changes) in parts.items():
+            groups = _groups(pool, grid, changes)
+            while (group := self._next(groups)) is not None:
+                self._measured(await self._in_thread(_timed, file.write, *group))
+
+    def _next(self, groups: Iterator[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | None:
+        with self.steps:
+            return next(groups, None)
 
     def _failed(self, reason: str, group: dict[str, tuple[Grid, Changes]]) -> None:
         self._measured(None)

@@ -203,6 +203,11 @@ class LocalStore:
         """Why nothing can be stored at present; empty: all is well."""
         return self._journal.trouble
 
+    @property
+    def longest_step(self) -> float:
+        """The longest time for which storing held the reactor up, in seconds."""
+        return self._journal.steps.longest
+
     def pool(self, name: str) -> LocalGrid:
         """Return the grid of a pool, always the same one."""
         pool = self._pools.get(name)

@@ -71,6 +71,7 @@ class MemoryStore(Grids):
     """
 
     trouble = ""
+    longest_step = 0.0
 
     def __init__(self, settings: GridSettings, pick: Callable[[int], int]) -> None:
         super().__init__(settings, lambda _, usage: Grid(settings, usage, pick))

@@ -45,9 +45,13 @@ from odingw.state.redis.layout import (
     task_value,
 )
 from odingw.state.redis.replica import Replica
+from odingw.state.steps import Steps
 
 MOST: Final = 1000
 """Operations in one commit: Redis does nothing else meanwhile."""
+
+TOLD: Final = 20
+"""Calls that are answered in one reactor step, when what they wait for is committed."""
 
 LEASE: Final = 5.0
 """Seconds after a gateway's last sign of life in which its deliveries are still its own."""
@@ -71,7 +75,7 @@ Commit: TypeAlias = Callable[[Keys, Sequence[str | bytes]], Deferred[Any]]
 class Timer(Protocol):
     """What of a reactor calls later."""
 
-    def callLater(self, delay: float, callable: Callable[..., object]) -> Any:  # noqa: A002, N802  -- Twisted's
+    def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Any:  # noqa: A002, N802  -- Twisted's
         """Call later."""
 
 
@@ -111,6 +115,7 @@ class RedisGrid:
         commit: sends a commit.
         timer: for delays.
         layout: in which rows are written.
+        steps: measures how long work here holds the reactor up.
         retry_after: seconds, told to those who are refused because Redis is away.
 
     Attributes:
@@ -131,6 +136,7 @@ class RedisGrid:
         commit: Commit,
         timer: Timer,
         layout: int,
+        steps: Steps,
         retry_after: float,
     ) -> None:
         self.up = False
@@ -146,6 +152,7 @@ class RedisGrid:
         self._gateway = gateway
         self._commit = commit
         self._timer = timer
+        self._steps = steps
         self._retry_after = retry_after
         self._batch = _Batch()
         self._scheduled: Any = None
@@ -376,7 +383,8 @@ class RedisGrid:
         Deferred.fromCoroutine(self._commit_batch(changes, batch)).addErrback(_failed)
 
     async def _commit_batch(self, changes: Changes, batch: _Batch) -> None:
-        operations = [*self.replica.operations(changes), *batch.operations]
+        with self._steps:
+            operations = [*self.replica.operations(changes), *batch.operations]
         try:
             results, conflicts = await self.commit(operations)
         except RedisAwayError as error:
@@ -385,8 +393,18 @@ class RedisGrid:
                 waiter.errback(error)
             return
         own = results[len(operations) - len(batch.operations) :]
-        for waiter, first, last in batch.waiting:
-            waiter.callback(_Outcome(own[first:last], conflicts))
+        for index, (waiter, first, last) in enumerate(batch.waiting):
+            # Each of them has work to do then.
+            if index and not index % TOLD:
+                await self._pause()
+            with self._steps:
+                waiter.callback(_Outcome(own[first:last], conflicts))
+
+    def _pause(self) -> Deferred[None]:
+        """Let the reactor do other things."""
+        paused: Deferred[None] = Deferred()
+        self._timer.callLater(0, paused.callback, None)
+        return paused
 
     async def commit(self, operations: Sequence[Operation]) -> tuple[list[Any], set[BaseId]]:
         """Commit operations, in as many round trips as they need.
@@ -452,6 +470,10 @@ class RedisGrid:
         if self._held is not None:
             self._held.append(message)
             return
+        with self._steps:
+            self._take_in(message)
+
+    def _take_in(self, message: bytes) -> None:
         told = _read_message(message)
         self.seq = told.seq
         if told.gateway == self._gateway:

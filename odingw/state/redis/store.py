@@ -18,6 +18,7 @@ from odingw.state.memory import Grids
 from odingw.state.redis.layout import COMMIT, LAYOUT, OLDEST, Keys
 from odingw.state.redis.pool import LEASE, RedisAwayError, RedisGrid
 from odingw.state.redis.snapshot import load
+from odingw.state.steps import Steps
 
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 3.0
@@ -55,7 +56,7 @@ class Connection(Protocol):
 class Timer(Protocol):
     """What of a reactor calls later."""
 
-    def callLater(self, delay: float, callable: Callable[..., object]) -> Any:  # noqa: A002, N802  -- Twisted's
+    def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Any:  # noqa: A002, N802  -- Twisted's
         """Call later."""
 
 
@@ -146,6 +147,7 @@ class RedisStore:
         self._by_channel: dict[str, RedisGrid] = {}
         self._link: Connection | None = None
         self._script = ""
+        self._steps = Steps()
         self._ticked: float | None = None
         self._ahead = 0.0
         self._beating = False
@@ -234,6 +236,11 @@ class RedisStore:
         if self._running is not None:
             await self._running
 
+    @property
+    def longest_step(self) -> float:
+        """The longest time for which the store held the reactor up, in seconds."""
+        return self._steps.longest
+
     def pool(self, name: str) -> RedisGrid:
         """Return the grid of a pool, always the same one."""
         pool = self._pools.get(name)
@@ -249,6 +256,7 @@ class RedisStore:
                 self._commit,
                 self._timer,
                 self._fleet.layout,
+                self._steps,
                 self._settings.report_interval,
             )
         return pool
