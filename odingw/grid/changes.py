@@ -16,7 +16,7 @@ PlaceKey: TypeAlias = tuple[RoomId, ReservationKey]
 """A room, and who has a place reserved in it."""
 
 
-_KINDS: Final = ("servers", "bases", "rooms", "places", "bans", "tasks")
+_KINDS: Final = ("servers", "bases", "rooms", "moved", "places", "bans", "tasks")
 
 
 class Changes:
@@ -28,18 +28,20 @@ class Changes:
         servers: addresses.
         bases: bases that were placed, moved, reported for the first time or forgotten.
         rooms: rooms whose report changed.
+        moved: rooms whose report was dropped because their base went to another server.
         places: reservations that were made, renewed or ended.
         bans: bans that were made or lifted.
         tasks: tasks that were queued, moved, returned or done, by number.
     """
 
-    __slots__ = ("bans", "bases", "places", "recording", "rooms", "servers", "tasks")
+    __slots__ = ("bans", "bases", "moved", "places", "recording", "rooms", "servers", "tasks")
 
     def __init__(self, *, recording: bool = True) -> None:
         self.recording = recording
         self.servers: set[str] = set()
         self.bases: set[BaseId] = set()
         self.rooms: set[RoomId] = set()
+        self.moved: set[RoomId] = set()
         self.places: set[PlaceKey] = set()
         self.bans: set[BanKey] = set()
         self.tasks: dict[int, Task] = {}
@@ -65,6 +67,11 @@ class Changes:
         if self.recording:
             self.rooms.add(room.id)
 
+    def move(self, room: Room) -> None:
+        """Take note of a room whose base went to another server."""
+        if self.recording:
+            self.moved.add(room.id)
+
     def place(self, reservation: Reservation) -> None:
         """Take note of a reservation."""
         if self.recording:
@@ -85,6 +92,7 @@ class Changes:
         self.servers |= other.servers
         self.bases |= other.bases
         self.rooms |= other.rooms
+        self.moved |= other.moved
         self.places |= other.places
         self.bans |= other.bans
         self.tasks = other.tasks | self.tasks

@@ -92,6 +92,7 @@ class Registry:
                 del old.rooms[room.id]
                 old.peers -= room.peers
                 self._count(room, False)
+                self._changes.move(room)
                 self._drop_report(room)
                 if not room.reserved:
                     del base.rooms[room.id[1]]

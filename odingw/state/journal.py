@@ -163,11 +163,13 @@ class Journal:
         }
         try:
             await self._write(file, group)
-        except (JournalError, JournalBrokenError) as error:
+        except Exception as error:
             self._failed(str(error), group)
             if isinstance(error, JournalBrokenError):
                 await self._start_anew(file)
             await self._tell(waiting, StoreUnavailableError(str(error)))
+            if not isinstance(error, JournalError | JournalBrokenError):
+                raise
         else:
             self.stored = number
             self._succeeded()

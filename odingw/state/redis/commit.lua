@@ -128,10 +128,10 @@ end
 local ops = {}
 
 -- A server has reported.
-ops['S'] = {2, function(server, row)
+ops['S'] = {3, function(server, row, heard)
   call('HSET', SERVERS, server, row)
-  call('HSET', HEARD, server, ARGV[3])
-  publish('S', server, row, ARGV[3])
+  call('HSET', HEARD, server, heard)
+  publish('S', server, row, heard)
   if call('SREM', DISABLED, server) == 1 then flags(server) end
 end}
 
@@ -162,6 +162,11 @@ ops['D'] = {2, function(server, drained)
   call(drained == '1' and 'SADD' or 'SREM', DRAINED, server)
   flags(server)
   result(1)
+end}
+
+-- A server that Redis has lost was drained.
+ops['Dn'] = {1, function(server)
+  if call('HEXISTS', SERVERS, server) == 0 then call('SADD', DRAINED, server) end
 end}
 
 -- Nobody was there to hear the servers: each counts as just heard.
@@ -205,6 +210,15 @@ ops['-r'] = {3, function(base, server, room)
   end
 end}
 
+-- What a server reported of a room is dropped because the base has moved, if Redis thinks so too.
+ops['m'] = {3, function(base, server, room)
+  if owner(base) ~= server then return ops['-r'][2](base, server, room) end
+  local value = call('HGET', ROOMS, room)
+  if value and string.sub(value, 1, #server + 1) == server .. '\n' then
+    publish('r', room, server, string.sub(value, #server + 2))
+  end
+end}
+
 -- Reserve a place, and tell which server it is on.
 ops['p'] = {4, function(base, server, place, row)
   local current = owner(base)
@@ -229,6 +243,11 @@ end}
 ops['b'] = {2, function(ban, row)
   call('HSET', BANS, ban, row)
   publish('b', ban, row)
+end}
+
+-- Put a ban back that Redis has lost.
+ops['bn'] = {2, function(ban, row)
+  if call('HSETNX', BANS, ban, row) == 1 then publish('b', ban, row) end
 end}
 
 ops['-b'] = {2, function(ban, until_)

@@ -44,12 +44,14 @@ class Link:
     Args:
         commands: for commands.
         told: for what is published.
+        reactor: for the time-out that txredisapi does not have.
 
     Attributes:
         lost: fires with the reason when either is lost.
     """
 
-    def __init__(self, commands: Any, told: Any) -> None:
+    def __init__(self, commands: Any, told: Any, reactor: Any) -> None:
+        self._reactor = reactor
         self._commands = commands
         self._told = told
         self.lost: Deferred[str] = Deferred()
@@ -74,7 +76,14 @@ class Link:
         """Hear what is published on channels."""
         self._told.on_message = on_message
         heard: Deferred[Any] = self._told.subscribe(list(channels))
-        return heard.addErrback(_translate)
+        late = self._reactor.callLater(REPLY_TIMEOUT, self.close)
+
+        def in_time(result: Any) -> Any:
+            if late.active():
+                late.cancel()
+            return result
+
+        return heard.addBoth(in_time).addErrback(_translate)
 
     def close(self) -> None:
         """Cut both connections."""
@@ -117,7 +126,7 @@ class Connector:
         except RedisAwayError:
             commands.transport.abortConnection()
             raise
-        return Link(commands, told)
+        return Link(commands, told, self._reactor)
 
     async def _open(self, kind: type[Any]) -> Any:
         host, port = self._address.host or "", self._address.port or 0

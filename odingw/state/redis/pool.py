@@ -22,7 +22,7 @@ from odingw.grid.grid import Grid
 from odingw.grid.ledger import BanRow, BaseRow
 from odingw.grid.rooms import BaseId, base_of
 from odingw.grid.store import Eventual
-from odingw.grid.tasks import Delivery
+from odingw.grid.tasks import Delivery, Task
 from odingw.grid.values import (
     Admission,
     Command,
@@ -42,13 +42,14 @@ from odingw.state.redis.layout import (
     base_key,
     encode,
     read_base_key,
+    read_task,
     task_value,
 )
 from odingw.state.redis.replica import Replica
 from odingw.state.steps import Steps
 
-MOST: Final = 1000
-"""Operations in one commit: Redis does nothing else meanwhile."""
+MOST: Final = 300
+"""Operations in one commit: Redis, and who hears of it, does nothing else meanwhile."""
 
 TOLD: Final = 20
 """Calls that are answered in one reactor step, when what they wait for is committed."""
@@ -90,10 +91,10 @@ class SharedDelivery(Delivery, frozen=True, eq=False):
 
 
 class _Outcome(Struct):
-    """What Redis decided on a commit: results by operation, and bases that are elsewhere."""
+    """What Redis decided on operations: their results, and under which number it told of them."""
 
     results: list[Any]
-    conflicts: set[BaseId]
+    seq: int
 
 
 class _Batch:
@@ -123,6 +124,8 @@ class RedisGrid:
         ahead: seconds that Redis's clock is ahead of this gateway's.
         seq: number of the last commit that was heard of.
         epoch: tells this Redis from one that begins anew.
+        run: tells this Redis from one that has taken its place.
+        lost: whether it has lost what it was told, and has not been told again yet.
         expected: number of a commit that should have been heard of by the next look.
         replica: the grid as a copy of what Redis holds.
     """
@@ -144,6 +147,8 @@ class RedisGrid:
         self.seq = 0
         self.epoch = ""
         self.expected = 0
+        self.run = ""
+        self.lost = False
         self.now = 0.0
         self.keys = keys
         self.replica = Replica(grid, changes, layout)
@@ -156,6 +161,7 @@ class RedisGrid:
         self._retry_after = retry_after
         self._batch = _Batch()
         self._scheduled: Any = None
+        self._committing = False
         self._tokens = 0
         self._commits = 0
         self._foreign = 0
@@ -195,11 +201,11 @@ class RedisGrid:
 
     def _alone(self, base: BaseId, placed: Placed) -> Placed:
         """Decide on a Connect that Redis did not answer."""
-        if placed.how == "existing" and self._grid.ledger.base(base) is not None:
-            return placed
-        if placed.how == "new":
+        if placed.how != "existing":
             # Nobody has been told of it; whoever asks again must not find it.
             self._grid.ledger.drop_base(base)
+        elif self._grid.ledger.base(base) is not None:
+            return placed
         raise self._unavailable()
 
     def _check_bans(self, admission: Admission, results: Sequence[str]) -> None:
@@ -244,6 +250,9 @@ class RedisGrid:
         result = outcome.results[0]
         if not result:
             raise Refused(Reason.ROOM_NOT_FOUND)
+        if self.seq >= outcome.seq:
+            # It was told already, and may have changed since.
+            return
         if row is not None:
             self.replica.put_ban(ban.decode(), ban_row.decode())
         elif ban:
@@ -267,14 +276,18 @@ class RedisGrid:
             # Redis may have done it all the same, or do it yet.
             self._unsettled.append(("A", address, token, "-"))
             return None
-        tasks = []
-        for number, value, returned in outcome.results[0]:
-            self.replica.put_task(int(number), address, int(returned), value)
-            task = self.replica.tasks.get(int(number))
-            if task is not None:
-                task.returned = int(returned)
-                tasks.append(task)
+        tasks = [self._taken(address, *found) for found in outcome.results[0]]
         return SharedDelivery(address, tuple(tasks), token) if tasks else None
+
+    def _taken(self, address: str, number: str, value: str, returned: str) -> Task:
+        task = self.replica.tasks.get(int(number))
+        if task is None:
+            # It has not been told yet, or is done by now; that is for others to say.
+            row = read_task(value, address, int(returned))
+            namespace, name = row.body.id
+            task = Task(row.body, row.customer, (namespace, base_of(name)), int(number))
+        task.returned = int(returned)
+        return task
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Forget tasks that arrived; if Redis is away, as soon as it is back."""
@@ -376,29 +389,40 @@ class RedisGrid:
 
     def _flush(self) -> None:
         self._scheduled = None
+        if self._committing or not self.up:
+            return
         changes, batch = self._changes.take(), self._batch
         self._batch = _Batch()
         if not changes and not batch.waiting:
             return
-        Deferred.fromCoroutine(self._commit_batch(changes, batch)).addErrback(_failed)
+        self._committing = True
+        Deferred.fromCoroutine(self._commit_batch(changes, batch)).addBoth(self._committed)
+
+    def _committed(self, failure: Any) -> None:
+        """Go on with what has gathered while Redis was at work."""
+        self._committing = False
+        if failure is not None:
+            _failed(failure)
+        if self._changes or self._batch.waiting:
+            self._soon()
 
     async def _commit_batch(self, changes: Changes, batch: _Batch) -> None:
-        with self._steps:
-            operations = [*self.replica.operations(changes), *batch.operations]
         try:
-            results, conflicts = await self.commit(operations)
-        except RedisAwayError as error:
+            await self.commit(self.replica.operations(changes))
+            own, seq = await self.commit(batch.operations)
+        except Exception as error:
             self._changes.add(changes)
             for waiter, _, _ in batch.waiting:
                 waiter.errback(error)
-            return
-        own = results[len(operations) - len(batch.operations) :]
+            if isinstance(error, RedisAwayError):
+                return
+            raise
         for index, (waiter, first, last) in enumerate(batch.waiting):
             # Each of them has work to do then.
             if index and not index % TOLD:
                 await self._pause()
             with self._steps:
-                waiter.callback(_Outcome(own[first:last], conflicts))
+                waiter.callback(_Outcome(own[first:last], seq))
 
     def _pause(self) -> Deferred[None]:
         """Let the reactor do other things."""
@@ -406,30 +430,32 @@ class RedisGrid:
         self._timer.callLater(0, paused.callback, None)
         return paused
 
-    async def commit(self, operations: Sequence[Operation]) -> tuple[list[Any], set[BaseId]]:
-        """Commit operations, in as many round trips as they need.
+    async def commit(self, operations: Iterable[Operation]) -> tuple[list[Any], int]:
+        """Commit operations, few at a time, so that neither this process nor Redis is held up.
+
+        The grid is corrected where Redis decided otherwise.
 
         Returns:
-            The result of each operation, or None, and the bases that are elsewhere than this
-            gateway thought; the grid is corrected already.
+            The result of each operation, or None, and the number of the last thing that was told.
 
         Raises:
             RedisAwayError: Redis did not answer.
         """
-        parts = list(_slices(operations))
-        answers = [self._commit_slice(part) for part in parts]
+        rest = iter(operations)
         results: list[Any] = []
-        failure: RedisAwayError | None = None
-        for part, answer in zip(parts, answers, strict=True):
-            try:
-                given = iter((await answer)[1])
-            except RedisAwayError as error:
-                failure = error
-                continue
-            results += [next(given) if operation[0] in _ANSWERED else None for operation in part]
-        if failure is not None:
-            raise failure
-        return results, self._correct(operations, results)
+        seq = 0
+        while True:
+            with self._steps:
+                part = list(islice(rest, MOST))
+            if not part:
+                return results, seq
+            told, given = await self._commit_slice(part)
+            seq = told or seq
+            with self._steps:
+                answers = iter(given)
+                found = [next(answers) if each[0] in _ANSWERED else None for each in part]
+                self._correct(part, found)
+            results += found
 
     def _commit_slice(self, operations: Sequence[Operation]) -> Deferred[Any]:
         self._commits += 1
@@ -448,20 +474,19 @@ class RedisGrid:
             self._sent.pop(commit, None)
         return answer
 
-    def _correct(self, operations: Sequence[Operation], results: Sequence[Any]) -> set[BaseId]:
-        """Bring the grid in line with what Redis decided; return the bases that it is about."""
-        conflicts: set[BaseId] = set()
+    def _correct(self, operations: Sequence[Operation], results: Sequence[Any]) -> None:
+        """Bring the grid in line with what Redis decided."""
         for operation, result in zip(operations, results, strict=True):
             code = operation[0]
             if code in ("B", "p") and result != operation[2]:
                 base_id = read_base_key(operation[1])
-                conflicts.add(base_id)
-                self._grid.ledger.put_base(base_id, BaseRow(result, False))
+                known = self._grid.ledger.base(base_id)
+                if known is None or known.server != result:
+                    self._grid.ledger.put_base(base_id, BaseRow(result, False))
             elif code == "t" and result:
                 self.replica.move_task(int(operation[1]), result)
             elif code == "X" and result:
                 self._grid.ledger.revive(str(operation[1]), float(result))
-        return conflicts
 
     # What is told by Redis
 
@@ -475,7 +500,7 @@ class RedisGrid:
 
     def _take_in(self, message: bytes) -> None:
         told = _read_message(message)
-        self.seq = told.seq
+        self.seq = max(self.seq, told.seq)
         if told.gateway == self._gateway:
             # The grid has it already, unless somebody else's word came in between.
             if self._sent.pop(told.commit, None) == self._foreign:
@@ -496,31 +521,41 @@ class RedisGrid:
         for message in held:
             self.hear(message)
 
-    async def resume(self, *, alone: bool) -> None:
-        """Take up work after a break in which nobody may have been there.
+    async def resume(self, *, first: bool, others: bool) -> None:
+        """Take up work after a break.
 
         Args:
-            alone: no other gateway was.
+            first: it is the first time that this gateway does.
+            others: other gateways were there all the time.
 
         Raises:
             RedisAwayError: it is away again.
         """
-        if alone:
+        if others:
+            self._grid.excuse(self.now)
+            return
+        if first:
             self._grid.resume(self.now)
         else:
             self._grid.excuse(self.now)
-        await self.commit([("E",), *self.replica.operations(self._changes.take())])
+        await self.commit([("E",)])
+        await self.catch_up()
 
     def went_up(self) -> None:
         """Begin to commit."""
         self.up = self._grid.may_place = True
         unsettled, self._unsettled = self._unsettled, []
         if unsettled:
-            self._send(unsettled).addErrback(_failed)
+            self._send(unsettled).addErrback(self._keep, unsettled)
         self._soon()
+
+    def _keep(self, failure: Any, operations: list[Operation]) -> None:
+        failure.trap(RedisAwayError)
+        self._unsettled = operations + self._unsettled
 
     def went_down(self) -> None:
         """Let changes gather."""
+        self._held = None
         self.up = self._grid.may_place = False
         if self._scheduled is not None:
             self._scheduled.cancel()
@@ -530,22 +565,20 @@ class RedisGrid:
             waiter.errback(RedisAwayError())
         self._sent.clear()
 
-    async def catch_up(self, *, lost: bool) -> None:
-        """Commit what has gathered while Redis was away.
-
-        Args:
-            lost: Redis has lost what it was told before; it gets everything that is known.
+    async def catch_up(self) -> None:
+        """Commit what has gathered while Redis was away; all that is known if it has lost that.
 
         Raises:
             RedisAwayError: it is away again.
         """
         changes = self._changes.take()
-        operations = self.replica.everything() if lost else self.replica.operations(changes)
+        operations = self.replica.everything() if self.lost else self.replica.operations(changes)
         try:
-            await self.commit(list(operations))
+            await self.commit(operations)
         except RedisAwayError:
             self._changes.add(changes)
             raise
+        self.lost = False
 
 
 _ANSWERED: Final = frozenset({"X", "D", "B", "p", "c", "T", "t", "K", "A", "H"})
@@ -554,12 +587,6 @@ _ANSWERED: Final = frozenset({"X", "D", "B", "p", "c", "T", "t", "K", "A", "H"})
 
 _IN_THE_GRID: Final = frozenset({"S", "B", "r", "-r", "p", "-p", "-b", "c", "H"})
 """Codes of the operations that say what the grid has done already."""
-
-
-def _slices(operations: Sequence[Operation]) -> Iterator[list[Operation]]:
-    rest = iter(operations)
-    while part := list(islice(rest, MOST)):
-        yield part
 
 
 def _ban_keys(admission: Admission) -> Iterator[tuple[tuple[str, str], str | None]]:

@@ -6,7 +6,7 @@ of the grid.
 """
 
 from collections.abc import Container, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from odingw.grid.bans import BanKey
 from odingw.grid.changes import Changes, PlaceKey
@@ -33,6 +33,10 @@ from odingw.state.redis.layout import (
 
 if TYPE_CHECKING:
     from odingw.grid.tasks import Task
+
+
+_ALWAYS: Final = "1e300"
+"""A time that is later than any."""
 
 
 class Replica:
@@ -77,7 +81,7 @@ class Replica:
                 case "-r":
                     self.drop_room(read_room_key(next(found)), next(found))
                 case "S":
-                    self.put_server(next(found), next(found), next(found))
+                    self.hear_server(next(found), next(found), next(found))
                 case "-S":
                     self.drop_server(next(found))
                 case "F":
@@ -105,6 +109,11 @@ class Replica:
                     break
         for base in touched:
             self._ledger.drop_base_if_empty(base)
+
+    def hear_server(self, address: str, row: str, heard: str) -> None:
+        """Take in that a server has reported, which also enables it again."""
+        self.put_server(address, row, heard)
+        self._ledger.revive(address, float(heard))
 
     def put_server(self, address: str, row: str, heard: str) -> None:
         """Put in a server's row; whether it is disabled or drained is told apart from it."""
@@ -197,28 +206,26 @@ class Replica:
         """
         for address in changes.servers:
             yield from self._server(address)
-        there: list[Operation] = []
-        for operation in self._rooms_and_places(changes):
-            if operation[0] in ("-r", "-p"):
-                yield operation
-            else:
-                there.append(operation)
+        for room in changes.rooms:
+            if room not in changes.moved:
+                yield from self._room_gone(room)
+        for place in changes.places:
+            yield from self._place_gone(place, changes.bases)
         for base_id in changes.bases:
             base = self._ledger.base(base_id)
             if base is not None:
                 yield "B", encode(base_id), base.server, "1" if base.reported else "0"
-        yield from there
+        for room in changes.moved:
+            yield from self._room_moved(room)
+        for room in changes.rooms:
+            yield from self._room(room)
+        for place in changes.places:
+            yield from self._place(place)
         for ban in changes.bans:
             if self._ledger.ban(ban) is None and (until := self.bans.pop(ban, None)) is not None:
                 yield "-b", encode(ban), repr(until)
         for number in changes.tasks:
             yield "t", str(number)
-
-    def _rooms_and_places(self, changes: Changes) -> Iterator[Operation]:
-        for room_id in changes.rooms:
-            yield from self._room(room_id)
-        for place in changes.places:
-            yield from self._place(place, changes.bases)
 
     def _server(self, address: str) -> Iterator[Operation]:
         row = self._ledger.server(address)
@@ -229,33 +236,43 @@ class Replica:
         elif address in self.reported:
             self.reported.discard(address)
             self.heard[address] = row.last_seen
-            yield "S", address, encode(row)
+            yield "S", address, encode(row), repr(row.last_seen)
         elif row.disabled and address in self.heard:
             yield "X", address, repr(self._ledger.heard(address))
 
-    def _room(self, room_id: RoomId) -> Iterator[Operation]:
+    def _room_gone(self, room_id: RoomId) -> Iterator[Operation]:
         row, server = self._ledger.room(room_id), self._ledger.server_of(room_id)
         before = self.rooms.get(room_id)
         if before is not None and (row is None or before != server):
             del self.rooms[room_id]
             yield "-r", base_key(room_id), before, encode(room_id)
+
+    def _room_moved(self, room_id: RoomId) -> Iterator[Operation]:
+        before = self.rooms.get(room_id)
+        if before is not None and before != self._ledger.server_of(room_id):
+            del self.rooms[room_id]
+            yield "m", base_key(room_id), before, encode(room_id)
+
+    def _room(self, room_id: RoomId) -> Iterator[Operation]:
+        row, server = self._ledger.room(room_id), self._ledger.server_of(room_id)
         if row is not None and server is not None:
             self.rooms[room_id] = server
             yield "r", base_key(room_id), server, encode(room_id), encode(row)
 
-    def _place(self, place: PlaceKey, placed: Container[BaseId]) -> Iterator[Operation]:
+    def _place_gone(self, place: PlaceKey, placed: Container[BaseId]) -> Iterator[Operation]:
+        namespace, name = place[0]
+        # A place, and with it perhaps its base, may have been given up and then taken anew.
+        if self._ledger.place(place) is None or (namespace, base_of(name)) in placed:
+            ends = self.places.pop(place, None)
+            if ends is not None:
+                yield "-p", base_key(place[0]), encode(place), repr(ends)
+
+    def _place(self, place: PlaceKey) -> Iterator[Operation]:
         row, server = self._ledger.place(place), self._ledger.server_of(place[0])
         if row is not None and server is not None:
-            namespace, name = place[0]
-            before = self.places.get(place)
-            if before is not None and (namespace, base_of(name)) in placed:
-                # The place was given up, and with it perhaps the base, before both were taken anew.
-                yield "-p", base_key(place[0]), encode(place), repr(before)
             self.places[place] = row.ends
             value = place_value(row, self._layout)
             yield "p", base_key(place[0]), server, encode(place), value
-        elif (ends := self.places.pop(place, None)) is not None:
-            yield "-p", base_key(place[0]), encode(place), repr(ends)
 
     def everything(self) -> Iterator[Operation]:
         """Yield what puts all that is known into a Redis that has lost it."""
@@ -263,14 +280,17 @@ class Replica:
         for address in everything.servers:
             row = self._ledger.server(address)
             if row is not None:
-                yield "S", address, encode(row)
-                yield "D", address, "1" if row.drained else "0"
+                if row.drained:
+                    yield "Dn", address
+                yield "S", address, encode(row), repr(self._ledger.heard(address))
+                if row.disabled:
+                    yield "X", address, _ALWAYS
         everything.servers.clear()
         for ban in everything.bans:
             row_of_ban = self._ledger.ban(ban)
             if row_of_ban is not None:
                 self.bans[ban] = row_of_ban.until
-                yield "b", encode(ban), ban_value(row_of_ban)
+                yield "bn", encode(ban), ban_value(row_of_ban)
         everything.bans.clear()
         tasks, everything.tasks = everything.tasks, {}
         yield from self.operations(everything)

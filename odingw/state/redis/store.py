@@ -166,6 +166,9 @@ class RedisStore:
         while not self._stopping:
             try:
                 link = await self._connect()
+                if self._stopping:
+                    link.close()
+                    return
                 self._link = link
                 await self._enter(link)
                 delay = _FIRST_DELAY
@@ -176,6 +179,10 @@ class RedisStore:
                 self._down(str(error))
                 self._fatal(str(error))
                 return
+            except Exception as error:
+                # It refuses what every Redis does, or holds what no gateway has written.
+                _log.failure("Redis cannot be used")
+                reason = str(error) or type(error).__name__
             self._down(reason)
             if self._stopping:
                 return
@@ -187,12 +194,13 @@ class RedisStore:
         await self._fleet.join(link.execute)
         self._script = (await link.execute("SCRIPT", "LOAD", COMMIT)).decode()
         await self._set_clock(link)
+        run = await _run_of(link)
         for pool in self._pools.values():
             pool.set_time(self._clock())
             pool.hold()
         await link.subscribe(self._by_channel, self._heard)
         for pool in self._pools.values():
-            await self._sync(pool, link)
+            await self._sync(pool, link, run)
         self._started = True
         for pool in self._pools.values():
             pool.went_up()
@@ -200,18 +208,24 @@ class RedisStore:
             self.trouble = ""
             _log.info("the state is shared by Redis")
 
-    async def _sync(self, pool: RedisGrid, link: Connection) -> None:
-        results, _ = await pool.commit([("H", f"{random.getrandbits(64):016x}", str(LEASE))])
-        epoch, seq, others = results[0]
-        lost = bool(pool.epoch) and (epoch != pool.epoch or seq < pool.seq)
-        if lost:
-            _log.warn("Redis has lost what it knew; it is told again")
-        await pool.catch_up(lost=lost)
+    async def _sync(self, pool: RedisGrid, link: Connection, run: str) -> None:
+        epoch, seq, others = await self._greet(pool)
+        if pool.epoch and (epoch != pool.epoch or seq < pool.seq or run != pool.run):
+            pool.lost = True
+            _log.warn("Redis may have lost what it knew; it is told again")
+        pool.epoch, pool.run = epoch, run
+        await pool.catch_up()
         await load(pool, link.execute)
-        pool.epoch = epoch
-        pool.seq = seq
+        pool.seq, pool.expected = seq, 0
         pool.release()
-        await pool.resume(alone=not self._started and not others)
+        await pool.resume(first=not self._started, others=bool(others))
+
+    async def _greet(self, pool: RedisGrid) -> tuple[str, int, int]:
+        """Give a sign of life; return epoch, number of the last commit, and other gateways."""
+        fresh = f"{random.getrandbits(64):016x}"
+        results, _ = await pool.commit([("H", fresh, str(LEASE))])
+        epoch, seq, others = results[0]
+        return epoch, seq, others
 
     def stop(self) -> Deferred[None]:
         """Commit what is left, say goodbye, and cut the connections."""
@@ -223,7 +237,7 @@ class RedisStore:
         if link is not None and not self.trouble:
             try:
                 for pool in self._pools.values():
-                    await pool.catch_up(lost=False)
+                    await pool.catch_up()
                     await pool.commit([("L",)])
             except RedisAwayError as error:
                 _log.warn("the last changes are lost: {reason}", reason=str(error))
@@ -289,10 +303,9 @@ class RedisStore:
         """Give a sign of life, and look whether everything that was committed was heard of."""
         try:
             for pool in self._pools.values():
-                results, _ = await pool.commit([("H", pool.epoch, str(LEASE))])
-                epoch, seq, _ = results[0]
-                # What had been committed a beat ago should have been told by now.
-                if epoch != pool.epoch or pool.seq < pool.expected:
+                epoch, seq, _ = await self._greet(pool)
+                # What had been committed a beat ago should be there, and have been told by now.
+                if epoch != pool.epoch or min(seq, pool.seq) < pool.expected:
                     _log.warn("Redis does not tell what is committed; connecting anew")
                     link.close()
                 pool.expected = seq
@@ -374,6 +387,15 @@ class RedisStore:
         grid = Grid(self._settings, usage, self._pick, changes)
         self._changes[name] = (grid, changes)
         return grid
+
+
+async def _run_of(link: Connection) -> str:
+    """Return what a Redis that takes the place of another one does not have in common with it."""
+    for line in (await link.execute("INFO", "replication")).decode().splitlines():
+        name, _, value = line.partition(":")
+        if name == "master_replid":
+            return str(value)
+    return ""
 
 
 def _text(value: Any) -> Any:
