@@ -8,7 +8,7 @@ is known is served on.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, Protocol, TypeAlias
 
 from msgspec import Struct, msgpack
@@ -342,6 +342,7 @@ class RedisGrid:
     def tick(self, now: float) -> tuple[Event, ...]:
         """Do the periodic work. While Redis is away nobody is written off: others may hear them."""
         now = self.set_time(now)
+        self.replica.drop_empty_bases()
         if not self.up:
             self._grid.sweep(now)
             return ()
@@ -408,8 +409,8 @@ class RedisGrid:
 
     async def _commit_batch(self, changes: Changes, batch: _Batch) -> None:
         try:
-            await self.commit(self.replica.operations(changes))
-            own, seq = await self.commit(batch.operations)
+            everything = chain(self.replica.operations(changes), batch.operations)
+            results, seq = await self.commit(everything)
         except Exception as error:
             self._changes.add(changes)
             for waiter, _, _ in batch.waiting:
@@ -417,6 +418,7 @@ class RedisGrid:
             if isinstance(error, RedisAwayError):
                 return
             raise
+        own = results[len(results) - len(batch.operations) :]
         for index, (waiter, first, last) in enumerate(batch.waiting):
             # Each of them has work to do then.
             if index and not index % TOLD:

@@ -59,12 +59,14 @@ class Replica:
         self.tasks: dict[int, Task] = {}
         self.heard: dict[str, float] = {}
         self.reported: set[str] = set()
+        # What is in a base may be told later than the base.
+        self._fresh: set[BaseId] = set()
+        self._stale: set[BaseId] = set()
 
     # From Redis into the grid
 
     def apply(self, parts: tuple[str, ...], now: float) -> None:
         """Put in what a commit is told as."""
-        touched: list[BaseId] = []
         found = iter(parts)
         for code in found:
             match code:
@@ -74,7 +76,7 @@ class Replica:
                     self.drop_place(read_place_key(next(found)))
                 case "B":
                     key = read_base_key(next(found))
-                    touched.append(key)
+                    self._fresh.add(key)
                     self._ledger.put_base(key, read_base(next(found)))
                 case "r":
                     self.put_room(next(found), next(found), next(found))
@@ -107,8 +109,12 @@ class Replica:
                 case _:
                     # A later layout may tell more; how much of it belongs to this, nobody knows.
                     break
-        for base in touched:
+
+    def drop_empty_bases(self) -> None:
+        """Forget bases for which no room has come since before the last call of this."""
+        for base in self._stale:
             self._ledger.drop_base_if_empty(base)
+        self._stale, self._fresh = self._fresh, set()
 
     def hear_server(self, address: str, row: str, heard: str) -> None:
         """Take in that a server has reported, which also enables it again."""
