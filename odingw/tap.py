@@ -221,9 +221,9 @@ class GatewayService(Service):
         try:
             self._gateway.start()
         except ConfigError as error:
-            # In a daemon nobody sees what goes to standard error.
+            # twistd sends standard error to the log by now.
             _log.critical("{error}", error=str(error))
-            raise SystemExit(f"odingw: {error}") from None
+            raise SystemExit(1) from None
         self._refresher.start()
         self._watcher.start(WATCH_INTERVAL, now=False)
         if self._notifier.watchdog_interval is not None:

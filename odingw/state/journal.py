@@ -83,6 +83,7 @@ class Journal:
         self._urgent = False
         self._writing: Deferred[None] | None = None
         self._closed = False
+        self._complaint = ""
 
     def open(self, file: JournalFile) -> None:
         """Begin to write to a file."""
@@ -122,6 +123,8 @@ class Journal:
             self._scheduled.cancel()
         if self._file is not None:
             await self._write_group(self._file)
+            if self.trouble:
+                _log.error("the last changes are lost: {reason}", reason=self.trouble)
             await self._in_thread(self._file.close)
 
     def _soon(self, delay: float) -> None:
@@ -231,8 +234,11 @@ class Journal:
         try:
             moved = await self._in_thread(file.start_anew)
         except JournalError as error:
-            _log.error("the damaged journal cannot be replaced: {reason}", reason=str(error))
+            if self._complaint != str(error):
+                self._complaint = str(error)
+                _log.error("the damaged journal cannot be replaced: {reason}", reason=str(error))
             return
+        self._complaint = ""
         _log.error("the journal was damaged; it is now {path}, and a new one is made", path=moved)
         for grid, changes in self._grids.values():
             changes.add(grid.ledger.everything())

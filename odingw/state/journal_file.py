@@ -41,14 +41,18 @@ def check_path(path: Path) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    if path.exists():
-        if not path.is_file():
-            raise _unusable(path, "it is no file")
-        if not os.access(path, os.R_OK | os.W_OK):
-            raise _unusable(path, os.strerror(errno.EACCES))
-    elif not path.parent.is_dir():
-        raise _unusable(path, os.strerror(errno.ENOENT))
-    elif not os.access(path.parent, os.W_OK | os.X_OK):
+    try:
+        if path.exists():
+            if not path.is_file():
+                raise _unusable(path, "it is no file")
+            if not os.access(path, os.R_OK | os.W_OK):
+                raise _unusable(path, os.strerror(errno.EACCES))
+        elif not path.parent.is_dir():
+            raise _unusable(path, os.strerror(errno.ENOENT))
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from None
+    # SQLite makes a second file beside it.
+    if not os.access(path.parent, os.W_OK | os.X_OK):
         raise _unusable(path, os.strerror(errno.EACCES))
 
 
@@ -87,6 +91,8 @@ class JournalFile:
     ) -> None:
         self.path = path
         self.moved_to: Path | None = None
+        # Closed, and not replaced yet; and whether it has been moved aside.
+        self._lost = self._moved = False
         self._synchronous = synchronous
         self._migrations = migrations
         try:
@@ -117,6 +123,8 @@ class JournalFile:
             JournalError: it could not be written: a full disk, say.
             JournalBrokenError: the file is damaged.
         """
+        if self._lost:
+            raise JournalBrokenError(f"{self.path}: it was damaged and is not replaced yet")
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -142,12 +150,16 @@ class JournalFile:
             JournalError: that does not work either.
         """
         try:
+            self._lost = True
             self._connection.close()
-            moved = self.moved_to = self._move_aside()
+            if not self._moved:
+                self.moved_to = self._move_aside()
+                self._moved = True
             self._connection = self._open()
         except (ConfigError, JournalBrokenError, sqlite3.Error) as error:
             raise JournalError(str(error)) from None
-        return moved
+        self._lost = self._moved = False
+        return self.moved_to or self.path
 
     def close(self) -> None:
         """Close the file; what was written is folded into it."""
@@ -183,8 +195,6 @@ class JournalFile:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("BEGIN EXCLUSIVE")
         connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         found = _number(connection, "application_id")
         version = _number(connection, "user_version")
         newest = len(self._migrations)
@@ -199,6 +209,9 @@ class JournalFile:
                 f"version {version}, this one knows {newest}); install that one, or name another "
                 "file"
             )
+        # Not earlier: it writes to the file, which may be another program's.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         trouble = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if trouble != "ok":
             raise JournalBrokenError(trouble)

@@ -12,7 +12,7 @@ from msgspec import DecodeError
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from odingw.errors import Reason, Refused
+from odingw.errors import ConfigError, Reason, Refused
 from odingw.grid.changes import Changes
 from odingw.grid.grid import Grid
 from odingw.grid.rooms import BaseId, base_of
@@ -32,7 +32,7 @@ from odingw.grid.values import (
     UsageView,
 )
 from odingw.state.journal import InThread, Journal, StoreUnavailableError, Timer
-from odingw.state.journal_file import JournalBrokenError, JournalFile
+from odingw.state.journal_file import JournalBrokenError, JournalError, JournalFile
 from odingw.state.memory import Grids
 from odingw.state.rows import KINDS, PLACE, TASK, decode, put
 
@@ -80,6 +80,12 @@ class LocalGrid:
             self._unsaved.pop(base, None)
         return placed
 
+    def tidy(self) -> None:
+        """Forget which bases were not stored and are now, though nobody has asked for them."""
+        stored = self._journal.stored
+        for base in [base for base, group in self._unsaved.items() if group <= stored]:
+            del self._unsaved[base]
+
     def report(self, report: ServerReport, now: float) -> Reported:
         """Take in a report; what is lost of it, the next one says again."""
         reported = self._grid.report(report, now)
@@ -88,6 +94,7 @@ class LocalGrid:
 
     def command(self, command: Command, now: float) -> Eventual[None]:
         """Queue a task; accepted when it is stored."""
+        self._check_trouble()
         try:
             self._grid.command(command, now)
         except Refused:
@@ -112,6 +119,7 @@ class LocalGrid:
 
     def drain(self, address: str, drained: bool) -> Eventual[None]:
         """Let a server take no new rooms, or take them again."""
+        self._check_trouble()
         self._grid.drain(address, drained)
         return self._saved()
 
@@ -127,10 +135,13 @@ class LocalGrid:
         """Yield all rooms that are reported or reserved."""
         return self._grid.rooms()
 
+    def _check_trouble(self) -> None:
+        if self._journal.trouble:
+            raise Refused(Reason.STORE_UNAVAILABLE, self._retry_after)
+
     async def _saved(self) -> None:
+        self._check_trouble()
         try:
-            if self._journal.trouble:
-                raise StoreUnavailableError(self._journal.trouble)
             await self._journal.saved()
         except StoreUnavailableError:
             raise Refused(Reason.STORE_UNAVAILABLE, self._retry_after) from None
@@ -176,10 +187,13 @@ class LocalStore:
         """
         file = self._open_file()
         try:
-            rows = list(file.rows())
-        except JournalBrokenError:
-            rows = []
-            file.start_anew()
+            try:
+                rows = list(file.rows())
+            except JournalBrokenError:
+                rows = []
+                file.start_anew()
+        except JournalError as error:
+            raise ConfigError(f"state.url: {error}") from None
         if file.moved_to is not None:
             _log.error(
                 "the journal was damaged; it is now {path}, and a new one is made: rooms are "
@@ -228,6 +242,8 @@ class LocalStore:
     def tick(self, now: float) -> tuple[Event, ...]:
         """Do the periodic work."""
         events = self._grids.tick(now)
+        for pool in self._pools.values():
+            pool.tidy()
         self._journal.changed()
         return events
 
