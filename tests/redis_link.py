@@ -66,13 +66,13 @@ class DirectLink:
     def cut(self) -> None:
         """Lose the connection."""
         self.close()
-        if not self.lost.called:
-            self.lost.callback("cut")
 
     def close(self) -> None:
         """Close the connections."""
         self._commands.close()
         self._told.close()
+        if not self.lost.called:
+            self.lost.callback("closed")
 
 
 class DirectStore:

@@ -297,6 +297,13 @@ class Ledger:
             if reservation is not None:
                 self._registry.cancel(reservation)
 
+    def cancel(self, key: PlaceKey) -> None:
+        """End a reservation, and take note of it: nobody has stored that yet."""
+        room = self._room(key[0])
+        reservation = room.reserved.get(key[1]) if room else None
+        if reservation is not None:
+            self._registry.cancel(reservation)
+
     def server_of(self, room_id: RoomId) -> str | None:
         """Return the address of the server that has a room's base."""
         base = self._base(room_id)

@@ -129,10 +129,10 @@ local ops = {}
 
 -- A server has reported.
 ops['S'] = {3, function(server, row, heard)
-  call('HSET', SERVERS, server, row)
+  local new = call('HSET', SERVERS, server, row) == 1
   call('HSET', HEARD, server, heard)
   publish('S', server, row, heard)
-  if call('SREM', DISABLED, server) == 1 then flags(server) end
+  if call('SREM', DISABLED, server) == 1 or new then flags(server) end
 end}
 
 -- A server has been silent since it was last heard of.
@@ -154,6 +154,9 @@ ops['R'] = {2, function(server, heard)
     for _, key in ipairs({SERVERS, HEARD, FLIGHTS}) do call('HDEL', key, server) end
     for _, key in ipairs({DISABLED, DRAINED}) do call('SREM', key, server) end
     publish('-S', server)
+    result('')
+  else
+    result(last or '')
   end
 end}
 
@@ -221,13 +224,14 @@ end}
 
 -- Reserve a place, and tell which server it is on.
 ops['p'] = {4, function(base, server, place, row)
-  local current = owner(base)
+  local current, known = owner(base)
   if not current then
     set_base(base, server, false)
     current = server
   end
   if call('HSET', PLACES, place, row) == 1 then refer(base, 1) end
-  publish('p', place, row)
+  -- Another gateway may just have forgotten the base, not knowing of this place.
+  publish('B', base, (known and '1 ' or '0 ') .. current, 'p', place, row)
   result(current)
 end}
 

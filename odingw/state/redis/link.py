@@ -142,7 +142,8 @@ class Connector:
             await self._enter(protocol)
         except txredisapi.RedisError as error:
             protocol.transport.abortConnection()
-            raise RedisAwayError(f"not let in: {error}") from None
+            reason = "cannot connect" if protocol.why else "not let in"
+            raise RedisAwayError(f"{reason}: {protocol.why or error}") from None
         return protocol
 
     async def _enter(self, protocol: Any) -> None:
@@ -166,22 +167,26 @@ class _Factory(Factory):
 
 class _Commands(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi has no types
     on_lost: Callable[[str], None] = staticmethod(lambda _: None)
+    why = ""
 
     def connectionLost(self, why: Failure) -> None:  # noqa: N802  -- Twisted's name
+        self.why = why.getErrorMessage()
         super().connectionLost(why)
-        self.on_lost(why.getErrorMessage())
+        self.on_lost(self.why)
 
 
 class _Told(txredisapi.SubscriberProtocol):  # type: ignore[misc]  # likewise
     on_lost: Callable[[str], None] = staticmethod(lambda _: None)
+    why = ""
     on_message: Callable[[str, bytes], None] = staticmethod(lambda _, __: None)
 
     def messageReceived(self, pattern: object, channel: bytes, message: bytes) -> None:  # noqa: N802  -- txredisapi's name
         self.on_message(channel.decode(), message)
 
     def connectionLost(self, why: Failure) -> None:  # noqa: N802  -- Twisted's name
+        self.why = why.getErrorMessage()
         super().connectionLost(why)
-        self.on_lost(why.getErrorMessage())
+        self.on_lost(self.why)
 
 
 async def _away(reason: str) -> Any:

@@ -8,6 +8,7 @@ is known is served on.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
 from itertools import chain, islice
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -17,7 +18,7 @@ from twisted.logger import Logger
 
 from odingw.errors import OdingwError, Reason, Refused
 from odingw.grid.bans import end_of
-from odingw.grid.changes import Changes
+from odingw.grid.changes import Changes, PlaceKey
 from odingw.grid.grid import Grid
 from odingw.grid.ledger import BanRow, BaseRow
 from odingw.grid.rooms import BaseId, base_of
@@ -90,6 +91,14 @@ class SharedDelivery(Delivery, frozen=True, eq=False):
     token: str = ""
 
 
+class Loss(Enum):
+    """Whether Redis has lost what it was told."""
+
+    NONE = 0
+    POSSIBLE = 1
+    CERTAIN = 2
+
+
 class _Outcome(Struct):
     """What Redis decided on operations: their results, and under which number it told of them."""
 
@@ -115,6 +124,7 @@ class RedisGrid:
         gateway: this gateway's id.
         commit: sends a commit.
         timer: for delays.
+        read_anew: called if the grid must be read from Redis again.
         layout: in which rows are written.
         steps: measures how long work here holds the reactor up.
         retry_after: seconds, told to those who are refused because Redis is away.
@@ -138,6 +148,7 @@ class RedisGrid:
         gateway: str,
         commit: Commit,
         timer: Timer,
+        read_anew: Callable[[], None],
         layout: int,
         steps: Steps,
         retry_after: float,
@@ -148,7 +159,7 @@ class RedisGrid:
         self.epoch = ""
         self.expected = 0
         self.run = ""
-        self.lost = False
+        self.lost = Loss.NONE
         self.now = 0.0
         self.keys = keys
         self.replica = Replica(grid, changes, layout)
@@ -157,6 +168,7 @@ class RedisGrid:
         self._gateway = gateway
         self._commit = commit
         self._timer = timer
+        self._read_anew = read_anew
         self._steps = steps
         self._retry_after = retry_after
         self._batch = _Batch()
@@ -174,6 +186,8 @@ class RedisGrid:
 
     def connect(self, admission: Admission, now: float) -> Eventual[Placed]:
         """Admit a client; which server has its room is for Redis to say."""
+        place = _place_of(admission)
+        held = place is not None and self._grid.ledger.place(place) is not None
         try:
             placed = self._grid.connect(admission, self.set_time(now))
         except Refused:
@@ -182,9 +196,11 @@ class RedisGrid:
             raise
         if not self.up:
             return placed
-        return self._confirm(admission, placed)
+        return self._confirm(admission, placed, None if held else place)
 
-    async def _confirm(self, admission: Admission, placed: Placed) -> Placed:
+    async def _confirm(
+        self, admission: Admission, placed: Placed, taken: PlaceKey | None
+    ) -> Placed:
         base = (admission.namespace, base_of(admission.rooms[-1]))
         checks = [("c", encode(key)) for key in _ban_keys(admission)]
         for _ in range(_TRIES):
@@ -192,7 +208,13 @@ class RedisGrid:
                 outcome = await self._send(checks)
             except RedisAwayError:
                 return self._alone(base, placed)
-            self._check_bans(admission, outcome.results)
+            try:
+                self._check_bans(admission, outcome.results)
+            except Refused:
+                if taken is not None:
+                    self._grid.ledger.cancel(taken)
+                    self._soon()
+                raise
             # Not what Redis said of this commit alone: another one may have come in between.
             if self._grid.ledger.server_of((base[0], admission.rooms[-1])) == placed.address:
                 return placed
@@ -377,6 +399,9 @@ class RedisGrid:
     def _send(self, operations: Sequence[Operation]) -> Deferred[_Outcome]:
         """Commit what has changed, and these operations; all that have results are of one code."""
         outcome: Deferred[_Outcome] = Deferred()
+        if not self.up:
+            outcome.errback(RedisAwayError())
+            return outcome
         batch = self._batch
         first = len(batch.operations)
         batch.operations.extend(operations)
@@ -485,8 +510,14 @@ class RedisGrid:
                 known = self._grid.ledger.base(base_id)
                 if known is None or known.server != result:
                     self._grid.ledger.put_base(base_id, BaseRow(result, False))
+                if code == "B":
+                    # Redis would have let it go from a server that is written off.
+                    self._grid.ledger.revive(result, self.now)
             elif code == "t" and result:
                 self.replica.move_task(int(operation[1]), result)
+            elif code == "R" and result:
+                # It reported to another gateway in that moment; what was on it is forgotten here.
+                self._timer.callLater(0, self._read_anew)
             elif code == "X" and result:
                 self._grid.ledger.revive(str(operation[1]), float(result))
 
@@ -503,12 +534,12 @@ class RedisGrid:
     def _take_in(self, message: bytes) -> None:
         told = _read_message(message)
         self.seq = max(self.seq, told.seq)
-        if told.gateway == self._gateway:
-            # The grid has it already, unless somebody else's word came in between.
-            if self._sent.pop(told.commit, None) == self._foreign:
-                return
-        else:
-            self._foreign += 1
+        own = told.gateway == self._gateway
+        if own and self._sent.pop(told.commit, None) == self._foreign:
+            # The grid has it already, for nobody else's word came in between.
+            return
+        # What is put in now may be older than what was sent meanwhile, which then has to follow.
+        self._foreign += 1
         self.replica.apply(told.parts, self.now)
 
     def hold(self) -> None:
@@ -574,21 +605,35 @@ class RedisGrid:
             RedisAwayError: it is away again.
         """
         changes = self._changes.take()
-        operations = self.replica.everything() if self.lost else self.replica.operations(changes)
+        if self.lost is Loss.NONE:
+            operations = self.replica.operations(changes)
+        else:
+            operations = self.replica.everything(overwrite=self.lost is Loss.CERTAIN)
         try:
             await self.commit(operations)
         except RedisAwayError:
             self._changes.add(changes)
             raise
-        self.lost = False
+        if self.lost is not Loss.NONE:
+            # Redis may have given their numbers to others; what it has is read next.
+            for number in list(self.replica.tasks):
+                self.replica.drop_task(number)
+        self.lost = Loss.NONE
 
 
-_ANSWERED: Final = frozenset({"X", "D", "B", "p", "c", "T", "t", "K", "A", "H"})
+_ANSWERED: Final = frozenset({"X", "R", "D", "B", "p", "c", "T", "t", "K", "A", "H"})
 """Codes of the operations that have a result."""
 
 
 _IN_THE_GRID: Final = frozenset({"S", "B", "r", "-r", "p", "-p", "-b", "c", "H"})
 """Codes of the operations that say what the grid has done already."""
+
+
+def _place_of(admission: Admission) -> PlaceKey | None:
+    if not admission.rooms:
+        return None
+    client = (admission.user, "" if admission.user else admission.token_id)
+    return (admission.namespace, admission.rooms[-1]), client
 
 
 def _ban_keys(admission: Admission) -> Iterator[tuple[tuple[str, str], str | None]]:

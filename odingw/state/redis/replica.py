@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from odingw.grid.bans import BanKey
 from odingw.grid.changes import Changes, PlaceKey
 from odingw.grid.grid import Grid
+from odingw.grid.ledger import BaseRow
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.state.redis.layout import (
     Operation,
@@ -140,6 +141,9 @@ class Replica:
         """Put in what a server reports of a room."""
         room = read_room_key(key)
         self.rooms[room] = server
+        if self._ledger.server_of(room) is None:
+            # It has just been forgotten here, by who did not know that it goes on.
+            self._ledger.put_base((room[0], base_of(room[1])), BaseRow(server, True))
         if self._ledger.server_of(room) == server:
             self._ledger.put_room(room, read_room(row))
 
@@ -280,15 +284,22 @@ class Replica:
             value = place_value(row, self._layout)
             yield "p", base_key(place[0]), server, encode(place), value
 
-    def everything(self) -> Iterator[Operation]:
-        """Yield what puts all that is known into a Redis that has lost it."""
+    def everything(self, *, overwrite: bool) -> Iterator[Operation]:
+        """Yield what puts all that is known into a Redis that has lost it.
+
+        Args:
+            overwrite: what Redis holds of bans and drains is older than what is known here; if not,
+                another gateway may have told it something newer already.
+        """
         everything = self._ledger.everything()
         for address in everything.servers:
             row = self._ledger.server(address)
             if row is not None:
-                if row.drained:
+                if row.drained and not overwrite:
                     yield "Dn", address
                 yield "S", address, encode(row), repr(self._ledger.heard(address))
+                if overwrite:
+                    yield "D", address, "1" if row.drained else "0"
                 if row.disabled:
                     yield "X", address, _ALWAYS
         everything.servers.clear()
@@ -296,7 +307,7 @@ class Replica:
             row_of_ban = self._ledger.ban(ban)
             if row_of_ban is not None:
                 self.bans[ban] = row_of_ban.until
-                yield "bn", encode(ban), ban_value(row_of_ban)
+                yield "b" if overwrite else "bn", encode(ban), ban_value(row_of_ban)
         everything.bans.clear()
         tasks, everything.tasks = everything.tasks, {}
         yield from self.operations(everything)

@@ -16,7 +16,7 @@ from odingw.grid.usage import Usage
 from odingw.grid.values import Event, GridSettings, Paused, UsageView
 from odingw.state.memory import Grids
 from odingw.state.redis.layout import COMMIT, LAYOUT, OLDEST, Keys
-from odingw.state.redis.pool import LEASE, RedisAwayError, RedisGrid
+from odingw.state.redis.pool import LEASE, Loss, RedisAwayError, RedisGrid
 from odingw.state.redis.snapshot import load
 from odingw.state.steps import Steps
 
@@ -210,8 +210,12 @@ class RedisStore:
 
     async def _sync(self, pool: RedisGrid, link: Connection, run: str) -> None:
         epoch, seq, others = await self._greet(pool)
-        if pool.epoch and (epoch != pool.epoch or seq < pool.seq or run != pool.run):
-            pool.lost = True
+        if pool.epoch:
+            if epoch != pool.epoch or seq < pool.seq:
+                pool.lost = Loss.CERTAIN
+            elif run != pool.run and pool.lost is Loss.NONE:
+                pool.lost = Loss.POSSIBLE
+        if pool.lost is not Loss.NONE:
             _log.warn("Redis may have lost what it knew; it is told again")
         pool.epoch, pool.run = epoch, run
         await pool.catch_up()
@@ -269,6 +273,7 @@ class RedisStore:
                 self._gateway,
                 self._commit,
                 self._timer,
+                self._read_anew,
                 self._fleet.layout,
                 self._steps,
                 self._settings.report_interval,
@@ -306,14 +311,19 @@ class RedisStore:
                 epoch, seq, _ = await self._greet(pool)
                 # What had been committed a beat ago should be there, and have been told by now.
                 if epoch != pool.epoch or min(seq, pool.seq) < pool.expected:
-                    _log.warn("Redis does not tell what is committed; connecting anew")
-                    link.close()
+                    self._read_anew()
                 pool.expected = seq
             await self._set_clock(link)
         except RedisAwayError:
             link.close()
         finally:
             self._beating = False
+
+    def _read_anew(self) -> None:
+        """Begin again with what Redis holds."""
+        _log.warn("the state differs from what Redis holds; it is read anew")
+        if self._link is not None:
+            self._link.close()
 
     async def _set_clock(self, link: Connection) -> None:
         began = time.monotonic()
