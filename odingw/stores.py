@@ -42,8 +42,9 @@ def make_store(
     address = state.address
     if address.shared:
         # Few need it, and it takes a while to load.
+        from odingw.state.redis.fleet import Fleet
         from odingw.state.redis.link import Connector
-        from odingw.state.redis.store import Fleet, RedisStore
+        from odingw.state.redis.store import RedisStore
 
         return RedisStore(
             settings,

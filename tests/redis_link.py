@@ -8,9 +8,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from odingw.grid.values import GridSettings
+from odingw.state.redis.exchange import RedisAwayError
+from odingw.state.redis.fleet import Fleet
 from odingw.state.redis.layout import LAYOUT
-from odingw.state.redis.pool import RedisAwayError
-from odingw.state.redis.store import Fleet, RedisStore
+from odingw.state.redis.store import RedisStore
 from tests.redis_server import RedisServer
 
 

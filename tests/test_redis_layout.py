@@ -6,8 +6,8 @@ from typing import Any, Final
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.errors import Refused
+from odingw.state.redis.exchange import MOST
 from odingw.state.redis.layout import LAYOUT, OLDEST, Keys, read_place, read_server
-from odingw.state.redis.pool import MOST
 from tests.grids import Room, admission, ban, update
 from tests.redis_fleet import A, B, FleetCase, address_of, grid, last
 from tests.redis_link import DirectStore

@@ -15,8 +15,8 @@ from zope.interface import implementer  # type: ignore[import-untyped]  # zope h
 
 from odingw.config import StateAddress
 from odingw.errors import ConfigError
+from odingw.state.redis.exchange import RedisAwayError
 from odingw.state.redis.link import REPLY_TIMEOUT, Connector, Link
-from odingw.state.redis.pool import RedisAwayError
 from tests.process import free_port
 from tests.redis_server import HOST, RedisServer
 from tests.tcp_proxy import TcpProxy

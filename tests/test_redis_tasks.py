@@ -4,7 +4,7 @@ from typing import Any
 
 from odingw.errors import Reason
 from odingw.grid.values import GridSettings
-from odingw.state.redis.pool import LEASE
+from odingw.state.redis.exchange import LEASE
 from tests.grids import Room, report, update
 from tests.redis_fleet import A, B, TwoGatewaysCase, grid, numbers
 

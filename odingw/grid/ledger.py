@@ -297,6 +297,10 @@ class Ledger:
             if reservation is not None:
                 self._registry.cancel(reservation)
 
+    def note_server(self, address: str) -> None:
+        """Take note of a server, though it may be as it was."""
+        self._changes.server(address)
+
     def cancel(self, key: PlaceKey) -> None:
         """End a reservation, and take note of it: nobody has stored that yet."""
         room = self._room(key[0])

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from odingw.config import StateAddress
 from odingw.errors import ConfigError
-from odingw.state.redis.pool import RedisAwayError
+from odingw.state.redis.exchange import RedisAwayError
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds that making a connection may take."""

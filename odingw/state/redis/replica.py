@@ -78,7 +78,7 @@ class Replica:
                 case "B":
                     key = read_base_key(next(found))
                     self._fresh.add(key)
-                    self._ledger.put_base(key, read_base(next(found)))
+                    self.put_base(key, read_base(next(found)))
                 case "r":
                     self.put_room(next(found), next(found), next(found))
                 case "-r":
@@ -89,9 +89,7 @@ class Replica:
                     self.drop_server(next(found))
                 case "F":
                     address, disabled, drained = next(found), next(found), next(found)
-                    self._ledger.put_flags(
-                        address, disabled=disabled == "1", drained=drained == "1"
-                    )
+                    self.put_flags(address, disabled=disabled == "1", drained=drained == "1")
                 case "E":
                     self.excuse(float(next(found)))
                 case "b":
@@ -136,6 +134,14 @@ class Replica:
         """Take a server out."""
         self.heard.pop(address, None)
         self._ledger.drop_server(address)
+
+    def put_flags(self, address: str, *, disabled: bool, drained: bool) -> None:
+        """Put in whether a server is disabled or drained."""
+        self._ledger.put_flags(address, disabled=disabled, drained=drained)
+
+    def put_base(self, base_id: BaseId, row: BaseRow) -> None:
+        """Put in where a base lives."""
+        self._ledger.put_base(base_id, row)
 
     def put_room(self, key: str, server: str, row: str) -> None:
         """Put in what a server reports of a room."""

@@ -19,8 +19,7 @@ from odingw.state.redis.layout import (
     read_room_key,
     split_room,
 )
-from odingw.state.redis.pool import RedisGrid
-from odingw.state.redis.replica import Snapshot
+from odingw.state.redis.replica import Replica, Snapshot
 
 _COUNT = "500"
 
@@ -28,22 +27,22 @@ Execute = Callable[..., Deferred[Any]]
 """Carries out a Redis command."""
 
 
-async def load(pool: RedisGrid, execute: Execute) -> None:
+async def load(keys: Keys, replica: Replica, execute: Execute) -> None:
     """Make a pool's grid a copy of what Redis holds.
 
     Raises:
         RedisAwayError: Redis did not answer.
     """
-    keys, replica, seen = pool.keys, pool.replica, Snapshot()
+    seen = Snapshot()
     heard = dict([item async for item in _items(keys, "heard", execute)])
     disabled = await _members(keys, "disabled", execute)
     drained = await _members(keys, "drained", execute)
     async for address, row in _items(keys, "servers", execute):
         seen.servers.add(address)
         replica.put_server(address, row, heard.get(address, "0"))
-        pool.put_flags(address, disabled=address in disabled, drained=address in drained)
+        replica.put_flags(address, disabled=address in disabled, drained=address in drained)
     async for key, value in _items(keys, "bases", execute):
-        pool.put_base(read_base_key(key), read_base(value))
+        replica.put_base(read_base_key(key), read_base(value))
     async for key, value in _items(keys, "rooms", execute):
         seen.rooms.add(read_room_key(key))
         replica.put_room(key, *split_room(value))

@@ -3,8 +3,6 @@
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from hashlib import sha256
-from hmac import compare_digest
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -15,8 +13,11 @@ from odingw.grid.grid import Grid
 from odingw.grid.usage import Usage
 from odingw.grid.values import Event, GridSettings, Paused, UsageView
 from odingw.state.memory import Grids
-from odingw.state.redis.layout import COMMIT, LAYOUT, OLDEST, Keys
-from odingw.state.redis.pool import LEASE, Loss, RedisAwayError, RedisGrid
+from odingw.state.redis.exchange import LEASE, Exchange, Loss, RedisAwayError
+from odingw.state.redis.fleet import Fleet, FleetError
+from odingw.state.redis.layout import COMMIT, Keys
+from odingw.state.redis.pool import RedisGrid
+from odingw.state.redis.replica import Replica
 from odingw.state.redis.snapshot import load
 from odingw.state.steps import Steps
 
@@ -30,10 +31,6 @@ _QUICK: Final = 0.01
 """Seconds within which an answer tells the time well."""
 
 _log = Logger("odingw.state")
-
-
-class FleetError(Exception):
-    """This gateway cannot be one of the fleet; the text says why."""
 
 
 class Connection(Protocol):
@@ -58,46 +55,6 @@ class Timer(Protocol):
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Any:  # noqa: A002, N802  -- Twisted's
         """Call later."""
-
-
-class Fleet:
-    """What all gateways of a fleet must agree on.
-
-    Args:
-        prefix: how the names of keys begin.
-        master_key: from which servers' keys are derived.
-        layout: that this gateway writes.
-    """
-
-    def __init__(self, prefix: str, master_key: bytes, layout: int = LAYOUT) -> None:
-        self.prefix = prefix
-        self.layout = layout
-        self.fingerprint = sha256(b"odingw fleet\0" + master_key).hexdigest()[:32]
-        self._key = f"{{{prefix}}}:fleet"
-
-    async def join(self, execute: Callable[..., Deferred[Any]]) -> None:
-        """Make sure that this gateway belongs to the fleet.
-
-        Raises:
-            FleetError: it has another master key, or a layout that is too far from the fleet's.
-            RedisAwayError: Redis did not answer.
-        """
-        await execute("HSETNX", self._key, "fingerprint", self.fingerprint)
-        await execute("HSETNX", self._key, "layout", str(self.layout))
-        fingerprint, layout = await execute("HMGET", self._key, "fingerprint", "layout")
-        if not compare_digest(fingerprint.decode(), self.fingerprint):
-            raise FleetError(
-                "the gateways that share this Redis have another master key; configure the same "
-                "gateway.master_key, or another state.prefix or database"
-            )
-        found = int(layout)
-        if not OLDEST <= found <= self.layout + 1:
-            raise FleetError(
-                f"the state in Redis has layout {found}, and this version works with "
-                f"{OLDEST} to {self.layout + 1}; upgrade one version at a time"
-            )
-        if found < self.layout:
-            await execute("HSET", self._key, "layout", str(self.layout))
 
 
 class RedisStore:
@@ -144,7 +101,7 @@ class RedisStore:
         self._changes: dict[str, tuple[Grid, Changes]] = {}
         self._grids = Grids(settings, self._new_grid)
         self._pools: dict[str, RedisGrid] = {}
-        self._by_channel: dict[str, RedisGrid] = {}
+        self._exchanges: dict[str, Exchange] = {}
         self._link: Connection | None = None
         self._script = ""
         self._steps = Steps()
@@ -195,39 +152,40 @@ class RedisStore:
         self._script = (await link.execute("SCRIPT", "LOAD", COMMIT)).decode()
         await self._set_clock(link)
         run = await _run_of(link)
-        for pool in self._pools.values():
-            pool.set_time(self._clock())
-            pool.hold()
-        await link.subscribe(self._by_channel, self._heard)
+        for exchange in self._exchanges.values():
+            exchange.set_time(self._clock())
+            exchange.hold()
+        await link.subscribe(self._exchanges, self._heard)
         for pool in self._pools.values():
             await self._sync(pool, link, run)
         self._started = True
-        for pool in self._pools.values():
-            pool.went_up()
+        for exchange in self._exchanges.values():
+            exchange.went_up()
         if self.trouble:
             self.trouble = ""
             _log.info("the state is shared by Redis")
 
     async def _sync(self, pool: RedisGrid, link: Connection, run: str) -> None:
-        epoch, seq, others = await self._greet(pool)
-        if pool.epoch:
-            if epoch != pool.epoch or seq < pool.seq:
-                pool.lost = Loss.CERTAIN
-            elif run != pool.run and pool.lost is Loss.NONE:
-                pool.lost = Loss.POSSIBLE
-        if pool.lost is not Loss.NONE:
+        exchange = pool.exchange
+        epoch, seq, others = await self._greet(exchange)
+        if exchange.epoch:
+            if epoch != exchange.epoch or seq < exchange.seq:
+                exchange.lost = Loss.CERTAIN
+            elif run != exchange.run and exchange.lost is Loss.NONE:
+                exchange.lost = Loss.POSSIBLE
+        if exchange.lost is not Loss.NONE:
             _log.warn("Redis may have lost what it knew; it is told again")
-        pool.epoch, pool.run = epoch, run
-        await pool.catch_up()
-        await load(pool, link.execute)
-        pool.seq, pool.expected = seq, 0
-        pool.release()
-        await pool.resume(first=not self._started, others=bool(others))
+        exchange.epoch, exchange.run = epoch, run
+        await exchange.catch_up()
+        await load(exchange.keys, pool.replica, link.execute)
+        exchange.seq, exchange.expected = seq, 0
+        exchange.release()
+        await exchange.resume(first=not self._started, others=bool(others))
 
-    async def _greet(self, pool: RedisGrid) -> tuple[str, int, int]:
+    async def _greet(self, exchange: Exchange) -> tuple[str, int, int]:
         """Give a sign of life; return epoch, number of the last commit, and other gateways."""
         fresh = f"{random.getrandbits(64):016x}"
-        results, _ = await pool.commit([("H", fresh, str(LEASE))])
+        results, _ = await exchange.commit([("H", fresh, str(LEASE))])
         epoch, seq, others = results[0]
         return epoch, seq, others
 
@@ -240,9 +198,9 @@ class RedisStore:
         link = self._link
         if link is not None and not self.trouble:
             try:
-                for pool in self._pools.values():
-                    await pool.catch_up()
-                    await pool.commit([("L",)])
+                for exchange in self._exchanges.values():
+                    await exchange.catch_up()
+                    await exchange.commit([("L",)])
             except RedisAwayError as error:
                 _log.warn("the last changes are lost: {reason}", reason=str(error))
         if link is not None:
@@ -266,18 +224,21 @@ class RedisStore:
             self._grids.pool(name)
             grid, changes = self._changes[name]
             keys = Keys(self._fleet.prefix, name)
-            pool = self._pools[name] = self._by_channel[keys.channel] = RedisGrid(
+            replica = Replica(grid, changes, self._fleet.layout)
+            exchange = Exchange(
                 grid,
                 changes,
+                replica,
                 keys,
                 self._gateway,
                 self._commit,
                 self._timer,
                 self._read_anew,
-                self._fleet.layout,
                 self._steps,
-                self._settings.report_interval,
             )
+            pool = RedisGrid(grid, replica, exchange, self._gateway, self._settings.report_interval)
+            self._pools[name] = pool
+            self._exchanges[keys.channel] = exchange
         return pool
 
     def pools(self) -> Iterable[tuple[str, RedisGrid]]:
@@ -307,12 +268,12 @@ class RedisStore:
     async def _beat(self, link: Connection) -> None:
         """Give a sign of life, and look whether everything that was committed was heard of."""
         try:
-            for pool in self._pools.values():
-                epoch, seq, _ = await self._greet(pool)
+            for exchange in self._exchanges.values():
+                epoch, seq, _ = await self._greet(exchange)
                 # What had been committed a beat ago should be there, and have been told by now.
-                if epoch != pool.epoch or min(seq, pool.seq) < pool.expected:
+                if epoch != exchange.epoch or min(seq, exchange.seq) < exchange.expected:
                     self._read_anew()
-                pool.expected = seq
+                exchange.expected = seq
             await self._set_clock(link)
         except RedisAwayError:
             link.close()
@@ -335,8 +296,8 @@ class RedisStore:
         jumped = abs(ahead - self._ahead) > _JUMP
         if jumped or taken < _QUICK:
             self._ahead = ahead
-            for pool in self._pools.values():
-                pool.ahead = ahead
+            for exchange in self._exchanges.values():
+                exchange.ahead = ahead
         if jumped and not self.trouble:
             _log.warn("the clock of Redis has jumped; every server counts as just heard")
             for pool in self._pools.values():
@@ -364,16 +325,16 @@ class RedisStore:
         return answer
 
     def _heard(self, channel: str, message: bytes) -> None:
-        pool = self._by_channel.get(channel)
-        if pool is not None:
-            pool.hear(message)
+        exchange = self._exchanges.get(channel)
+        if exchange is not None:
+            exchange.hear(message)
 
     def _down(self, reason: str) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.close()
-        for pool in self._pools.values():
-            pool.went_down()
+        for exchange in self._exchanges.values():
+            exchange.went_down()
         if not self._stopping and self.trouble != reason:
             self.trouble = reason
             _log.error(
