@@ -1,8 +1,8 @@
 """What one gateway and Redis tell each other of one pool: commits, and words of commits.
 
 Changes of the grid, and operations that somebody waits for, gather while Redis works on those
-before them, and then go there together. Where Redis decides otherwise than the grid had it, the grid
-is corrected before anybody is answered. While Redis is away, changes gather.
+before them, and then go there together. Where Redis decides otherwise than the grid had it, the
+grid is corrected before anybody is answered. While Redis is away, changes gather.
 """
 
 from collections import deque
