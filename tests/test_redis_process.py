@@ -1,0 +1,54 @@
+"""Real gateways over a real Redis."""
+
+import time
+from typing import Final
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.process import MASTER_KEY, GatewayProcess, customer
+from tests.redis_server import RedisServer, require_redis
+
+SERVER: Final = "sfu.test:4433"
+OTHER_KEY: Final = "YW5vdGhlciBtYXN0ZXIga2V5IGFsdG9nZXRoZXIhISE="
+
+
+class FleetTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        require_redis(self)
+        self.redis = RedisServer(persistent=False).start()
+        self.addCleanup(self.redis.close)
+
+    def gateway(self) -> GatewayProcess:
+        before = (
+            '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
+            'admin = ["tcp:{admin}:interface=127.0.0.1"]\n'
+            f'[state]\nurl = "{self.redis.url()}"\n'
+        )
+        gateway = GatewayProcess(customer(), before)
+        self.addCleanup(gateway.stop)
+        return gateway
+
+    def test_what_one_is_told_the_other_knows(self) -> None:
+        one, two = self.gateway().start(), self.gateway().start()
+        for gateway in (one, two):
+            gateway.wait_for("the state is shared by Redis")
+        one.report(SERVER, ("lobby", 1))
+        end = time.monotonic() + 10
+        while not two.call("Info", path="/internal")["result"]["rooms"]:
+            self.assertLess(time.monotonic(), end, "the other gateway hears nothing")
+        self.assertEqual(SERVER, two.connect("lobby")["result"]["address"])
+        self.assertEqual({}, two.manage("RoomUpdate", room_id="lobby", user_data=[7])["result"])
+        (task,) = one.report(SERVER, ("lobby", 1))["result"]["tasks"]
+        self.assertEqual(("RoomUpdate", [7]), (task["task"], task["user_data"]))
+
+    def test_another_master_key_is_refused(self) -> None:
+        self.gateway().start().wait_for("the state is shared by Redis")
+        other = self.gateway()
+        other.config.write_text(other.config.read_text().replace(MASTER_KEY, OTHER_KEY))
+        other.start()
+        log = other.wait_for("another master key")
+        self.assertIn("gateway.master_key", log)
+        assert other.process is not None
+        self.assertEqual(1, other.process.wait(30))
+        for key in (MASTER_KEY, OTHER_KEY):
+            self.assertNotIn(key, log)
