@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from odingw.grid.values import GridSettings
 from odingw.state.redis.exchange import RedisAwayError
@@ -13,6 +14,30 @@ from odingw.state.redis.fleet import Fleet
 from odingw.state.redis.layout import LAYOUT
 from odingw.state.redis.store import RedisStore
 from tests.redis_server import RedisServer
+
+
+def answer(eventual: Any, settle: Callable[[], None]) -> Any:
+    """Return what a call comes to; raise what it fails with.
+
+    Args:
+        eventual: what the call returned.
+        settle: lets everything happen that happens by itself.
+    """
+    result: list[Any] = []
+    if not hasattr(eventual, "__await__"):
+        result.append(eventual)
+    else:
+
+        async def wait() -> Any:
+            return await eventual
+
+        Deferred.fromCoroutine(wait()).addBoth(result.append)
+    settle()
+    if not result:
+        raise AssertionError("no answer")
+    if isinstance(result[0], Failure):
+        result[0].raiseException()
+    return result[0]
 
 
 class DirectLink:
@@ -129,21 +154,8 @@ class DirectStore:
                 self.link.listen()
 
     def answer(self, eventual: Any) -> Any:
-        """Return what a call comes to."""
-        if not hasattr(eventual, "__await__"):
-            return eventual
-        result: list[Any] = []
-
-        async def wait() -> Any:
-            return await eventual
-
-        Deferred.fromCoroutine(wait()).addBoth(result.append)
-        self.settle()
-        if not result:
-            raise AssertionError("no answer")
-        if hasattr(result[0], "raiseException"):
-            result[0].raiseException()
-        return result[0]
+        """Return what a call comes to; raise what it fails with."""
+        return answer(eventual, self.settle)
 
     def cut(self) -> None:
         """Lose the connection, and find no other until :meth:`back`."""

@@ -14,7 +14,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 
 from odingw.grid.ledger import PlaceRow
 from odingw.grid.store import GridStore, Store
@@ -23,7 +22,7 @@ from odingw.state.journal_file import JournalFile
 from odingw.state.local import LocalStore
 from odingw.state.memory import MemoryStore
 from odingw.state.rows import KINDS, changed, put
-from tests.redis_link import DirectStore
+from tests.redis_link import DirectStore, answer
 from tests.redis_server import RedisServer
 
 
@@ -72,21 +71,7 @@ class World(ABC):
 
     def answer(self, eventual: Any) -> Any:
         """Return what a call comes to; raise what it fails with."""
-        if not hasattr(eventual, "__await__"):
-            self.settle()
-            return eventual
-        result: list[Any] = []
-
-        async def wait() -> Any:
-            return await eventual
-
-        Deferred.fromCoroutine(wait()).addBoth(result.append)
-        self.settle()
-        if not result:
-            raise AssertionError("no answer")
-        if isinstance(result[0], Failure):
-            result[0].raiseException()
-        return result[0]
+        return answer(eventual, self.settle)
 
 
 class MemoryWorld(World):

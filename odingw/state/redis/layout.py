@@ -4,7 +4,7 @@ Rows are JSON lists (:mod:`odingw.grid.ledger`). A reader takes the members that
 those that are missing their defaults, so gateways of one layout and the next can work side by side.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, Final, TypeAlias
 
@@ -45,9 +45,6 @@ _NAMES: Final = (
     "flying",
     "members",
 )
-
-HASHES: Final = ("servers", "heard", "bases", "rooms", "places", "bans", "tasks", "at", "returned")
-SETS: Final = ("disabled", "drained")
 
 Text: TypeAlias = str | bytes
 Operation: TypeAlias = tuple[Text, ...]
@@ -175,8 +172,3 @@ def read_task(value: Text, server: str, returned: int) -> TaskRow:
     """Read what is stored of a task."""
     stored = _TASK.decode(value)
     return TaskRow(server, stored.customer, returned, stored.body)
-
-
-def arguments(operations: Iterable[Operation]) -> list[Text]:
-    """Return operations as ``commit.lua`` takes them."""
-    return [part for operation in operations for part in operation]

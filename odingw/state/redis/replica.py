@@ -5,7 +5,7 @@ taken out of Redis by what stands there, and after a break what is gone from Red
 of the grid.
 """
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, Final
 
 from odingw.grid.bans import BanKey
@@ -347,8 +347,3 @@ class Snapshot:
         self.places: set[PlaceKey] = set()
         self.bans: set[BanKey] = set()
         self.tasks: set[int] = set()
-
-
-def ban_rows(keys: Iterable[BanKey]) -> list[Operation]:
-    """Return the operations that ask for bans."""
-    return [("c", encode(key)) for key in keys]
