@@ -4,7 +4,6 @@ Rows are JSON lists (:mod:`odingw.grid.ledger`). A reader takes the members that
 those that are missing their defaults, so gateways of one layout and the next can work side by side.
 """
 
-from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, Final, TypeAlias
 
@@ -144,7 +143,7 @@ def split_room(value: str) -> tuple[str, str]:
 
 def place_value(row: PlaceRow, layout: int) -> bytes:
     """Return what is stored of a reservation; Lua reads its end in front."""
-    members: Sequence[Any] = (row.ends, row.customer, row.room_customer, row.placed)
+    members: tuple[Any, ...] = (row.ends, row.customer, row.room_customer, row.placed)
     return b"%r %s" % (row.ends, encode(members[: 2 if layout < LAYOUT else 4]))
 
 
