@@ -26,8 +26,8 @@ SLICE: Final = 1000
 TOLD: Final = 20
 """Calls that are answered in one reactor step, when what they wait for is stored."""
 
-IDLE_DELAY: Final = 0.02
-"""Seconds that changes nobody waits for may gather."""
+IDLE_DELAY: Final = 0.25
+"""Seconds that changes nobody waits for may gather. A crash costs them: reservations in known rooms."""
 
 _RETRY: Final = 1.0
 
