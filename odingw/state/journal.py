@@ -27,7 +27,7 @@ TOLD: Final = 20
 """Calls that are answered in one reactor step, when what they wait for is stored."""
 
 IDLE_DELAY: Final = 0.25
-"""Seconds that changes nobody waits for may gather, such as reservations in rooms that are known."""
+"""Seconds that changes nobody waits for may gather, such as reservations in known rooms."""
 
 _RETRY: Final = 1.0
 
