@@ -2,13 +2,14 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := odingw twisted tests benchmarks
+SOURCES := odingw twisted tests benchmarks docs packaging tools/make-executable
 PREFIX := /opt/odingw
+SOAK_SECONDS := 3600
 
-.PHONY: run test lint types unit trial bench install format clean
+.PHONY: run test lint types unit trial docs bench faults soak mutants audit install executable format clean
 
 run: $(VENV)/installed
-	@$(BIN)/python -m odingw.sim.demo
+	@$(BIN)/odingw demo
 
 test: lint types unit
 
@@ -26,9 +27,33 @@ unit: $(VENV)/test-installed
 trial: $(VENV)/test-installed
 	$(BIN)/trial tests
 
+# HTML into build/docs, manual pages into build/man; a warning is an error.
+docs: $(VENV)/test-installed
+	$(BIN)/python -m sphinx -W --keep-going -n -q -d build/doctrees -b html docs build/docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q -d build/doctrees -b man docs build/man
+
 bench: $(VENV)/test-installed
 	@tools/install-parts
 	$(BIN)/python -m benchmarks
+
+# Breaks things on purpose; half an hour.
+faults: $(VENV)/test-installed
+	@tools/install-parts
+	$(BIN)/python -m benchmarks.faults all
+
+# All loads together for SOAK_SECONDS; samples and a plot go to var/soak.
+soak: $(VENV)/test-installed
+	@tools/install-parts
+	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS)
+
+# Takes each defence of docs/security.rst out of a copy, and sees its test fail.
+mutants: $(VENV)/test-installed
+	@tools/install-parts
+	$(BIN)/python -m tests.weaknesses.mutate
+
+# Asks for known vulnerabilities of the dependencies; says so if nobody can be asked.
+audit: $(VENV)/test-installed
+	@$(BIN)/python tools/audit
 
 # As root: a virtual environment in PREFIX, and systemd units for it.
 install:
@@ -39,6 +64,11 @@ install:
 	@# Writes Twisted's plugin cache, which the gateway's own user may not.
 	@$(PREFIX)/bin/twistd --help >/dev/null
 	@tools/install-units $(PREFIX)
+
+# dist/odingw, one file that runs where there is no Python.
+executable: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[executable]'
+	$(BIN)/python tools/make-executable
 
 format: $(VENV)/test-installed
 	$(BIN)/ruff format $(SOURCES)

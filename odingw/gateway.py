@@ -2,7 +2,7 @@
 
 import secrets
 import string
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -16,6 +16,7 @@ from odingw.customers import CustomerKey, CustomerRefresher
 from odingw.grid.values import GridSettings
 from odingw.ops.events import EventLog
 from odingw.ops.health import Check, Health
+from odingw.ops.history import History
 from odingw.ops.logs import once
 from odingw.ops.metrics import Metrics
 from odingw.ops.stalls import StallWatch
@@ -29,12 +30,18 @@ from odingw.rpc.server_keys import ServerKeys
 from odingw.stores import make_store
 from odingw.tokens import Policy, SecretKey
 from odingw.turn.service import TurnService
+from odingw.web.address import block_of
 from odingw.web.admin import AdminPages
 from odingw.web.api import ClientHttp, ServerHttp
-from odingw.web.app import Root, gateway_root, new_app
+from odingw.web.app import Root, ShortCut, gateway_root, new_app
 from odingw.web.channel import GatewayRequest
 from odingw.web.clients import ClientFiles
+from odingw.web.description import ApiDescriptions
 from odingw.web.guard import BasicUsers, InternalGuard
+from odingw.web.monitor import Monitor
+from odingw.web.monitor_pages import MonitorPages
+from odingw.web.monitor_rooms import RoomSearch
+from odingw.web.openapi_parts import Apis
 from odingw.web.rate import RateLimit
 from odingw.web.turn import TurnHttp
 
@@ -54,7 +61,7 @@ class Gateway:
 
     Args:
         config: the configuration.
-        master_key: from which servers' keys are derived.
+        master_keys: from which servers' keys are derived; they are given those of the first.
         refresher: keeps the customers.
         source: name of the configuration file, for messages.
         reactor: for timers.
@@ -70,7 +77,7 @@ class Gateway:
     def __init__(
         self,
         config: Config,
-        master_key: bytes,
+        master_keys: Sequence[bytes],
         refresher: CustomerRefresher,
         source: str,
         reactor: IReactorTime,
@@ -81,7 +88,17 @@ class Gateway:
         self._reactor: Any = reactor
         self._now = now
         self._customers = refresher
-        self._keys = ServerKeys(master_key)
+        self._keys = ServerKeys(
+            *master_keys,
+            on_missing=once(
+                lambda address: _log.error(
+                    "server {odingw_server} was given a key of a master key that is not "
+                    "configured here, and may refuse clients; add that one to "
+                    "gateway.master_keys, or restart the server",
+                    odingw_server=address,
+                )
+            ),
+        )
         gateway = config.gateway
         self._settings = GridSettings(
             report_interval=gateway.report_interval,
@@ -99,11 +116,12 @@ class Gateway:
             reactor,
             self.metrics.stored,
             now,
-            master_key,
+            master_keys,
             fatal,
         )
         self.metrics.watch(self.store, lambda name: name in refresher.directory.customers)
         self._watch_customers()
+        self._watch_keys()
         self._events = EventLog(self.metrics)
         self.turn = TurnService(config.turn, source, reactor, self._customer_key)
         refresher.on_change = lambda _: self.turn.customers_changed()
@@ -111,18 +129,27 @@ class Gateway:
         self.health = Health()
         self.health.add("customers", self._check_customers)
         self.health.add("state", self._check_state)
+        self.metrics.watch_gauges(
+            "healthy",
+            "Whether a health check holds; a gateway is ready when all do.",
+            "check",
+            lambda: (
+                (name, float(check.healthy)) for name, check in self.health.results().items()
+            ),
+        )
         self._guard = InternalGuard(
             gateway.internal.users,
             gateway.internal.allow,
             config.listen.trusted_proxies,
             once(lambda text: _log.warn("a call of /internal was refused: {text}", text=text)),
         )
-        self._per_address = RateLimit(config.limits.requests_per_second)
+        self._per_address = RateLimit(config.limits.requests_per_second, block_of)
         self._per_key = RateLimit(config.limits.requests_per_second_per_key)
         self._clients: dict[str, ClientHttp] = {}
         self._servers: dict[str, ServerHttp] = {}
         for pool in dict.fromkeys((gateway.pools.default, *gateway.pools.available)):
             self._add_pool(pool)
+        self._history = History(self.store, self.metrics, now, reactor)
         self._stalls = StallWatch(reactor)
         self._watch_reactor()
         self._ticker = LoopingCall(self._tick)
@@ -136,6 +163,7 @@ class Gateway:
         """
         self.store.start(self._now())
         self._ticker.start(self._settings.tick)
+        self._history.start()
         self._stalls.start()
         self.turn.start()
 
@@ -143,6 +171,7 @@ class Gateway:
         """End the periodic work, and store what is left."""
         if self._ticker.running:
             self._ticker.stop()
+        self._history.stop()
         self._stalls.stop()
         self.turn.stop()
         await self.store.stop()
@@ -160,11 +189,16 @@ class Gateway:
         """
         if set(roles) == {"admin"}:
             app = new_app()
-            self._admin_pages(shared=False).add_to(app)
-            return Root(app, None)
-        more: list[Callable[[Klein], None]] = []
+            pages = self._admin_pages(shared=False)
+            pages.add_to(app)
+            ApiDescriptions("odingw admin", Apis(), pages.check, pages.check).add_to(app)
+            return Root(app, {})
+        more: list[Callable[[Klein], None]] = [self._descriptions(roles).add_to]
+        short_cuts: dict[tuple[bytes, bytes], ShortCut] = {}
         if "public" in roles:
-            more += [self._turn_http().add_to, ClientFiles(self.metrics.client_file).add_to]
+            turn = self._turn_http()
+            more += [turn.add_to, ClientFiles(self.metrics.client_file).add_to]
+            short_cuts[b"GET", b"/turn"] = (turn.handle, True)
         if "admin" in roles:
             more.append(self._admin_pages(shared=True).add_to)
         return gateway_root(
@@ -172,12 +206,45 @@ class Gateway:
             self._servers if "internal" in roles else {},
             self._config.gateway.pools.default,
             more,
+            short_cuts,
+        )
+
+    def _descriptions(self, roles: Collection[str]) -> ApiDescriptions:
+        public = "public" in roles
+        paths = ["/", *(f"/{pool}/" for pool in self._clients if pool)]
+        servers = [f"{path}internal" for path in paths] if "internal" in roles else ()
+
+        def check_server(request: GatewayRequest) -> None:
+            self.check_server(request, request.site.proxied)
+
+        return ApiDescriptions(
+            "odingw",
+            Apis(paths if public else (), servers),
+            check_server,
+            None if public else check_server,
         )
 
     def _admin_pages(self, *, shared: bool) -> AdminPages:
         users = BasicUsers(self._config.admin.users, "admin")
+        monitor = Monitor(
+            self.store,
+            self.metrics,
+            self.health,
+            lambda: self._customers.directory.customers.values(),
+            self.turn,
+            self._now,
+            self._reactor.seconds,
+        )
+        pages = MonitorPages(
+            monitor,
+            RoomSearch(self.store, lambda act: self._reactor.callLater(0, act)),
+            self._history,
+            self.store,
+            self.metrics,
+            changes=bool(users),
+        )
         return AdminPages(
-            self.metrics, self.health, self.store, users, self._dump_threads, shared=shared
+            self.metrics, self.health, users, pages, self._dump_threads, shared=shared
         )
 
     def _dump_threads(self) -> str:
@@ -189,8 +256,7 @@ class Gateway:
         metrics = self.metrics
 
         def server_key(kid: str) -> SecretKey | None:
-            address = store.address_of_key(kid)
-            return self._keys[address] if address is not None else None
+            return self._keys.verifying(kid, store)
 
         client_api = ClientApi(
             store,
@@ -309,6 +375,18 @@ class Gateway:
             "store_longest_step_seconds",
             "The longest time for which storing held the reactor up.",
             lambda: self.store.longest_step,
+        )
+
+    def _watch_keys(self) -> None:
+        keys, store = self._keys, self.store
+        self.metrics.watch_number(
+            "servers_with_older_key",
+            "Servers whose key does not come from the first master key.",
+            lambda: sum(
+                keys.signing(server.address, server.kid).kid != keys[server.address].kid
+                for _, pool in store.pools()
+                for server in pool.servers()
+            ),
         )
 
     def _watch_turn(self) -> None:

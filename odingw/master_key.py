@@ -1,4 +1,4 @@
-"""Where the master key comes from when the configuration has none."""
+"""Where the master keys come from when the configuration has none."""
 
 import os
 import secrets
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from odingw.errors import ConfigError, KeyMaterialError
-from odingw.tokens import decode_master_key
+from odingw.tokens import decode_master_keys, master_key_lines
 
 FILE_NAME: Final = "odingw.masterkey"
 
@@ -16,11 +16,11 @@ _BYTES: Final = 32
 _SAMPLE: Final = "762af4c3b25c8e9718f08bd2b16c68a42c8b3cb34c17f558"
 
 
-def load_or_make(folder: Path) -> tuple[bytes, bool]:
-    """Return the master key kept in a folder, and whether it was made just now.
+def load_or_make(folder: Path) -> tuple[tuple[bytes, ...], bool]:
+    """Return the master keys kept in a folder, and whether one was made just now.
 
     Args:
-        folder: where the file ``odingw.masterkey`` is; a new one has mode 0600.
+        folder: where the file ``odingw.masterkey`` is, a key per line; a new one has mode 0600.
 
     Raises:
         ConfigError: the file cannot be read, or written, or holds no key.
@@ -40,7 +40,7 @@ def load_or_make(folder: Path) -> tuple[bytes, bool]:
         file.write(b64encode(key) + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    return key, True
+    return (key,), True
 
 
 def is_published_sample(key: bytes) -> bool:
@@ -48,9 +48,10 @@ def is_published_sample(key: bytes) -> bool:
     return sha256(key).hexdigest().startswith(_SAMPLE)
 
 
-def _load(path: Path) -> bytes:
+def _load(path: Path) -> tuple[bytes, ...]:
     try:
-        return decode_master_key(path.read_text("ascii").strip())
+        # An empty file must not stand for no key.
+        return decode_master_keys(master_key_lines(path.read_text("ascii")) or ("",))
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else "it holds no base64 key"
         if isinstance(error, KeyMaterialError):

@@ -2,7 +2,7 @@
 
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from odingw.config import State
@@ -21,7 +21,7 @@ def make_store(
     reactor: Any,
     measured: Callable[[float | None], None],
     clock: Callable[[], float],
-    master_key: bytes,
+    master_keys: Sequence[bytes],
     fatal: Callable[[str], None],
 ) -> Store:
     """Return the store; nothing is opened before its ``start`` is called.
@@ -33,7 +33,8 @@ def make_store(
         reactor: a Twisted reactor.
         measured: told how many seconds each write took, or of None if it failed.
         clock: the gateway's steady clock.
-        master_key: which all gateways that share a store have in common.
+        master_keys: of which gateways that share a store have the first one in common, or are
+            about to.
         fatal: called with one line if the store turns out not to be for this gateway.
 
     Raises:
@@ -49,7 +50,7 @@ def make_store(
         return RedisStore(
             settings,
             pick,
-            Fleet(state.prefix, master_key),
+            Fleet(state.prefix, master_keys[0], older=master_keys[1:]),
             f"{socket.gethostname()}-{secrets.token_hex(8)}",
             Connector(address, state.ca_file, reactor),
             reactor,

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -164,9 +165,10 @@ class GatewayService(Service):
         self._sites: list[GatewaySite] = []
         self._ports: list[Any] = []
         self._refresher = refresher(config.gateway, reactor)
+        self._master_keys = self._find_master_keys()
         self._gateway = Gateway(
             config,
-            self._master_key(),
+            self._master_keys,
             self._refresher,
             options.name,
             reactor,
@@ -199,6 +201,7 @@ class GatewayService(Service):
                 config.limits,
                 self._reactor,
                 proxied=entry.listener.proxied,
+                trusted=config.listen.trusted_proxies,
                 public="public" in roles,
                 check_server=self._gateway.check_server if "internal" in roles else None,
             )
@@ -212,10 +215,22 @@ class GatewayService(Service):
     def startService(self) -> None:  # noqa: N802  -- Twisted's name
         """Begin to work."""
         super().startService()
+        # A core dump would hold every secret; root can still allow one (prlimit --core).
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         self._gateway.metrics.watch_number(
             "open_connections",
             "Connections that are open.",
             lambda: sum(len(site.channels) for site in self._sites),
+        )
+        self._gateway.metrics.watch_gauges(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate of an endpoint ends, in unix time.",
+            "endpoint",
+            lambda: (
+                (description, entry.listener.tls.not_after.timestamp())
+                for description, entry in self._listeners.items()
+                if entry.listener.tls is not None
+            ),
         )
         self._explain()
         try:
@@ -318,19 +333,19 @@ class GatewayService(Service):
         )
         raise SystemExit(1)
 
-    def _master_key(self) -> bytes:
-        key = self._config.gateway.master_key_bytes()
-        if key is None:
+    def _find_master_keys(self) -> tuple[bytes, ...]:
+        keys = self._config.gateway.decoded_master_keys()
+        if not keys:
             folder = state_folder()
-            key, made = load_or_make(folder)
+            keys, made = load_or_make(folder)
             if made:
                 _log.info("made a master key, which is kept in {path}", path=folder / FILE_NAME)
-        if is_published_sample(key):
+        if any(map(is_published_sample, keys)):
             _log.warn(
                 "THE MASTER KEY IS THE PUBLISHED SAMPLE: everybody can sign room tokens for your "
                 "servers; set gateway.master_key to one of your own"
             )
-        return key
+        return keys
 
     def _explain(self) -> None:
         """Tell operators what is closed, and how to open it."""
@@ -407,6 +422,9 @@ class GatewayService(Service):
         self._try(
             "the TURN settings stay as they were", lambda: self._gateway.turn.reload(config.turn)
         )
+        keys = config.gateway.decoded_master_keys()
+        if keys and keys != self._master_keys:
+            _log.warn("other master keys are configured; they count from the next start on")
         self._refresher.set_static(static_directory(config.gateway.customers))
         self._refresher.refresh()
 
@@ -423,6 +441,23 @@ class GatewayService(Service):
             )
 
 
+def check(options: Options) -> Config:
+    """Look at the configuration that the options ask for, and at what it names.
+
+    Nothing is opened, made or listened on.
+
+    Raises:
+        ConfigError: a gateway would not start with it.
+    """
+    from twisted.internet import reactor
+
+    config = options.load()
+    listeners(config, reactor, options.origin())
+    check_turn(config.turn, options.name)
+    check_store(config.state)
+    return config
+
+
 def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's name
     """Return the service that ``twistd odingw`` runs.
 
@@ -433,13 +468,11 @@ def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's
     from twisted.internet import reactor
 
     try:
-        config = options.load()
         if options["check"]:
-            listeners(config, reactor, options.origin())
-            check_turn(config.turn, options.name)
-            check_store(config.state)
+            check(options)
             sys.stdout.write("the configuration is good\n")
             raise SystemExit(0)
+        config = options.load()
         return GatewayService(options, config, _observer(options.parent, config), reactor)
     except ConfigError as error:
         raise SystemExit(f"odingw: {error}") from None

@@ -96,6 +96,7 @@ class Page:
         self.errors: list[str] = []
         self.sent: list[str] = []
         self._loaded: set[str] = set()
+        self._credentials: dict[str, str] = {}
         context = browser.call("Target.createBrowserContext")["browserContextId"]
         self._context = {"browserContextId": context}
         target = browser.call("Target.createTarget", {"url": "about:blank", **self._context})
@@ -139,6 +140,36 @@ class Page:
         """Let time pass on the stopped clock, and run the timers that become due."""
         self.evaluate(f"testClock.advance({round(seconds * 1000)})")
 
+    def wait_until(self, condition: str) -> None:
+        """Wait, in a page whose clock runs, until an expression is true."""
+        end = time.monotonic() + PATIENCE
+        while not self.evaluate(condition):
+            assert time.monotonic() < end, f"never true: {condition}"
+            time.sleep(0.02)
+
+    def sign_in(self, user: str, password: str) -> None:
+        """Give these credentials wherever the browser would ask a person for some."""
+        self._credentials = {"username": user, "password": password}
+        self.call("Fetch.enable", {"handleAuthRequests": True})
+
+    def resize(self, width: int, height: int = 900, *, dark: bool = False) -> None:
+        """Give the page another size, and the colours that a person prefers."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def press(self, key: str) -> None:
+        """Press and release a key: ``Tab``, ``Enter`` or ``Escape``."""
+        code, text = {"Tab": (9, ""), "Enter": (13, "\r"), "Escape": (27, "")}[key]
+        pressed = {"key": key, "code": key, "windowsVirtualKeyCode": code, "text": text}
+        self.call("Input.dispatchKeyEvent", {"type": "keyDown", **pressed})
+        self.call("Input.dispatchKeyEvent", {"type": "keyUp", **pressed, "text": ""})
+
+    def write(self, text: str) -> None:
+        """Write into what has the focus."""
+        self.call("Input.insertText", {"text": text})
+
     def wait_for(self, condition: str) -> None:
         """Wait, in real time, until an expression is true in a page whose clock is stopped."""
         self.evaluate(f"testClock.until(() => {condition})")
@@ -155,6 +186,16 @@ class Page:
             self.sent.append(f"{params['request']['method']} {params['request']['url']}")
         elif event == "Page.lifecycleEvent" and params["name"] == "load":
             self._loaded.add(params["loaderId"])
+        elif event == "Fetch.requestPaused":
+            self._tell("Fetch.continueRequest", {"requestId": params["requestId"]})
+        elif event == "Fetch.authRequired":
+            answer = {"response": "ProvideCredentials", **self._credentials}
+            given = {"requestId": params["requestId"], "authChallengeResponse": answer}
+            self._tell("Fetch.continueWithAuth", given)
+
+    def _tell(self, method: str, params: dict[str, Any]) -> None:
+        """Call a method and wait for no answer."""
+        self._browser.send(method, params, self._session)
 
 
 class Browser:
@@ -181,6 +222,7 @@ class Browser:
             )
         self._replies: dict[int, dict[str, Any]] = {}
         self._received = bytearray()
+        self._awaited: set[int] = set()
         self._last_id = 0
 
     def new_page(self) -> Page:
@@ -191,19 +233,28 @@ class Browser:
         self, method: str, params: dict[str, Any] | None = None, session: str | None = None
     ) -> Any:
         """Call a method of the protocol and return its result."""
+        number = self.send(method, params, session)
+        self._awaited.add(number)
+        deadline = time.monotonic() + PATIENCE
+        while number not in self._replies:
+            self.receive(deadline)
+        self._awaited.discard(number)
+        reply = self._replies.pop(number)
+        if "error" in reply:
+            raise AssertionError(f"{method}: {reply['error']['message']}")
+        return reply["result"]
+
+    def send(
+        self, method: str, params: dict[str, Any] | None = None, session: str | None = None
+    ) -> int:
+        """Call a method of the protocol, and return the number of the call."""
         self._last_id += 1
         message = {"id": self._last_id, "method": method, "params": params or {}}
         if session is not None:
             message["sessionId"] = session
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(message).encode() + b"\0")
-        deadline = time.monotonic() + PATIENCE
-        while self._last_id not in self._replies:
-            self.receive(deadline)
-        reply = self._replies.pop(self._last_id)
-        if "error" in reply:
-            raise AssertionError(f"{method}: {reply['error']['message']}")
-        return reply["result"]
+        return self._last_id
 
     def receive(self, deadline: float) -> None:
         """Take in what the browser says next; fail if it is silent until then."""
@@ -219,7 +270,8 @@ class Browser:
         *messages, self._received = self._received.split(b"\0")
         for message in map(json.loads, messages):
             if "id" in message:
-                self._replies[message["id"]] = message
+                if message["id"] in self._awaited:
+                    self._replies[message["id"]] = message
             elif (listener := self.listeners.get(message.get("sessionId"))) is not None:
                 listener(message["method"], message["params"])
 

@@ -278,6 +278,23 @@ class ModelPool:
         self.tasks = [task for task in self.tasks if task not in over]
         return [] if arrived else [task.body for task in over]
 
+    def resume(self, now: float) -> None:
+        """Take up what another process has stored."""
+        self.servers = dict(sorted(self.servers.items()))
+        for server in self.servers.values():
+            server.heard = now
+            server.contested = frozenset()
+        in_order = sorted(self.reservations.items(), key=lambda item: (item[1].ends, item[0]))
+        ends = now + self.settings.reservation_lifetime
+        self.reservations = {
+            place: ModelReservation(ends, held.customer) for place, held in in_order
+        }
+        self.flights.clear()
+        for task in self.tasks:
+            if task.in_flight:
+                task.in_flight = False
+                task.server = self.owner.get(task.base, task.server)
+
     def tick(self, now: float) -> Iterable[Event]:
         """Do the periodic work; yield what is worth a line in the log."""
         self.expire(now)
@@ -362,6 +379,12 @@ class Model:
         if not any(pool.is_open(address) for address in asked):
             return Reason.NO_SERVER, 0
         return ("new" if owner is None else "moved"), 0
+
+    def resume(self, now: float) -> None:
+        """Take up what another process has stored."""
+        self._ticked = None
+        for pool in self.pools.values():
+            pool.resume(now)
 
     def tick(self, now: float) -> list[Event]:
         """Do the periodic work; return what is worth a line in the log."""

@@ -20,7 +20,7 @@ def differences(port: int, file: Path) -> tuple[int, list[str]]:
         room_token: str | None = None
         for step in scenario["steps"]:
             steps += 1
-            status, headers, body = _send(port, step["send"], room_token)
+            status, headers, body = send(port, step["send"], room_token)
             found += [f"{scenario['name']}: {text}" for text in _wrong(step, status, headers, body)]
             if b'"token"' in body and body[:1] == b"{":
                 room_token = json.loads(body)["result"]["token"]
@@ -67,9 +67,10 @@ def _authorization(auth: dict[str, Any], now: int) -> str:
     return f"{auth['scheme']}{token}{auth['suffix']}"
 
 
-def _send(
+def send(
     port: int, request: dict[str, Any], room_token: str | None
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """Send a recorded request; ``room_token`` is what it may want to show again."""
     headers = dict(request["headers"] or {})
     if "auth" in request:
         headers["Authorization"] = _authorization(request["auth"], int(time.time()))

@@ -1,6 +1,6 @@
 """Several gateways over one real Redis, each driven step by step."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -19,7 +19,9 @@ A: Final = "a.test:4433"
 B: Final = "b.test:4433"
 C: Final = "c.test:4433"
 
-KEPT: Final = frozenset({"meta", "members", "servers", "heard", "disabled", "drained", "bans"})
+KEPT: Final = frozenset(
+    {"keys", "meta", "members", "servers", "heard", "disabled", "drained", "bans"}
+)
 """Names of the keys that outlive rooms, places and tasks."""
 
 
@@ -51,6 +53,7 @@ class FleetCase(SynchronousTestCase):
         *,
         layout: int = LAYOUT,
         master_key: bytes = b"key",
+        older: Sequence[bytes] = (),
         settings: GridSettings | None = None,
     ) -> DirectStore:
         """Start a gateway, and let all hear of it."""
@@ -63,6 +66,7 @@ class FleetCase(SynchronousTestCase):
             name=f"gateway-{len(self.gateways) + 1}",
             layout=layout,
             master_key=master_key,
+            older=older,
         )
         self.gateways.append(gateway)
         self.addCleanup(gateway.kill)

@@ -1,7 +1,7 @@
 """A connection to a real Redis that answers at once, so that tests need no reactor."""
 
 import queue
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -115,6 +115,7 @@ class DirectStore:
         name: str = "gateway-1",
         layout: int = LAYOUT,
         master_key: bytes = b"key",
+        older: Sequence[bytes] = (),
     ) -> None:
         self.now = now
         self.clock = Clock()
@@ -125,7 +126,7 @@ class DirectStore:
         self.store = RedisStore(
             settings or GridSettings(),
             pick,
-            Fleet("test", master_key, layout),
+            Fleet("test", master_key, layout, older),
             name,
             self._connect,
             self.clock,

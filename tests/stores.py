@@ -15,12 +15,12 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
-from odingw.grid.ledger import PlaceRow
 from odingw.grid.store import GridStore, Store
 from odingw.grid.values import GridSettings
 from odingw.state.journal_file import JournalFile
 from odingw.state.local import LocalStore
 from odingw.state.memory import MemoryStore
+from odingw.state.places import PlaceLog, PlacesRow, latest
 from odingw.state.rows import KINDS, changed, put
 from tests.redis_link import DirectStore, answer
 from tests.redis_server import RedisServer
@@ -98,16 +98,16 @@ class MemoryWorld(World):
         before, after = self.memory, self._begin()
         for pool in self.pools:
             ledger = before.pool(pool).ledger
-            rows = list(changed(ledger, ledger.everything()))
-            rows.sort(key=lambda item: (KINDS.index(item[0]), *_order(item[1], item[2])))
+            rows = list(changed(ledger, ledger.everything(), PlaceLog()))
+            rows.sort(key=lambda item: (KINDS.index(item[0]), repr(item[1])))
             for kind, key, row in rows:
-                put(after.pool(pool).ledger, kind, key, row)
+                if isinstance(row, PlacesRow):
+                    for place in sorted(latest((row,)), key=lambda item: (item[1].ends, item[0])):
+                        after.pool(pool).ledger.put_place(*place)
+                else:
+                    put(after.pool(pool).ledger, kind, key, row)
         after.resume(now)
         after.tick(now)
-
-
-def _order(key: Any, row: object) -> tuple[float, Any]:
-    return (row.ends, key) if isinstance(row, PlaceRow) else (0.0, repr(key))
 
 
 class LocalWorld(World):

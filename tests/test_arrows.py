@@ -22,7 +22,9 @@ LAYERS = {
     "ops": {"grid", "rpc", "errors"},
     "turn": {"config", "tokens", "rpc", "errors", "file_state"},
     "web": {"config", "rpc", "turn", "ops", "grid", "tokens", "errors", "file_state"},
+    "client": {"tokens", "errors"},
     "sim": {"tokens", "errors"},
+    "cli": {"client", "config", "customers", "errors", "grid", "sim", "tap", "tokens", "turn"},
 }
 """What each part may import of the others; ``gateway`` and ``tap`` put everything together."""
 

@@ -109,7 +109,7 @@ class GoodFileTests(ConfigCase):
             self.assertEqual(config.state.address.path, state_folder() / "odingw.sqlite")
             kept: dict[str, Any] = {"tls": default.tls, "state": default.state}
             self.assertEqual(msgspec.structs.replace(config, **kept), default)
-        self.assertIsNone(default.gateway.master_key_bytes())
+        self.assertEqual((), default.gateway.decoded_master_keys())
         self.assertEqual(
             default.state.address, StateAddress(scheme="sqlite", path=Path("odingw.sqlite"))
         )
@@ -127,7 +127,7 @@ class GoodFileTests(ConfigCase):
         self.assertEqual(config.tls.certificate, self.folder / "tls" / "cert.pem")
         self.assertEqual(config.tls.private_key, Path("/etc/key.pem"))
         self.assertEqual((config.log.level, config.log.format), ("debug", "json"))
-        self.assertEqual(gateway.master_key_bytes(), b"hello hello hello hello")
+        self.assertEqual(gateway.decoded_master_keys(), (b"hello hello hello hello",))
         self.assertEqual((gateway.token_lifetime, gateway.leeway), (60, 0))
         self.assertEqual((gateway.require_subject, gateway.require_expiry), (False, False))
         self.assertEqual(gateway.room_match, "prefix")
@@ -214,7 +214,7 @@ class GoodFileTests(ConfigCase):
         """It is read from the file's folder; white space around the key does not matter."""
         (self.folder / "key").write_text("aGVsbG8=\n", encoding="ascii")
         gateway = self.load_text('gateway.master_key_file = "key"').gateway
-        self.assertEqual(gateway.master_key_bytes(), b"hello")
+        self.assertEqual(gateway.decoded_master_keys(), (b"hello",))
         self.assertEqual(gateway.master_key_file, self.folder / "key")
 
     def test_no_secret_in_repr(self) -> None:
@@ -311,7 +311,7 @@ class OptionTests(ConfigCase):
         """It beats the key and the key file, which is not even read."""
         for text in ('gateway.master_key = "Zm9v"', 'gateway.master_key_file = "absent"'):
             gateway = self.load_text(text, Options(masterkey="YmFy")).gateway
-            self.assertEqual(gateway.master_key_bytes(), b"bar")
+            self.assertEqual(gateway.decoded_master_keys(), (b"bar",))
             self.assertIsNone(gateway.master_key_file)
 
     def test_state(self) -> None:

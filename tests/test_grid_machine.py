@@ -2,7 +2,8 @@
 
 Each step is done by the grid and by the model of :mod:`tests.grid_model`, and both must agree on
 the outcome; after each step they must agree on the whole state, and the grid's own books must
-equal a recount. ``HYPOTHESIS_PROFILE=thorough`` runs many more and longer histories.
+equal a recount. Beside the model, :mod:`tests.grid_promises` says outright what must never happen.
+``HYPOTHESIS_PROFILE=thorough`` runs many more and longer histories.
 """
 
 import os
@@ -25,18 +26,23 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.errors import Reason, Refused
 from odingw.grid.grid import Grid
-from odingw.grid.placement import PRIOR_COST
+from odingw.grid.ledger import Ledger
 from odingw.grid.rooms import RoomId
 from odingw.grid.tasks import Delivery, Duration, RoomBanClient, RoomClose, RoomUpdate, TaskBody
 from odingw.grid.values import Admission, Command, GridSettings, RoomContested, TasksDropped
 from odingw.state.memory import MemoryStore
+from odingw.state.rows import KINDS, PLACE, SERVER, TASK, changed, put
+from tests.grid_books import check_books, check_usage
 from tests.grid_model import LIFTED, QUEUED, Model, ModelPool, attached, base_id
+from tests.grid_promises import Promises
 from tests.grids import Room, report
 
 SETTINGS: Final = GridSettings(remove_timeout=20.0, queued_tasks=4, bans_per_customer=2)
 
 POOLS: Final = ("", "eu")
 SERVERS: Final = ("a.test:4433", "b.test:4433", "c.test:4433")
+FOREIGN: Final = "eu-b.test:4433"
+"""A server that is in the other pool only."""
 
 # Few values, and some drawn more often: the steps of a history must have to do with each other.
 pools = st.sampled_from(("", "", "", "", "", "eu"))
@@ -50,7 +56,13 @@ reported = st.lists(st.builds(Room, room_ids, st.integers(0, 3), customers), max
 loads = st.sampled_from((0.0, 0.3, 1.0))
 limits = st.sampled_from((None, None, None, 0, 1, 2, 3, 5))
 bans = st.sampled_from((None, 0.0, 0.25, 3.0, 30.0, 1e15))
-forced = st.sampled_from((None, None, None, *SERVERS, "nowhere.test:1"))
+forced = st.sampled_from((None, None, None, *SERVERS, FOREIGN, "nowhere.test:1"))
+jumps = st.sampled_from((0.0, 0.5, 9.0, 3600.0, -0.5, -9.0, -3600.0))
+
+
+def at_home(name: str, address: str) -> str:
+    """Return the address that a server has in a pool: the first is in all, the others in one."""
+    return address if not name or address == SERVERS[0] else f"{name}-{address}"
 
 
 @st.composite
@@ -92,13 +104,19 @@ class GridMachine(RuleBasedStateMachine):
         self.now = 1_000_000.0
         self.numbers = 0
         self.picks = 0
-        self.store = MemoryStore(SETTINGS, self.pick)
+        self.store = self.new_store()
         self.model = Model(SETTINGS, POOLS)
+        self.promises = Promises(self.store, SETTINGS)
         self.said: dict[tuple[str, str], tuple[list[Room], float]] = {}
-        for name in POOLS:
-            self.store.pool(name)
         for address in SERVERS[:2]:
             self.reports("", address, [], 0.0)
+
+    def new_store(self) -> MemoryStore:
+        """Return an empty store with all pools."""
+        store = MemoryStore(SETTINGS, self.pick)
+        for name in POOLS:
+            store.pool(name)
+        return store
 
     def pick(self, count: int) -> int:
         """Break ties in turn."""
@@ -112,10 +130,16 @@ class GridMachine(RuleBasedStateMachine):
     @rule(name=pools, address=servers, rooms=reported, load=loads)
     def reports(self, name: str, address: str, rooms: list[Room], load: float) -> None:
         """A server reports."""
+        address = at_home(name, address)
+        self.report(name, address, rooms, load)
+
+    def report(self, name: str, address: str, rooms: list[Room], load: float) -> None:
+        """The server with this very address reports."""
         self.said[name, address] = (rooms, load)
         grid, model = self.both(name)
         said = report(address, *rooms, load=load)
         done = grid.report(said, self.now)
+        self.promises.pools[name].reported(address, self.now)
         closes, contests, returned = model.report(address, rooms, self.now)
         model.servers[address].load = load
         model.servers[address].clients = said.clients
@@ -131,7 +155,8 @@ class GridMachine(RuleBasedStateMachine):
     @rule(name=pools, address=servers)
     def reports_again(self, name: str, address: str) -> None:
         """A server, which may have been away, reports what it reported last."""
-        self.reports(name, address, *self.said.get((name, address), ([], 0.0)))
+        address = at_home(name, address)
+        self.report(name, address, *self.said.get((name, address), ([], 0.0)))
 
     @rule(name=pools, data=st.data())
     def connect(self, name: str, data: st.DataObject) -> None:
@@ -150,7 +175,7 @@ class GridMachine(RuleBasedStateMachine):
         """The server of a room falls silent amid a reply, and a client comes."""
         room = self.some_room(name, data)
         owner = self.model.pools[name].owner.get(base_id(room), "")
-        sent = self.take(name, owner)
+        sent = self.send(name, owner)
         self.live(8, {owner})
         self.connects_to(name, data.draw(admissions(room)))
         if isinstance(sent, tuple):
@@ -171,6 +196,7 @@ class GridMachine(RuleBasedStateMachine):
             if done.reason in (Reason.ROOM_BANNED, Reason.USER_BANNED):
                 assert (done.data or {})["retry_after"] == lasts
         else:
+            self.promises.granted(name, admission, done, self.now)
             assert done.how == expected, f"{done.how} instead of {expected}"
             model.connected(admission, done.address, self.now)
 
@@ -195,23 +221,33 @@ class GridMachine(RuleBasedStateMachine):
             assert done.reason == expected, f"{done.reason} instead of {expected}"
         else:
             assert expected in (QUEUED, LIFTED), f"{call} is accepted, not {expected}"
+            known = expected == QUEUED
+            self.promises.pools[name].commanded(call, self.now, known=known)
 
     @rule(name=pools, address=servers, drained=st.booleans())
     def drain(self, name: str, address: str, drained: bool) -> None:
         """An operator drains a server, or lets it be used again."""
         grid, model = self.both(name)
+        address = at_home(name, address)
         done = attempt(grid.drain, address, drained)
         if isinstance(done, Refused):
             assert done.reason == Reason.SERVER_NOT_FOUND
             assert address not in model.servers
         else:
             model.servers[address].drained = drained
+            self.promises.pools[name].drained(address, drained)
 
     @rule(target=deliveries, name=pools, address=servers)
     def take(self, name: str, address: str) -> Any:
         """A reply takes tasks with it."""
+        return self.send(name, at_home(name, address))
+
+    def send(self, name: str, address: str) -> Any:
+        """A reply to the server with this very address takes tasks with it."""
         grid, model = self.both(name)
         delivery = grid.take(address)
+        if delivery is not None:
+            self.promises.pools[name].taken(address, delivery)
         model.taken(address, delivery)
         return multiple() if delivery is None else (name, delivery)
 
@@ -221,10 +257,14 @@ class GridMachine(RuleBasedStateMachine):
         name, delivery = sent
         grid, model = self.both(name)
         dropped = model.settled(delivery, arrived=arrived)
+        promises = self.promises.pools[name]
         if arrived:
             grid.acknowledge(delivery)
+            promises.settled(delivery, (), arrived=True)
             return
         events = grid.give_back(delivery)
+        told = [task.body for event in events for task in getattr(event, "tasks", ())]
+        promises.settled(delivery, told, arrived=False)
         assert len(events) == bool(dropped)
         for event in events:
             assert isinstance(event, TasksDropped)
@@ -235,7 +275,7 @@ class GridMachine(RuleBasedStateMachine):
     def lose(self, name: str, address: str, times: int) -> None:
         """Replies to one server get lost, one after the other."""
         for _ in range(times):
-            delivery = self.take(name, address)
+            delivery = self.send(name, at_home(name, address))
             if isinstance(delivery, tuple):
                 self.settle(delivery, False)
 
@@ -263,7 +303,10 @@ class GridMachine(RuleBasedStateMachine):
     @rule()
     def tick(self) -> None:
         """The periodic work."""
-        assert list(self.store.tick(self.now)) == self.model.tick(self.now)
+        queues = dict(self.promises.queues())
+        events = list(self.store.tick(self.now))
+        self.promises.ticked(events, queues, self.now)
+        assert events == self.model.tick(self.now)
         for name in POOLS:
             self.model.pools[name].expire(self.now)
 
@@ -274,9 +317,26 @@ class GridMachine(RuleBasedStateMachine):
             self.now += 1
             self.tick()
             if second % 5 == 4:
-                for name, address in list(self.said):
+                for (name, address), said in list(self.said.items()):
                     if address not in silent:
-                        self.reports_again(name, address)
+                        self.report(name, address, *said)
+
+    @rule(jump=jumps)
+    def restart(self, jump: float) -> None:
+        """Another process takes up what is stored; its clock may be ahead of ours, or behind."""
+        self.now += jump
+        store = self.new_store()
+        for name in POOLS:
+            copy(self.store.pool(name).ledger, store.pool(name).ledger)
+        store.resume(self.now)
+        self.store = store
+        self.model.resume(self.now)
+        self.promises.resumed(store, self.now)
+
+    @invariant()
+    def promises_are_kept(self) -> None:
+        """What must never happen has not."""
+        self.promises.check(self.now)
 
     @invariant()
     def usage_agrees(self) -> None:
@@ -325,27 +385,24 @@ class GridMachine(RuleBasedStateMachine):
     @invariant()
     def books_are_right(self) -> None:
         """What the grid counts along equals a recount of its own records."""
+        check_usage(self.store)
         for name in POOLS:
-            registry = self.store.pool(name)._registry
-            tasks = Counter(task.base for task in self.model.pools[name].tasks)
-            assert registry._tasks_of == tasks
-            order = list(registry._reservations)
-            assert [r.ends for r in order] == sorted(r.ends for r in order)
-            rooms = [room for base in registry.bases.values() for room in base.rooms.values()]
-            assert {r for room in rooms for r in room.reserved.values()} == set(order)
-            for room in rooms:
-                assert room.growth is None or room.growth.load is room.base.server.load
-            for reservation in order:
-                assert reservation.room.reserved[reservation.key] is reservation
-                assert reservation.room.base.server in registry.servers.values()
-            open_servers = [s for _, s in sorted(registry.servers.items()) if s.open]
-            assert registry.open_servers == open_servers
-            for server in registry.servers.values():
-                growths = [g for g in registry.growth._running if g.load is server.load]
-                assert all(growth.left >= 0 for growth in growths)
-                foreseen = sum(growth.left for growth in growths)
-                assert server.load.pending == server.reservations + foreseen
-                assert 0 < server.load.cost <= PRIOR_COST * 50
+            check_books(self.store.pool(name))
+
+
+def copy(old: Ledger, new: Ledger) -> None:
+    """Put the rows of one grid into another, as the local store does at its start."""
+    rows = [row for row in changed(old, old.everything()) if row[2] is not None]
+    in_order: dict[str, Callable[[Any], Any]] = {
+        SERVER: lambda row: row[1],
+        PLACE: lambda row: (row[2].ends, row[1]),
+        TASK: lambda row: row[1],
+    }
+    for kind in KINDS:
+        of_kind = [row for row in rows if row[0] == kind]
+        for _, key, row in sorted(of_kind, key=in_order.get(kind, str)):
+            put(new, kind, key, row)
+    new.drop_empty_bases()
 
 
 def attempt(call: Callable[..., Any], *args: Any) -> Any:

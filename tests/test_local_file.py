@@ -17,7 +17,7 @@ from odingw.grid.values import GridSettings
 from odingw.state.journal import SLICE
 from odingw.state.journal_file import MIGRATIONS, JournalFile
 from odingw.state.local import LocalStore
-from odingw.state.rows import encode
+from odingw.state.rows import decode, encode
 from odingw.state.thread import OneThread
 from tests.grids import Room, admission, report
 from tests.local_file import FaultCase
@@ -30,7 +30,7 @@ class SchemaTests(FaultCase):
     ROW: Final = ["room", "", ["acme", "room"], [1]]
 
     def first(self) -> None:
-        """Make a file of version 1 with one record."""
+        """Make a file of the present version with one record."""
         file = JournalFile(self.path, "normal", MIGRATIONS)
         file.write(encode([self.ROW]), b"[]")
         file.close()
@@ -51,18 +51,38 @@ class SchemaTests(FaultCase):
             rows = list(file.rows())
             self.assertEqual([("room", "renamed", '["acme","room"]', "[1]")], rows)
             file.close()
-            self.assertEqual((2, ["renamed"]), self.look())
+            self.assertEqual((len(MIGRATIONS) + 1, ["renamed"]), self.look())
+
+    def test_reservations_with_records_of_their_own_are_gathered(self) -> None:
+        file = JournalFile(self.path, "normal", MIGRATIONS[:1])
+        places = {
+            ("", "alice"): [["acme", "lobby"], ["alice", ""]],
+            ("", "bob"): [["acme", "lobby"], ["bob", ""]],
+            ("eu", "eve"): [["acme", "hall"], ["eve", ""]],
+        }
+        rows = [["place", pool, key, [20.0, "acme"]] for (pool, _), key in places.items()]
+        file.write(encode(rows), b"[]")
+        file.close()
+        file = JournalFile(self.path, "normal")
+        found = {(kind, pool): decode(kind, key, row) for kind, pool, key, row in file.rows()}
+        file.close()
+        self.assertEqual({("places", ""), ("places", "eu")}, found.keys())
+        for pool in ("", "eu"):
+            (number,), row = found["places", pool]
+            self.assertEqual((0, 20.0), (number, row.until))
+            keys = {key[1][0]: place.customer for key, place in row.places}
+            self.assertEqual({user: "acme" for at, user in places if at == pool}, keys)
 
     def test_a_migration_that_fails_changes_nothing(self) -> None:
         self.first()
         steps = (*MIGRATIONS, "UPDATE record SET pool = 'renamed'", "DELETE FROM nowhere")
         error = self.assertRaises(ConfigError, JournalFile, self.path, "normal", steps)
         self.assertIn("nowhere", str(error))
-        self.assertEqual((1, [""]), self.look())
+        self.assertEqual((len(MIGRATIONS), [""]), self.look())
         self.assertEqual([], self.moved())
-        file = JournalFile(self.path, "normal", steps[:2])
+        file = JournalFile(self.path, "normal", steps[:-1])
         file.close()
-        self.assertEqual((2, ["renamed"]), self.look())
+        self.assertEqual((len(MIGRATIONS) + 1, ["renamed"]), self.look())
 
     def test_durability_and_mode(self) -> None:
         for synchronous, number in (("full", 2), ("normal", 1)):

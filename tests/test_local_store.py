@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.errors import ConfigError, Reason, Refused
 from odingw.grid.values import GridSettings
-from odingw.state.journal_file import JournalFile
+from odingw.state.journal_file import MIGRATIONS, JournalFile
 from odingw.state.local import LocalStore
 from tests.grids import Room, admission, ban, close, report, update
 
@@ -99,6 +99,36 @@ class LocalStoreTests(SynchronousTestCase):
         self.assertIsNone(store.pool("").take(A))
         self.crash(store)
 
+    def test_reservations_are_renewed_ended_and_leave_nothing_behind(self) -> None:
+        store = self.open()
+        grid = store.pool("")
+        for second in range(60):
+            grid.report(report(A, Room(("acme", "room"))), second)
+            self.answer(grid.connect(admission("room", user=f"user-{second % 40}"), second))
+            self.answer(grid.connect(admission("room", user="again"), second))
+            store.tick(second)
+            self.clock.advance(1)
+        file = store._journal._file
+        assert file is not None
+        records = [row for kind, _, _, row in file.rows() if kind == "places"]
+        self.assertGreaterEqual(12, len(records))
+        users = {view.reservations for view in grid.servers()}
+        self.crash(store)
+        store = self.open(60)
+        grid = store.pool("")
+        self.assertEqual(users, {view.reservations for view in grid.servers()})
+        self.assertEqual({11}, users)
+        self.clock.advance(1)
+        file = store._journal._file
+        assert file is not None
+        self.assertEqual(1, sum(kind == "places" for kind, _, _, _ in file.rows()))
+        store.tick(100)
+        self.clock.advance(1)
+        self.crash(store)
+        store = self.open(101)
+        self.assertEqual([0], [view.reservations for view in store.pool("").servers()])
+        self.crash(store)
+
     def test_a_repeated_report_writes_nothing(self) -> None:
         store = self.open()
         grid = store.pool("")
@@ -133,6 +163,8 @@ class LocalStoreTests(SynchronousTestCase):
         self.assertIn("another program", str(error))
 
     def test_a_newer_schema_is_refused(self) -> None:
-        JournalFile(self.path, "normal", ("CREATE TABLE record (x)", "SELECT 1")).close()
+        JournalFile(
+            self.path, "normal", (*MIGRATIONS, "SELECT 1")
+        ).close()
         error = self.assertRaises(ConfigError, JournalFile, self.path, "normal")
         self.assertIn("newer version", str(error))

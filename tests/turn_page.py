@@ -74,7 +74,7 @@ class SiteCase(TestCase):
         for add_to in parts:
             add_to(app)
         loop: Any = reactor
-        site = GatewaySite(Root(app, None), Limits(), loop)
+        site = GatewaySite(Root(app, {}), Limits(), loop)
         port = loop.listenTCP(0, site, interface="127.0.0.1")
 
         def stop() -> Deferred[None]:

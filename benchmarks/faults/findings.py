@@ -12,23 +12,27 @@ class Findings:
 
     Args:
         title: of the table.
-        columns: their names.
+        columns: their names; none where there are only promises.
         write: takes text; None: standard output.
 
     Attributes:
         broken: one line for each broken promise.
         rows: what was printed.
+        promises: promise, figure and verdict of each one that was put so.
     """
 
     def __init__(
-        self, title: str, columns: Sequence[str], write: Callable[[str], object] | None = None
+        self, title: str, columns: Sequence[str] = (), write: Callable[[str], object] | None = None
     ) -> None:
+        self.title = title
+        self.promises: list[tuple[str, str, str]] = []
         self.broken: list[str] = []
         self.rows: list[tuple[object, ...]] = []
         self._write = write or sys.stdout.write
         self._widths = [max(len(name), 7) + 2 for name in columns]
         self._say(f"\n{title}")
-        self._line(columns)
+        if columns:
+            self._line(columns)
 
     def row(self, *cells: object) -> None:
         """Add a row."""
@@ -52,6 +56,20 @@ class Findings:
     def note(self, text: str) -> None:
         """Print a line below the rows."""
         self._say(text)
+
+    def promise(self, promise: str, kept: bool, figure: object) -> None:
+        """Say whether a promise was kept, and by what figure one sees that.
+
+        Args:
+            promise: what should be so.
+            kept: whether it is.
+            figure: what was counted or measured.
+        """
+        verdict = "kept" if kept else "NOT kept"
+        self.promises.append((promise, _text(figure), verdict))
+        self._say(f"  {verdict:<8}  {promise}: {_text(figure)}")
+        if not kept:
+            self.broken.append(f"NOT kept: {promise}: {_text(figure)}")
 
     def _line(self, cells: Sequence[object]) -> None:
         self._say("".join(f"{_text(cell):>{width}}" for cell, width in self._widths_of(cells)))

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,7 +18,10 @@ from tests.process import BIN, MASTER_KEY, customer, free_port
 LONGEST_STEP: Final = 20.0
 """Milliseconds for which a store may hold the reactor up."""
 
-START_TIME: Final = 30.0
+START_TIME: Final = 120.0
+"""Seconds that a start or an end may take: other programs may need the machine more."""
+
+_SEVERE: Final = re.compile(r"^\S+ (error|critical) ")
 REPORT_INTERVAL: Final = 1.0
 
 
@@ -46,6 +51,9 @@ class Gateway:
         customers: TOML of the customers.
         scheme: the kind of its public endpoint, ``tcp`` or ``ssl``.
         disable_timeout: of silent servers, seconds.
+        limits: TOML lines for ``[limits]``.
+        command: what starts the program, if not the system: ``prlimit …``, ``nsenter …``.
+        environment: further variables.
     """
 
     def __init__(
@@ -60,7 +68,12 @@ class Gateway:
         customers: str = "",
         scheme: str = "tcp",
         disable_timeout: float = 10.0,
+        limits: str = "",
+        command: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        self._command = list(command)
+        self._environment = dict(environment or {})
         self.folder = folder
         self.name = name
         self.port, self.admin = port or free_port(), free_port()
@@ -71,7 +84,7 @@ class Gateway:
         self._config.write_text(
             f'[listen]\npublic = ["{scheme}:{self.port}:interface={HOST}"]\n'
             f'admin = ["tcp:{self.admin}:interface={HOST}"]\n{listen}\n'
-            f'[state]\nurl = "{state}"\n{before}\n[limits]\nqueued_tasks = 50000\n'
+            f'[state]\nurl = "{state}"\n{before}\n[limits]\nqueued_tasks = 50000\n{limits}\n'
             f'[gateway]\nmaster_key = "{MASTER_KEY}"\nreport_interval = {REPORT_INTERVAL}\n'
             f"disable_timeout = {disable_timeout}\nbans_per_customer = 1000000\n"
             f"{customers or customer()}"
@@ -81,9 +94,17 @@ class Gateway:
         """Start the process."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603  -- the project's own program
-                [BIN / "twistd", "-n", "--pidfile=", "odingw", "--config", self._config],
+                [
+                    *self._command,
+                    BIN / "twistd",
+                    "-n",
+                    "--pidfile=",
+                    "odingw",
+                    "--config",
+                    self._config,
+                ],
                 cwd=self.folder,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
                 stdout=log,
                 stderr=log,
             )
@@ -91,18 +112,18 @@ class Gateway:
             os.sched_setaffinity(self.process.pid, self.cores)
         return self
 
-    async def ready(self) -> float:
-        """Wait until it answers on its admin port; return for how many seconds.
+    async def ready(self, page: str = "/healthz") -> float:
+        """Wait until a page of its admin port says 200; return for how many seconds.
 
         Raises:
             RuntimeError: it ended, or does not answer in time.
         """
         started = time.monotonic()
-        async with Pool(self.admin, 1, timeout=1.0) as pool:
+        async with Pool(self.admin, 1, timeout=5.0) as pool:
             while time.monotonic() < started + START_TIME:
                 if self.process is None or self.process.poll() is not None:
                     raise RuntimeError(f"{self.name} ended:\n{self.tail()}")
-                outcome = await pool.call(get("/healthz"))
+                outcome = await pool.call(get(page))
                 if outcome.status == 200:
                     return time.monotonic() - started
                 await asyncio.sleep(0.02)
@@ -110,17 +131,39 @@ class Gateway:
 
     async def admin_page(self, path: str) -> Outcome:
         """Get a page of the admin endpoint."""
-        async with Pool(self.admin, 1, timeout=5.0) as pool:
+        async with Pool(self.admin, 1, timeout=60.0) as pool:
             return await pool.call(get(path))
 
     async def longest_step(self) -> float:
         """Return the longest time for which its store held its reactor up, in ms."""
+        return await self.metric("odingw_store_longest_step_seconds") * 1000
+
+    async def metric(self, name: str) -> float:
+        """Return the value of a metric without labels, or the sum over its series."""
         page = (await self.admin_page("/metrics")).body.decode()
-        for line in page.splitlines():
-            name, _, value = line.partition(" ")
-            if name == "odingw_store_longest_step_seconds":
-                return float(value) * 1000
-        return float("nan")
+        values = [
+            float(line.rpartition(" ")[2])
+            for line in page.splitlines()
+            if line.startswith((f"{name} ", f"{name}{{"))
+        ]
+        return sum(values) if values else float("nan")
+
+    def cpu(self) -> float:
+        """Return the seconds of processor time that the process has used."""
+        if self.process is None:
+            return 0.0
+        text = Path(f"/proc/{self.process.pid}/stat").read_text()
+        fields = text.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def rss(self) -> int:
+        """Return the memory of the process, KiB."""
+        if self.process is None:
+            return 0
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+        return 0
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -150,5 +193,12 @@ class Gateway:
 
     def errors(self) -> list[str]:
         """Return the lines of its log that tell of a bug."""
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return [line for line in text.splitlines() if "Traceback" in line or "Error:" in line]
+        return [
+            line
+            for line in self.lines()
+            if "Traceback" in line or "Error:" in line or _SEVERE.match(line)
+        ]
+
+    def lines(self) -> list[str]:
+        """Return the lines of its log."""
+        return self.log.read_text(errors="replace").splitlines() if self.log.exists() else []

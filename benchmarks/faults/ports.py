@@ -42,7 +42,7 @@ async def run(plan: Plan, write: Callable[[str], object] | None = None) -> Findi
     return findings
 
 
-def _certificate(folder: Path) -> tuple[str, ssl.SSLContext]:
+def certificate(folder: Path) -> tuple[str, ssl.SSLContext]:
     """Make a certificate; return the TOML that names it and the context that trusts it."""
     authority = trustme.CA()
     certificate = authority.issue_cert(HOST)
@@ -55,7 +55,7 @@ def _certificate(folder: Path) -> tuple[str, ssl.SSLContext]:
 
 
 async def _try(plan: Plan, folder: Path, scheme: str, findings: Findings) -> None:
-    before, context = _certificate(folder) if scheme == "ssl" else ("", None)
+    before, context = certificate(folder) if scheme == "ssl" else ("", None)
     port = free_port()
     cores = sorted(os.sched_getaffinity(0))
     gateways = [

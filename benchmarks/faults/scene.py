@@ -23,6 +23,8 @@ class Scene:
         servers: how many.
         customers: TOML of the customers; empty: the usual one.
         listen: TOML lines for ``[listen]``.
+        before: further TOML tables.
+        name: how the gateways' names begin.
         balanced: whether servers report by way of a load balancer, which is made for that.
         interval: seconds between reports.
         disable_timeout: of silent servers, seconds.
@@ -36,6 +38,8 @@ class Scene:
         *,
         customers: str = "",
         listen: str = "",
+        before: str = "",
+        name: str = "gateway",
         balanced: bool = False,
         interval: float = REPORT_INTERVAL,
         disable_timeout: float = 10.0,
@@ -48,9 +52,10 @@ class Scene:
             Gateway(
                 folder,
                 state,
-                name=f"gateway-{index}",
+                name=f"{name}-{index}",
                 customers=customers,
                 listen=listen,
+                before=before,
                 disable_timeout=disable_timeout,
             )
             for index in range(gateways)

@@ -57,9 +57,12 @@ class Server:
         received: the tasks that it was given, in order.
         contested: rooms that it was told to close because they are another server's.
         held: while it is set, the server does not report.
+        dead: likewise; for loads that hold servers and let them die independently.
         reports: answered reports.
         faults: reports that were not answered well, by reason.
         gap: the longest time between two answered reports, seconds, outside of ``held``.
+        reporting: whether a report is under way.
+        timeout: seconds after which a report is given up.
     """
 
     def __init__(
@@ -70,9 +73,12 @@ class Server:
         self.received: list[Delivered] = []
         self.contested: list[str] = []
         self.held = False
+        self.dead = False
         self.reports = 0
         self.faults: Counter[str] = Counter()
         self.gap = 0.0
+        self.reporting = False
+        self.timeout = REPORT_TIMEOUT
         self.ports = list(ports)
         self._index = first % len(self.ports)
         self._interval = interval
@@ -102,6 +108,12 @@ class Server:
         """End a room, as a server does that its last peer has left."""
         self.rooms.pop((customer, room), None)
 
+    def crash(self) -> list[str]:
+        """Lose all rooms, as a server does that ends; return their names."""
+        names = [name for _, name in self.rooms]
+        self.rooms.clear()
+        return names
+
     def restart_clock(self) -> None:
         """Count the gap between reports from now on."""
         self._answered = time.monotonic()
@@ -110,11 +122,14 @@ class Server:
     async def _run(self) -> None:
         while True:
             started = time.monotonic()
-            if self.held:
+            if self.held or self.dead:
                 self._answered = 0.0
                 await asyncio.sleep(0.02)
                 continue
-            if await self.report():
+            self.reporting = True
+            answered = await self.report()
+            self.reporting = False
+            if answered:
                 await asyncio.sleep(max(0.0, started + self._interval - time.monotonic()))
             else:
                 await self._drop_pool()
@@ -129,7 +144,7 @@ class Server:
     async def report(self) -> bool:
         """Report once, to the gateway of the moment; False if it did not answer well."""
         if self._pool is None:
-            self._pool = Pool(self.ports[self._index % len(self.ports)], 1, timeout=REPORT_TIMEOUT)
+            self._pool = Pool(self.ports[self._index % len(self.ports)], 1, timeout=self.timeout)
             self._pool.start()
         port = self._pool.port
         rooms = [

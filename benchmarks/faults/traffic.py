@@ -30,10 +30,14 @@ class Caller:
     Args:
         customer: its id, which is the namespace too.
         key: its access key.
+        age: how many seconds ago its tokens were signed.
     """
 
-    def __init__(self, customer: str = "acme", key: AccessKey = ACCESS_KEY) -> None:
+    def __init__(
+        self, customer: str = "acme", key: AccessKey = ACCESS_KEY, age: float = 0.0
+    ) -> None:
         self.customer = customer
+        self._age = age
         self._tokens = TokenGenerator(key)
         self._made: dict[tuple[str, str], bytes] = {}
         self._management: dict[str, str] = {}
@@ -60,7 +64,7 @@ class Caller:
 
     def _token(self, room: str, user: str, subject: str | Sequence[str]) -> str:
         return self._tokens.create_token(
-            room, user, now=time.time(), lifetime=_LIFETIME, subject=subject
+            room, user, now=time.time() - self._age, lifetime=_LIFETIME, subject=subject
         )
 
 
@@ -75,9 +79,13 @@ class Traffic:
         book: the promises.
         servers: by address; clients that were let in join them at once.
         caller: makes the requests.
+
+    Attributes:
+        ban_time: seconds for which rooms and users are banned.
     """
 
     def __init__(self, book: Book, servers: Mapping[str, Server], caller: Caller) -> None:
+        self.ban_time = BAN_TIME
         self.book = book
         self.servers = servers
         self.caller = caller
@@ -125,10 +133,10 @@ class Traffic:
             params = {"user_id": "user", "message": list(number.to_bytes(4, "big"))}
         elif method == "RoomBanClient":
             key = (room, f"{BANNED}{number}")
-            params = {"user_id": key[1], "ban_time": BAN_TIME}
+            params = {"user_id": key[1], "ban_time": self.ban_time}
         else:
             key = (room, None)
-            params = {"ban_time": BAN_TIME}
+            params = {"ban_time": self.ban_time}
         call = Call(number, method, book.placed[room], 0.0, port=pool.port)
         book.calls[number] = call
         self.under_way += 1
@@ -142,7 +150,7 @@ class Traffic:
                 return
             call.acked = outcome.done
             if key is not None:
-                book.bans[key] = Ban(outcome.done, BAN_TIME)
+                book.bans[key] = Ban(outcome.done, self.ban_time)
                 if key[1] is None:
                     book.forget([room])
 

@@ -21,7 +21,7 @@ from odingw.config.types import (
     check_users,
 )
 from odingw.errors import KeyMaterialError
-from odingw.tokens import decode_master_key
+from odingw.tokens import decode_master_keys
 
 COMPATIBILITY_PRESETS: Final[dict[str, dict[str, Any]]] = {
     "strict": {},
@@ -199,18 +199,24 @@ class Gateway(Section, frozen=True, kw_only=True):
 
     Attributes:
         compatibility: ``"0.18"`` presets ``COMPATIBILITY_PRESETS`` when a file is loaded.
-        master_key: base64; after loading also what ``master_key_file`` held.
+        master_key: base64, if there is but one.
+        master_keys: the same, several while one replaces another: the first derives the keys that
+            servers are given, those derived from the others still count. After loading these are
+            the keys, wherever they were given.
         unknown_customers: ``"forbidden"``, or the limits of demo mode.
         reservation_lifetime: how long a Connect counts as usage before a server reports it.
         grid_config: overrides and extends the settings recommended to servers.
     """
 
-    hidden_keys = frozenset({"master_key", "grid_config"})
+    hidden_keys = frozenset({"master_key", "master_keys", "grid_config"})
 
     compatibility: Annotated[
         Literal["strict", "0.18"], Meta(description='"strict" or "0.18", in quotes')
     ] = "strict"
     master_key: Annotated[str, Meta(description="the master key in base64, in quotes")] = ""
+    master_keys: Annotated[
+        tuple[str, ...], Meta(description='a list of keys in base64 such as ["new", "old"]')
+    ] = ()
     master_key_file: Annotated[Path | None, Meta(description="the path of a file, in quotes")] = (
         None
     )
@@ -252,9 +258,15 @@ class Gateway(Section, frozen=True, kw_only=True):
             ValueError: a value is malformed or does not go with another one.
         """
         try:
-            self.master_key_bytes()
+            decode_master_keys((self.master_key,) if self.master_key else ())
         except KeyMaterialError:
             raise ValueError("master_key: not base64; write the key in base64") from None
+        try:
+            decode_master_keys(self.master_keys)
+        except KeyMaterialError as error:
+            raise ValueError(
+                f"master_keys: {error}; write each key once, in base64, the newest first"
+            ) from None
         if self.disable_timeout <= self.report_interval:
             raise ValueError(
                 f"disable_timeout: {self.disable_timeout:g} is not above report_interval "
@@ -277,10 +289,6 @@ class Gateway(Section, frozen=True, kw_only=True):
                     "give each customer its own"
                 )
 
-    def master_key_bytes(self) -> bytes | None:
-        """The decoded master key; None: none is configured.
-
-        Raises:
-            KeyMaterialError: it is malformed, which no loaded configuration is.
-        """
-        return decode_master_key(self.master_key) if self.master_key else None
+    def decoded_master_keys(self) -> tuple[bytes, ...]:
+        """The decoded master keys, the one that derives what servers are given first."""
+        return decode_master_keys(self.master_keys)

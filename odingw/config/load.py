@@ -27,7 +27,7 @@ from odingw.config.sections import Config, State, Tls
 from odingw.config.turn import BESIDE_FILE, Turn
 from odingw.config.types import key_text
 from odingw.errors import KeyMaterialError
-from odingw.tokens import decode_master_key
+from odingw.tokens import decode_master_key, decode_master_keys, master_key_lines
 
 DEFAULT_HOST: Final = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached; the wire reference
 DEFAULT_PORT: Final = 7000
@@ -50,7 +50,7 @@ class Options(Struct, frozen=True, kw_only=True):
         ssl: listen with TLS, likewise.
         certificate: path of the PEM file, for ``tls.certificate``.
         privatekey: path of the PEM file, for ``tls.private_key``.
-        masterkey: base64, for ``gateway.master_key`` and ``gateway.master_key_file``.
+        masterkey: base64, for ``gateway.master_key`` and all that can stand in its place.
         listen: endpoint strings, for ``listen.public``.
         internal: endpoint strings, for ``listen.internal``.
         admin: endpoint strings, for ``listen.admin``.
@@ -101,7 +101,11 @@ def load(path: Path | None, options: Options | None = None) -> Config:
     if options.masterkey is not None:
         config = _with_master_key(config, options.masterkey)
     elif config.gateway.master_key_file is not None:
-        config = _read_master_key(config, config.gateway.master_key_file, source)
+        keys = _read_master_keys(config.gateway.master_key_file, source)
+        config = replace(config, gateway=replace(config.gateway, master_keys=keys))
+    elif config.gateway.master_key:
+        keys = (config.gateway.master_key,)
+        config = replace(config, gateway=replace(config.gateway, master_keys=keys))
     if options.turn_config is not None:
         file = _option_path("--turn-config", options.turn_config)
         config = replace(config, turn=(config.turn or Turn()).with_file(file))
@@ -115,7 +119,7 @@ def load(path: Path | None, options: Options | None = None) -> Config:
 
 def _check_shared(config: Config, source: str) -> None:
     """Refuse what gateways that share something cannot do without."""
-    if config.state.address.shared and not config.gateway.master_key:
+    if config.state.address.shared and not config.gateway.master_keys:
         raise config_error(
             source,
             "gateway.master_key",
@@ -187,9 +191,11 @@ def _expand(document: dict[str, Any], source: str) -> None:
     if isinstance(compatibility, str):
         for key, value in COMPATIBILITY_PRESETS.get(compatibility, {}).items():
             gateway.setdefault(key, value)
-    if gateway.get("master_key") and "master_key_file" in gateway:
+    given = [key for key in ("master_key", "master_keys") if gateway.get(key)]
+    given += ["master_key_file"] if "master_key_file" in gateway else []
+    if len(given) > 1:
         raise config_error(
-            source, "gateway.master_key_file", "gateway.master_key is given too; keep one of them"
+            source, f"gateway.{given[1]}", f"gateway.{given[0]} is given too; keep one of them"
         )
     _check_turn(_table(document, "turn"), source)
     internal = _table(gateway, "internal")
@@ -287,17 +293,20 @@ def _resolved_state(state: State, url: str, folder: Path, files: Path) -> State:
     )
 
 
-def _read_master_key(config: Config, path: Path, source: str) -> Config:
+def _read_master_keys(path: Path, source: str) -> tuple[str, ...]:
     key = "gateway.master_key_file"
     data = _read_bytes(path, source, key)
+    keys: tuple[str, ...] = ()
     try:
-        text = data.decode("ascii").strip()
-        decode_master_key(text)
-    except (UnicodeDecodeError, KeyMaterialError):
-        raise config_error(
-            source, key, f"{path} holds no base64; put the key there in base64"
-        ) from None
-    return replace(config, gateway=replace(config.gateway, master_key=text))
+        keys = master_key_lines(data.decode("ascii"))
+        decode_master_keys(keys or ("",))
+    except (UnicodeDecodeError, KeyMaterialError) as error:
+        if len(keys) > 1:
+            text = f"{path}: {error}; put each key there once, in base64, one per line"
+        else:
+            text = f"{path} holds no base64; put the key there in base64"
+        raise config_error(source, key, text) from None
+    return keys
 
 
 def _read_secrets(path: Path, source: str) -> tuple[str, ...]:
@@ -317,7 +326,7 @@ def _with_master_key(config: Config, text: str) -> Config:
         decode_master_key(text)
     except KeyMaterialError:
         raise config_error("--masterkey", "", "not base64; give the key in base64") from None
-    gateway = replace(config.gateway, master_key=text, master_key_file=None)
+    gateway = replace(config.gateway, master_key=text, master_keys=(text,), master_key_file=None)
     return replace(config, gateway=gateway)
 
 

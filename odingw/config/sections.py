@@ -153,6 +153,7 @@ class Limits(Section, frozen=True, kw_only=True):
     report_body: Count = 8388608
     header_bytes: Count = 16384
     header_timeout: Seconds = 10.0
+    body_timeout: Seconds = 60.0
     idle_timeout: Seconds = 60.0
     batch: Count = 50
     token: Count = 8192

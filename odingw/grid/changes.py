@@ -16,7 +16,7 @@ PlaceKey: TypeAlias = tuple[RoomId, ReservationKey]
 """A room, and who has a place reserved in it."""
 
 
-_KINDS: Final = ("servers", "bases", "rooms", "moved", "places", "bans", "tasks")
+_KINDS: Final = ("servers", "keys", "bases", "rooms", "moved", "places", "bans", "tasks")
 
 
 class Changes:
@@ -26,6 +26,7 @@ class Changes:
         recording: whether note is taken; not so for a grid that lives in memory alone, and while
             rows are put in that somebody else has stored.
         servers: addresses.
+        keys: addresses of servers that were given a key, or whose key was forgotten.
         bases: bases that were placed, moved, reported for the first time or forgotten.
         rooms: rooms whose report changed.
         moved: rooms whose report was dropped because their base went to another server.
@@ -34,11 +35,22 @@ class Changes:
         tasks: tasks that were queued, moved, returned or done, by number.
     """
 
-    __slots__ = ("bans", "bases", "moved", "places", "recording", "rooms", "servers", "tasks")
+    __slots__ = (
+        "bans",
+        "bases",
+        "keys",
+        "moved",
+        "places",
+        "recording",
+        "rooms",
+        "servers",
+        "tasks",
+    )
 
     def __init__(self, *, recording: bool = True) -> None:
         self.recording = recording
         self.servers: set[str] = set()
+        self.keys: set[str] = set()
         self.bases: set[BaseId] = set()
         self.rooms: set[RoomId] = set()
         self.moved: set[RoomId] = set()
@@ -49,13 +61,24 @@ class Changes:
     def __bool__(self) -> bool:
         """Whether anything has changed."""
         return bool(
-            self.places or self.rooms or self.bases or self.servers or self.tasks or self.bans
+            self.places
+            or self.rooms
+            or self.bases
+            or self.servers
+            or self.tasks
+            or self.bans
+            or self.keys
         )
 
     def server(self, address: str) -> None:
         """Take note of a server."""
         if self.recording:
             self.servers.add(address)
+
+    def key(self, address: str) -> None:
+        """Take note of which key a server was given."""
+        if self.recording:
+            self.keys.add(address)
 
     def base(self, base: BaseId) -> None:
         """Take note of a base."""
@@ -90,6 +113,7 @@ class Changes:
     def add(self, other: "Changes") -> None:
         """Take in the changes of another one, as when it could not be written."""
         self.servers |= other.servers
+        self.keys |= other.keys
         self.bases |= other.bases
         self.rooms |= other.rooms
         self.moved |= other.moved

@@ -1,6 +1,6 @@
 """The rules of one grid: who is admitted, where rooms go, what servers are told."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Final
 
 from odingw.errors import Reason, Refused
@@ -8,7 +8,7 @@ from odingw.grid.bans import Bans
 from odingw.grid.changes import Changes
 from odingw.grid.ledger import Ledger
 from odingw.grid.placement import CostModel, choose
-from odingw.grid.records import Base, Room, Server
+from odingw.grid.records import Base, GivenKey, Room, Server
 from odingw.grid.registry import Registry
 from odingw.grid.rooms import RoomId, base_of, common_base
 from odingw.grid.tasks import Delivery, Duration, RoomClose, Task
@@ -102,7 +102,7 @@ class Grid:
         else:
             how = "existing"
         self._reserve(base, room, admission, now)
-        return Placed(base.server.address, how)
+        return Placed(base.server.address, how, base.server.kid)
 
     def report(self, report: ServerReport, now: float) -> Reported:
         """Take in what a server says of itself and its rooms."""
@@ -236,10 +236,35 @@ class Grid:
         self._registry.growth.sweep(now, _SWEEP)
         self._bans.sweep(now, _SWEEP)
 
+    def give_key(self, address: str, kid: str, now: float) -> str:
+        """Take note of which key a server is given, and return that."""
+        self.note_key(address, kid, now)
+        return kid
+
+    def note_key(self, address: str, kid: str, now: float) -> bool:
+        """Take note of which key a server is given; False if it was given that one before."""
+        before = self._registry.keys.get(address)
+        # The last word counts, also where the clock was set back.
+        at = max(now, before.at) if before else now
+        self._registry.give_key(address, GivenKey(kid, at))
+        return before is None or before.kid != kid
+
+    def key_of(self, address: str) -> str | None:
+        """Return the id of the key that a server has; None if nobody knows."""
+        given = self._registry.keys.get(address)
+        if given is not None:
+            return given.kid
+        server = self._registry.servers.get(address)
+        return server.kid if server else None
+
     def address_of_key(self, kid: str) -> str | None:
-        """Return the address of the attached server whose derived key has this id."""
+        """Return the address of the attached server that was given the key with this id."""
         server = self._registry.by_kid.get(kid)
         return server.address if server else None
+
+    def addresses(self) -> Set[str]:
+        """Return the addresses of all servers."""
+        return self._registry.servers.keys()
 
     def servers(self) -> Iterator[ServerView]:
         """Yield all servers."""

@@ -14,7 +14,7 @@ from msgspec import Struct
 from odingw.grid.bans import BanKey, Bans
 from odingw.grid.changes import Changes, PlaceKey
 from odingw.grid.placement import CostModel
-from odingw.grid.records import Base, Room, Server
+from odingw.grid.records import Base, GivenKey, Room, Server
 from odingw.grid.registry import Registry
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.grid.tasks import Task, TaskBody
@@ -34,6 +34,13 @@ class ServerRow(Struct, frozen=True, array_like=True, gc=False):
     last_seen: float
     disabled: bool = False
     drained: bool = False
+
+
+class KeyRow(Struct, frozen=True, array_like=True, gc=False):
+    """Which key a server was given, and when (:class:`odingw.grid.records.GivenKey`)."""
+
+    kid: str
+    at: float
 
 
 class BaseRow(Struct, frozen=True, array_like=True, gc=False):
@@ -118,6 +125,11 @@ class Ledger:
             server.drained,
         )
 
+    def key(self, address: str) -> KeyRow | None:
+        """Return the row of the key that a server was given."""
+        given = self._registry.keys.get(address)
+        return KeyRow(given.kid, given.at) if given else None
+
     def base(self, base_id: BaseId) -> BaseRow | None:
         """Return the row of a base."""
         base = self._registry.bases.get(base_id)
@@ -136,6 +148,10 @@ class Ledger:
             return None
         return PlaceRow(reservation.ends, reservation.customer, room.customer, room.placed)
 
+    def oldest_place(self) -> float | None:
+        """Return when the reservation that ends first does so by itself; None: there is none."""
+        return self._registry.next_end
+
     def ban(self, key: BanKey) -> BanRow | None:
         """Return the row of a ban."""
         ban = self._bans.get(key)
@@ -151,6 +167,7 @@ class Ledger:
         """Return the keys of all records, as if each had just changed."""
         registry, all_of = self._registry, Changes()
         all_of.servers.update(registry.servers)
+        all_of.keys.update(registry.keys)
         all_of.bases.update(registry.bases)
         all_of.bans.update(self._bans.keys())
         for base in registry.bases.values():
@@ -186,10 +203,8 @@ class Ledger:
             server = registry.servers.get(address)
             if server is None:
                 server = registry.add_server(address, row.kid, row.first_seen)
-            elif server.kid != row.kid:
-                registry.by_kid.pop(server.kid, None)
-                registry.by_kid[row.kid] = server
-                server.kid = row.kid
+            else:
+                registry.set_kid(server, row.kid)
             server.version = row.version
             server.clients = row.clients
             server.first_seen = row.first_seen
@@ -223,6 +238,18 @@ class Ledger:
             if server is not None:
                 self._costs.forget(server.load)
                 self._registry.remove_server(server)
+
+    def put_key(self, address: str, row: KeyRow) -> None:
+        """Take in which key a server was given, unless a later one is known."""
+        with self._unrecorded():
+            before = self._registry.keys.get(address)
+            if before is None or before.at <= row.at:
+                self._registry.give_key(address, GivenKey(row.kid, row.at))
+
+    def drop_key(self, address: str) -> None:
+        """Forget which key a server was given."""
+        with self._unrecorded():
+            self._registry.forget_key(address)
 
     def put_base(self, base_id: BaseId, row: BaseRow) -> None:
         """Put a base on its server; nothing happens if that is not known."""

@@ -28,7 +28,7 @@ GROWTH_TIME: Final = 30.0
 
 _GROWTH_PRIOR: Final = 2.0
 _GROWTH_LEARNING: Final = 0.02
-_HEADROOM: Final = 3.0
+_HEADROOM: Final = 6.0
 
 
 class Load:

@@ -1,5 +1,7 @@
 """The grid's records of servers and rooms: mutable, and changed by the grid's rules alone."""
 
+from msgspec import Struct
+
 from odingw.grid.placement import Growth, Load
 from odingw.grid.rooms import BaseId, RoomId
 from odingw.grid.tasks import TaskQueue
@@ -13,6 +15,7 @@ class Server:
         reservations: places reserved in rooms that are on it.
         heard: when it last gave a sign of life, or was excused from one.
         round: number of its latest report, which marks the rooms that the report names.
+        kid: id of the key that it has, as far as is known.
         contested: rooms of other servers that its latest report named.
     """
 
@@ -57,6 +60,17 @@ class Server:
     def open(self) -> bool:
         """Whether new rooms may go there."""
         return not (self.disabled or self.drained)
+
+
+class GivenKey(Struct, frozen=True, gc=False):
+    """Which key a server was given when it last asked, and when that was.
+
+    A server learns its key once, when it starts, and can have asked long before it first reports,
+    or before the gateway was given a new master key; so this is kept apart from :class:`Server`.
+    """
+
+    kid: str
+    at: float
 
 
 class Base:

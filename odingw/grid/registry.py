@@ -4,12 +4,17 @@ Every change of a room, a reservation or a server's liveness goes through here, 
 expected load and the indexes always agree.
 """
 
+from typing import Final
+
 from odingw.grid.changes import Changes
 from odingw.grid.placement import GrowthModel
-from odingw.grid.records import Base, Reservation, ReservationKey, Room, Server
+from odingw.grid.records import Base, GivenKey, Reservation, ReservationKey, Room, Server
 from odingw.grid.rooms import BaseId
 from odingw.grid.tasks import TaskQueue
 from odingw.grid.usage import Usage
+
+_KEYS_OF_OTHERS: Final = 10_000
+"""For how many servers that are not attached it is remembered which key they were given."""
 
 
 class Registry:
@@ -23,6 +28,8 @@ class Registry:
     def __init__(self, usage: Usage, changes: Changes) -> None:
         self.servers: dict[str, Server] = {}
         self.by_kid: dict[str, Server] = {}
+        # In the order in which they were given.
+        self.keys: dict[str, GivenKey] = {}
         self.bases: dict[BaseId, Base] = {}
         self.growth = GrowthModel()
         self.open_servers: list[Server] = []
@@ -33,7 +40,9 @@ class Registry:
         self._reservations: dict[Reservation, None] = {}
 
     def add_server(self, address: str, kid: str, now: float) -> Server:
-        """Make the record of a new server."""
+        """Make the record of a new server; ``kid`` counts if it is not known what it was given."""
+        given = self.keys.get(address)
+        kid = given.kid if given else kid
         server = Server(address, kid, now, TaskQueue(address, self._tasks_of, self._changes.task))
         self.servers[address] = server
         self.by_kid[kid] = server
@@ -50,6 +59,31 @@ class Registry:
         for base in [base for base in self.bases.values() if base.server is server]:
             self.forget(base)
         self.list_open_servers()
+
+    def set_kid(self, server: Server, kid: str) -> None:
+        """Take note of which key a server has, unless it is known that it was given another."""
+        given = self.keys.get(server.address)
+        kid = given.kid if given else kid
+        if server.kid != kid:
+            self.by_kid.pop(server.kid, None)
+            self.by_kid[kid] = server
+            server.kid = kid
+
+    def give_key(self, address: str, given: GivenKey) -> None:
+        """Take note of which key a server is given."""
+        self.keys.pop(address, None)
+        self.keys[address] = given
+        self._changes.key(address)
+        server = self.servers.get(address)
+        if server is not None:
+            self.set_kid(server, given.kid)
+        if len(self.keys) > len(self.servers) + _KEYS_OF_OTHERS:
+            self.forget_key(next(other for other in self.keys if other not in self.servers))
+
+    def forget_key(self, address: str) -> None:
+        """Forget which key a server was given."""
+        if self.keys.pop(address, None) is not None:
+            self._changes.key(address)
 
     def list_open_servers(self) -> None:
         """Bring the list of servers that take new rooms up to date."""
@@ -174,6 +208,12 @@ class Registry:
             if reservation.ends > now:
                 return
             self.cancel(reservation)
+
+    @property
+    def next_end(self) -> float | None:
+        """When the reservation that ends first does so by itself; None: there is none."""
+        first = next(iter(self._reservations), None)
+        return first.ends if first else None
 
     def cancel(self, reservation: Reservation) -> None:
         """End a reservation, and forget the room if only that kept it."""

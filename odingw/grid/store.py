@@ -5,7 +5,7 @@ rely on afterwards (placing a room, taking in a report, queueing a task) may tak
 return the result, or an awaitable of it. Everything else is answered from what the process knows.
 """
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Set
 from typing import Protocol, TypeAlias, TypeVar
 
 from odingw.grid.tasks import Delivery
@@ -64,8 +64,24 @@ class GridStore(Protocol):
             Refused: there is no such server.
         """
 
+    def give_key(self, address: str, kid: str, now: float) -> Eventual[str]:
+        """Remember which key a server is given, before it is.
+
+        Args:
+            address: the server's.
+            kid: id of the key that it should be given.
+            now: the time.
+
+        Returns:
+            The id of the key to give: ``kid``, or the one that it had before, if the store can
+            remember nothing new at present.
+        """
+
     def address_of_key(self, kid: str) -> str | None:
-        """Return the address of the attached server whose derived key has this id."""
+        """Return the address of the attached server that was given the key with this id."""
+
+    def addresses(self) -> Set[str]:
+        """Return the addresses of all servers."""
 
     def servers(self) -> Iterable[ServerView]:
         """Yield all servers."""

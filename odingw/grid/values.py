@@ -60,10 +60,12 @@ class Placed(Struct, frozen=True, gc=False):
     Attributes:
         address: the server that carries the room.
         how: ``existing`` room, ``new`` room, or a room ``moved`` from a disabled server.
+        kid: id of the key that the server has.
     """
 
     address: str
     how: str
+    kid: str
 
 
 class RoomReport(Protocol):
@@ -87,7 +89,7 @@ class ServerReport(Struct, frozen=True, gc=False):
 
     Attributes:
         address: the server's address, its identity.
-        kid: id of the server's derived key.
+        kid: id of the key that it is taken to have if nobody knows which one it was given.
         load: fraction of the server's capacity in use, 0 to 1.
         clients: how many clients are connected.
         rooms: all rooms that the server carries.

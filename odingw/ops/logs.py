@@ -12,11 +12,15 @@ from twisted.logger import (
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
+    PredicateResult,
     formatEvent,
 )
 
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 """What strangers write must not look like a line of its own, nor command a terminal."""
+
+_QUIET: Final = 10.0
+"""Seconds between two lines that say that there are no descriptors left."""
 
 _FIELDS: Final = "odingw_"
 """Prefix of event keys that become members of a JSON line."""
@@ -30,9 +34,32 @@ def observer(file: Any, level: str, form: str) -> ILogObserver:
         level: the least level that is written: debug, info, warn or error.
         form: ``pretty`` or ``json``.
     """
-    predicate = LogLevelFilterPredicate(LogLevel.levelWithName(level))
+    predicates: Any = [Seldom(), LogLevelFilterPredicate(LogLevel.levelWithName(level))]
     write: Any = FileLogObserver(file, _json_line if form == "json" else _pretty_line)
-    return cast("ILogObserver", FilteringLogObserver(write, cast("Any", [predicate])))
+    return cast("ILogObserver", FilteringLogObserver(write, predicates))
+
+
+class Seldom:
+    """Lets through now and then what Twisted says of each connection it has no descriptor for.
+
+    Strangers cause these lines, and by thousands. Operators must see one at every level.
+    """
+
+    def __init__(self) -> None:
+        self._last = -_QUIET
+
+    def __call__(self, event: LogEvent) -> Any:
+        """Tell whether an event is logged, or left to the next predicate."""
+        if not event.get("log_namespace", "").startswith("twisted.internet.tcp"):
+            return PredicateResult.maybe
+        text = event.get("log_format") or ""
+        if "EMFILE" not in text:
+            return PredicateResult.maybe
+        now = event.get("log_time", 0.0)
+        if not text.startswith("EMFILE encountered") or abs(now - self._last) < _QUIET:
+            return PredicateResult.no
+        self._last = now
+        return PredicateResult.yes
 
 
 def _time(event: LogEvent) -> str:

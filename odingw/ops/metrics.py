@@ -1,13 +1,15 @@
 """What Prometheus scrapes. No label has values that a caller chooses."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Histogram,
     Info,
+    PlatformCollector,
+    ProcessCollector,
     disable_created_metrics,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -17,9 +19,8 @@ from prometheus_client.registry import Collector
 from odingw import __version__
 from odingw.grid.store import Store
 from odingw.grid.usage import DEMO_PREFIX
+from odingw.ops.tally import Tally, Times
 from odingw.rpc.callers import Licence
-
-M = TypeVar("M", Counter, Histogram)
 
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
@@ -41,15 +42,10 @@ class Metrics:
         self._requests = self._counter(
             "requests", "Calls by API, method and outcome.", ("api", "method", "outcome")
         )
-        self._seconds = _Series(
-            Histogram(
-                "odingw_request_seconds",
-                "Time from the whole request to its reply.",
-                ("api",),
-                buckets=_BUCKETS,
-                registry=self.registry,
-            )
+        self._seconds = Times(
+            "odingw_request_seconds", "Time from the whole request to its reply.", "api", _BUCKETS
         )
+        self.registry.register(self._seconds)
         self._verifications = self._counter(
             "jwt_verifications", "Tokens verified, by outcome.", ("outcome",)
         )
@@ -73,18 +69,20 @@ class Metrics:
             registry=self.registry,
         )
         self._files = self._counter("client_files", "Requests for client files.", ("file",))
-        self._issued = Counter(
-            "odingw_turn_credentials_issued",
-            "TURN credentials handed out.",
-            registry=self.registry,
-        )
+        self._issued = self._counter("turn_credentials_issued", "TURN credentials handed out.", ())
+        self._issued.add(count=0)
         Info("odingw_build", "The program.", registry=self.registry).info({"version": __version__})
         for rule in ("leeway", "require_expiry", "require_subject", "room_match"):
-            self._compat[(rule,)]
+            self._compat.add(rule, count=0)
+        # Prometheus does not see the first rise of a series that was not there before.
+        for fate in ("queued", "sent", "delivered", "returned", "dropped"):
+            self._tasks.add(fate, count=0)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
 
     def call(self, api: str, method: str, outcome: str) -> None:
         """Count a call of a known method."""
-        self._requests[(api, method, outcome)].inc()
+        self._requests.add(api, method, outcome)
 
     def call_counts(self) -> list[tuple[str, int, int, int]]:
         """Return name, and counts of success, failure and rejection, of every method called."""
@@ -92,27 +90,47 @@ class Metrics:
         for labels, count in self._requests.counts():
             of_method = counts.setdefault(labels["method"], {})
             outcome = labels["outcome"]
-            of_method[outcome] = of_method.get(outcome, 0) + int(count)
+            of_method[outcome] = of_method.get(outcome, 0) + count
         return [
             (name, found.get("success", 0), found.get("failure", 0), found.get("rejected", 0))
             for name, found in sorted(counts.items())
         ]
 
+    def requests(self) -> list[tuple[str, str, str, int]]:
+        """Return API, method and outcome of all calls until now, and how many there were."""
+        return [
+            (labels["api"], labels["method"], labels["outcome"], count)
+            for labels, count in self._requests.counts()
+        ]
+
+    def refusals(self) -> dict[str, int]:
+        """Return how many calls each reason has refused."""
+        return {labels["reason"]: count for labels, count in self._refusals.counts()}
+
+    def rejected_tokens(self) -> int:
+        """Return how many tokens had a fault."""
+        found = self._verifications.counts()
+        return sum(count for labels, count in found if labels["outcome"] != "ok")
+
+    def credentials_issued(self) -> int:
+        """Return how many TURN credentials have been handed out."""
+        return sum(count for _, count in self._issued.counts())
+
     def seconds(self, api: str, seconds: float) -> None:
         """Take in how long a request took."""
-        self._seconds[(api,)].observe(seconds)
+        self._seconds.observe(api, seconds)
 
     def verified(self, outcome: str) -> None:
         """Count a token: ``ok`` or the kind of fault."""
-        self._verifications[(outcome,)].inc()
+        self._verifications.add(outcome)
 
     def placed(self, kind: str) -> None:
         """Count a Connect that was granted."""
-        self._placements[(kind,)].inc()
+        self._placements.add(kind)
 
     def issued(self) -> None:
         """Count TURN credentials that were handed out."""
-        self._issued.inc()
+        self._issued.add()
 
     def stored(self, seconds: float | None) -> None:
         """Take in how long storing a group of changes took; None: it failed."""
@@ -123,19 +141,19 @@ class Metrics:
 
     def client_file(self, name: str) -> None:
         """Count a request for a file of the JavaScript clients."""
-        self._files[(name,)].inc()
+        self._files.add(name)
 
     def refused(self, reason: str) -> None:
         """Count a call that a rule refused."""
-        self._refusals[(reason,)].inc()
+        self._refusals.add(reason)
 
     def relaxed(self, rule: str) -> None:
         """Count a call that strict settings would refuse."""
-        self._compat[(rule,)].inc()
+        self._compat.add(rule)
 
     def tasks(self, fate: str, count: int = 1) -> None:
         """Count tasks: ``queued``, ``sent``, ``delivered``, ``returned`` or ``dropped``."""
-        self._tasks[(fate,)].inc(count)
+        self._tasks.add(fate, count=count)
 
     def watch(self, store: Store, is_customer: Callable[[str], bool]) -> None:
         """Show what a store holds; the usage of those who are no customers is one series."""
@@ -165,29 +183,10 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
-    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> "_Series[Counter]":
-        return _Series(Counter(f"odingw_{name}", text, labels, registry=self.registry))
-
-
-class _Series(Generic[M]):
-    """A metric's series by their labels, kept at hand: finding one costs more than counting."""
-
-    def __init__(self, metric: M) -> None:
-        self._metric: M = metric
-        self._series: dict[tuple[str, ...], M] = {}
-
-    def __getitem__(self, labels: tuple[str, ...]) -> M:
-        series = self._series.get(labels)
-        if series is None:
-            series = self._series[labels] = self._metric.labels(*labels)
-        return series
-
-    def counts(self) -> Iterator[tuple[dict[str, str], float]]:
-        """Yield labels and value of each series of a counter."""
-        for family in self._metric.collect():
-            for sample in family.samples:
-                if sample.name.endswith("_total"):
-                    yield sample.labels, sample.value
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Tally:
+        tally = Tally(f"odingw_{name}", text, labels)
+        self.registry.register(tally)
+        return tally
 
 
 class _NumberCollector(Collector):

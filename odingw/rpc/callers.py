@@ -15,6 +15,7 @@ from odingw.errors import (
     TokenFault,
 )
 from odingw.grid.usage import DEMO_PREFIX
+from odingw.rpc.openrpc import DISCOVER
 from odingw.tokens import (
     Claims,
     Policy,
@@ -155,7 +156,9 @@ class Authenticator:
         self._server_key = server_key
         self._reserved = reserved
         self._methods = frozenset(methods)
-        self._by_subject = {name.lower(): frozenset((name,)) for name in methods}
+        # Whoever may call something may ask what there is.
+        always = self._methods & {DISCOVER}
+        self._by_subject = {name.lower(): always | {name} for name in methods}
 
     def authenticate(self, token: str, now: float) -> Caller:
         """Return the caller that a token speaks for.

@@ -1,13 +1,12 @@
 """The client API: Connect, and the management calls of backends (wire reference, section 3)."""
 
 from collections.abc import Awaitable, Callable
-from inspect import isawaitable
-from typing import Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import Encoder
 
-from odingw.errors import Refused, invalid_params
+from odingw.errors import TOO_MANY_REQUESTS, Reason, Refused, invalid_params
 from odingw.grid.bans import TEN_YEARS
 from odingw.grid.store import GridStore
 from odingw.grid.tasks import (
@@ -21,8 +20,12 @@ from odingw.grid.tasks import (
 )
 from odingw.grid.values import Admission, Command, Placed
 from odingw.rpc.callers import Caller, match_room
-from odingw.rpc.jsonrpc import Method
+from odingw.rpc.jsonrpc import is_eventual
+from odingw.rpc.openrpc import Interface, NoParams, Signature
 from odingw.rpc.server_keys import ServerKeys
+
+if TYPE_CHECKING:
+    from odingw.rpc.jsonrpc import Method
 
 _BYTE: Final = Meta(ge=0, le=255)
 Bytes: TypeAlias = tuple[Annotated[int, _BYTE] | Annotated[float, _BYTE], ...]
@@ -43,10 +46,6 @@ class ClientCall(Struct, frozen=True, gc=False):
     caller: Caller
     now: float
     wall: float
-
-
-class _NoParams(Struct, frozen=True):
-    pass
 
 
 class _CloseParams(Struct, frozen=True):
@@ -99,6 +98,63 @@ _EMPTY: Final = _Empty()
 _encode: Final = Encoder().encode
 
 
+_CHANGES: Final = (
+    Reason.ROOM_MISMATCH,
+    Reason.ROOM_NOT_FOUND,
+    Reason.TOO_MANY_TASKS,
+    Reason.STORE_UNAVAILABLE,
+)
+
+CLIENT_API: Final = Interface(
+    "odingw client API",
+    "What game clients and game backends call, with a client token. With pools, each is also "
+    "served under its name: /pool/.",
+    "/",
+    {
+        "Connect": Signature(
+            params=NoParams,
+            result=_Connected,
+            summary="Return the server that carries the token's room, and a room token for it.",
+            reasons=(
+                Reason.PEER_LIMIT_EXCEEDED,
+                Reason.ROOM_LIMIT_EXCEEDED,
+                Reason.NO_SERVER,
+                Reason.ROOM_BANNED,
+                Reason.USER_BANNED,
+                Reason.RID_BASE_MISMATCH,
+                Reason.RID_EMPTY,
+                Reason.STORE_UNAVAILABLE,
+            ),
+        ),
+        "RoomClose": Signature(
+            params=_CloseParams,
+            result=_Empty,
+            summary="Close a room, and keep it closed for ban_time seconds.",
+            reasons=(*_CHANGES, Reason.TOO_MANY_BANS),
+        ),
+        "RoomUpdate": Signature(
+            params=_UpdateParams,
+            result=_Empty,
+            summary="Replace a room's user data, given as byte values.",
+            reasons=_CHANGES,
+        ),
+        "RoomBanClient": Signature(
+            params=_BanParams,
+            result=_Empty,
+            summary="Throw a user out of a room, and keep them out for ban_time seconds.",
+            reasons=(*_CHANGES, Reason.TOO_MANY_BANS),
+        ),
+        "RoomSendMessage": Signature(
+            params=_MessageParams,
+            result=_Empty,
+            summary="Send a message, given as byte values, to a user in a room.",
+            reasons=_CHANGES,
+        ),
+    },
+    codes=(TOO_MANY_REQUESTS,),
+)
+
+
 class ClientHooks(Struct, frozen=True):
     """Whom the client API tells of what it did.
 
@@ -139,16 +195,18 @@ class ClientApi:
         self._token_lifetime = token_lifetime
         self._room_match = room_match
         self._hooks = hooks
-        self.methods: dict[str, Method[ClientCall]] = {
-            "Connect": Method(_NoParams, self._connect),
-            "RoomClose": Method(_CloseParams, self._close),
-            "RoomUpdate": Method(_UpdateParams, self._update),
-            "RoomBanClient": Method(_BanParams, self._ban),
-            "RoomSendMessage": Method(_MessageParams, self._message),
-        }
+        self.methods: dict[str, Method[ClientCall]] = CLIENT_API.bind(
+            {
+                "Connect": self._connect,
+                "RoomClose": self._close,
+                "RoomUpdate": self._update,
+                "RoomBanClient": self._ban,
+                "RoomSendMessage": self._message,
+            }
+        )
 
     def _connect(
-        self, call: ClientCall, params: _NoParams, answered: bool
+        self, call: ClientCall, params: NoParams, answered: bool
     ) -> _Connected | Awaitable[_Connected]:
         caller = call.caller
         internal = caller.claims.internal
@@ -183,7 +241,7 @@ class ClientApi:
     def _connected(self, call: ClientCall, placed: Placed) -> _Connected:
         self._hooks.placed(placed.how)
         caller, now = call.caller, int(call.wall)
-        token = self._keys[placed.address].sign_jwt(
+        token = self._keys.signing(placed.address, placed.kid).sign_jwt(
             _encode(
                 _RoomClaims(
                     caller.user,
@@ -233,7 +291,7 @@ class ClientApi:
         except Exception as error:
             self._hooks.managed(call.caller, method, name, user, error)
             raise
-        if isawaitable(queued):
+        if is_eventual(queued):
             return self._managed_later(method, call, name, user, queued)
         self._hooks.managed(call.caller, method, name, user, None)
         return _EMPTY

@@ -5,8 +5,7 @@ a coroutine otherwise. The calls of a batch are carried out one after the other,
 """
 
 from collections.abc import Awaitable, Callable, Container
-from inspect import isawaitable
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeGuard, TypeVar
 
 from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError
 from msgspec.json import Decoder, Encoder
@@ -165,9 +164,9 @@ class Engine(Generic[C]):
         except _NOT_JSON:
             return error_reply(_parse_error())
         answer = self._call(envelope, context, allowed)
-        if isawaitable(answer):
-            return _single_later(answer)
-        return _single(answer)
+        if answer is None or isinstance(answer, _Success | _Failure):
+            return _single(answer)
+        return _single_later(answer)
 
     def _handle_other(
         self, body: bytes, context: C, allowed: Container[str] | None
@@ -195,7 +194,7 @@ class Engine(Generic[C]):
         for part in parts:
             try:
                 answer = self._call(_ENVELOPE.decode(part), context, allowed)
-                if isawaitable(answer):
+                if is_eventual(answer):
                     answer = await answer
             except _NOT_JSON:
                 answer = _failure(_invalid_request(), None)
@@ -224,7 +223,7 @@ class Engine(Generic[C]):
             result = method.run(context, method.read(envelope.params), answered)
         except Exception as error:
             return self._failed(name, error, call_id, answered)
-        if isawaitable(result):
+        if is_eventual(result):
             return self._later(name, result, call_id, answered)
         self._on_outcome(name, "success")
         return _Success(result, call_id) if answered else None
@@ -247,6 +246,11 @@ class Engine(Generic[C]):
             self._on_outcome(name, "failure")
             error = RpcError(INTERNAL_ERROR, "Internal error")
         return _failure(error, call_id) if answered else None
+
+
+def is_eventual(value: Any) -> TypeGuard[Awaitable[Any]]:
+    """Tell whether this is to be awaited: a coroutine, a Deferred."""
+    return hasattr(value, "__await__")
 
 
 def _single(answer: _Answer) -> Reply:

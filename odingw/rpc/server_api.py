@@ -4,18 +4,40 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from inspect import isawaitable
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from odingw.errors import FORBIDDEN, INVALID_REQUEST, TOO_LARGE, RpcError, invalid_params
-from odingw.grid.rooms import RoomId, room_hash
+from odingw.grid.rooms import room_hash
 from odingw.grid.store import GridStore
-from odingw.grid.tasks import Delivery, TaskBody
+from odingw.grid.tasks import Delivery
 from odingw.grid.values import Event, Reported, ServerReport
 from odingw.rpc.grid_config import extend
-from odingw.rpc.jsonrpc import Method
+from odingw.rpc.openrpc import NoParams
 from odingw.rpc.server_keys import ServerKeys
+from odingw.rpc.server_methods import (
+    SERVER_API,
+    Caller,
+    CallInfo,
+    Config,
+    ConfigParams,
+    DrainParams,
+    Info,
+    ReportedRoom,
+    ReportInfo,
+    ReportParams,
+    RoomInfo,
+    ServerInfo,
+    Stats,
+    Tasks,
+    TypedConfigParams,
+    TypedReportParams,
+)
+from odingw.tokens import SecretKey
+
+if TYPE_CHECKING:
+    from odingw.rpc.jsonrpc import Method
 
 DEFAULT_PORT: Final = 4433
 """Port of a server that does not name its public endpoint."""
@@ -44,113 +66,6 @@ class ServerCall:
         self.allowed = allowed
         self.now = now
         self.deliveries: list[Delivery] = []
-
-
-class _Caller(Struct, frozen=True, kw_only=True):
-    public_endpoint: Annotated[str, Meta(max_length=300)] | None = None
-    version: str
-
-
-class _ConfigParams(_Caller, frozen=True, kw_only=True):
-    config: str
-    server: str | None = None
-
-
-class _TypedConfigParams(_Caller, frozen=True, kw_only=True):
-    config: str
-    server: Literal["grid", "saga"]
-
-
-class _Age(Struct, frozen=True, gc=False):
-    secs: float
-    nanos: float
-
-
-class _Room(Struct, frozen=True, gc=False):
-    id: RoomId
-    customer: str
-    age: _Age
-    peers: float
-
-
-class _ReportParams(_Caller, frozen=True, kw_only=True):
-    load: float
-    clients: float
-    rooms: list[_Room]
-    server: str | None = None
-
-
-class _TypedReportParams(_Caller, frozen=True, kw_only=True):
-    load: float
-    clients: float
-    rooms: list[_Room]
-    server: Literal["grid", "saga"]
-
-
-class _DrainParams(Struct, frozen=True):
-    server: str
-
-
-class _NoParams(Struct, frozen=True):
-    pass
-
-
-class _Config(Struct, frozen=True):
-    config: str
-
-
-class _Tasks(Struct, frozen=True):
-    tasks: tuple[TaskBody, ...]
-
-
-class _ReportedRoom(Struct, frozen=True):
-    id: RoomId
-    customer: str
-    peers: int
-
-
-class _ReportInfo(Struct, frozen=True):
-    load: float
-    clients: int
-    rooms: list[_ReportedRoom]
-
-
-class _ServerInfo(Struct, frozen=True, rename="camel"):
-    hostname: str
-    address: str
-    version: str
-    disabled: bool
-    drained: bool
-    key_id: str
-    report: _ReportInfo
-    first_seen: datetime
-    last_seen: datetime
-    tasks: int
-
-
-class _RoomInfo(Struct, frozen=True):
-    hash: str
-    id: RoomId
-    customer: str
-    server: str
-    updated: datetime
-
-
-class _CallInfo(Struct, frozen=True):
-    name: str
-    success: int
-    failure: int
-    rejected: int
-
-
-class _Stats(Struct, frozen=True, rename="camel"):
-    api_calls: list[_CallInfo]
-
-
-class _Info(Struct, frozen=True):
-    servers: list[_ServerInfo]
-    rooms: list[_RoomInfo]
-    stats: _Stats
 
 
 class ServerRules(Struct, frozen=True, kw_only=True):
@@ -196,52 +111,65 @@ class ServerApi:
         self._in_thread = in_thread
         self._on_event = on_event
         self._call_counts = call_counts
-        self.methods: dict[str, Method[ServerCall]] = {
-            "sfu.GridConfig": Method(_ConfigParams, self._config),
-            "sfu.Report": Method(_ReportParams, self._report),
-            "GetConfig": Method(_TypedConfigParams, self._typed_config),
-            "SubmitReport": Method(_TypedReportParams, self._typed_report),
-            "Info": Method(_NoParams, self._info),
-            "Drain": Method(_DrainParams, self._drain),
-            "Undrain": Method(_DrainParams, self._undrain),
-        }
+        self.methods: dict[str, Method[ServerCall]] = SERVER_API.bind(
+            {
+                "sfu.GridConfig": self._config,
+                "sfu.Report": self._report,
+                "GetConfig": self._typed_config,
+                "SubmitReport": self._typed_report,
+                "Info": self._info,
+                "Drain": self._drain,
+                "Undrain": self._undrain,
+            }
+        )
 
     def _typed_config(
-        self, call: ServerCall, params: _TypedConfigParams, answered: bool
-    ) -> Awaitable[_Config]:
+        self, call: ServerCall, params: TypedConfigParams, answered: bool
+    ) -> Awaitable[Config]:
         _only_grid(params.server)
-        return self._settings(call, params, params.config)
+        return self._settings(call, params, params.config, answered)
 
-    def _config(
-        self, call: ServerCall, params: _ConfigParams, answered: bool
-    ) -> Awaitable[_Config]:
+    def _config(self, call: ServerCall, params: ConfigParams, answered: bool) -> Awaitable[Config]:
         _grid_api(params.server)
-        return self._settings(call, params, params.config)
+        return self._settings(call, params, params.config, answered)
 
-    async def _settings(self, call: ServerCall, params: _Caller, config: str) -> _Config:
+    async def _settings(
+        self, call: ServerCall, params: Caller, config: str, answered: bool
+    ) -> Config:
         address = self._address(call, params)
         if len(config) > self._rules.config_size:
             most = self._rules.config_size
             raise RpcError(TOO_LARGE, f"a server's config holds at most {most} characters")
-        jwk = self._keys[address].private_jwk()
+        key = self._keys[address]
+        extended = await self._extended(config, key)
+        if answered:
+            # From here on it is signed with this key, so nothing may go wrong after this.
+            given = self._store.give_key(address, key.kid, call.now)
+            kid = await given if isawaitable(given) else given
+            if kid != key.kid:
+                extended = await self._extended(config, self._keys.signing(address, kid))
+        return Config(extended)
+
+    def _extended(self, config: str, key: SecretKey) -> Awaitable[str]:
+        jwk = key.private_jwk()
         members = {"kid": jwk.kid, "kty": jwk.kty, "crv": jwk.crv, "x": jwk.x, "d": jwk.d}
-        return _Config(await self._in_thread(lambda: extend(config, self._rules.settings, members)))
+        return self._in_thread(lambda: extend(config, self._rules.settings, members))
 
     def _typed_report(
-        self, call: ServerCall, params: _TypedReportParams, answered: bool
-    ) -> _Tasks | Awaitable[_Tasks]:
+        self, call: ServerCall, params: TypedReportParams, answered: bool
+    ) -> Tasks | Awaitable[Tasks]:
         _only_grid(params.server)
         return self._take_report(call, params, answered)
 
     def _report(
-        self, call: ServerCall, params: _ReportParams, answered: bool
-    ) -> _Tasks | Awaitable[_Tasks]:
+        self, call: ServerCall, params: ReportParams, answered: bool
+    ) -> Tasks | Awaitable[Tasks]:
         _grid_api(params.server)
         return self._take_report(call, params, answered)
 
     def _take_report(
-        self, call: ServerCall, params: _ReportParams | _TypedReportParams, answered: bool
-    ) -> _Tasks | Awaitable[_Tasks]:
+        self, call: ServerCall, params: ReportParams | TypedReportParams, answered: bool
+    ) -> Tasks | Awaitable[Tasks]:
         address = self._address(call, params)
         if len(params.rooms) > self._rules.rooms_per_report:
             most = self._rules.rooms_per_report
@@ -266,12 +194,12 @@ class ServerApi:
 
     async def _taken_later(
         self, call: ServerCall, reported: Reported, delivery: Awaitable[Delivery | None]
-    ) -> _Tasks:
+    ) -> Tasks:
         return _tasks(call, reported, await delivery)
 
     async def _reported_later(
         self, call: ServerCall, address: str, reported: Awaitable[Reported], answered: bool
-    ) -> _Tasks:
+    ) -> Tasks:
         outcome = await reported
         for event in outcome.events:
             self._on_event(event)
@@ -280,22 +208,22 @@ class ServerApi:
             delivery = await delivery
         return _tasks(call, outcome, delivery)
 
-    def _info(self, call: ServerCall, params: _NoParams, answered: bool) -> _Info:
+    def _info(self, call: ServerCall, params: NoParams, answered: bool) -> Info:
         views = list(self._store.rooms())
-        reported: dict[str, list[_ReportedRoom]] = {}
+        reported: dict[str, list[ReportedRoom]] = {}
         for room in views:
             if room.reported:
                 rooms_of = reported.setdefault(room.server, [])
-                rooms_of.append(_ReportedRoom(room.id, room.customer, room.peers))
+                rooms_of.append(ReportedRoom(room.id, room.customer, room.peers))
         servers = [
-            _ServerInfo(
+            ServerInfo(
                 hostname=view.address.rpartition(":")[0] or view.address,
                 address=view.address,
                 version=view.version,
                 disabled=view.disabled,
                 drained=view.drained,
-                key_id=view.kid,
-                report=_ReportInfo(view.load, view.clients, reported.get(view.address, [])),
+                key_id=self._keys.signing(view.address, view.kid).kid,
+                report=ReportInfo(view.load, view.clients, reported.get(view.address, [])),
                 first_seen=_date(view.first_seen),
                 last_seen=_date(view.last_seen),
                 tasks=view.tasks,
@@ -303,16 +231,16 @@ class ServerApi:
             for view in self._store.servers()
         ]
         rooms = [
-            _RoomInfo(room_hash(*view.id), view.id, view.customer, view.server, _date(view.updated))
+            RoomInfo(room_hash(*view.id), view.id, view.customer, view.server, _date(view.updated))
             for view in views
         ]
-        counts = [_CallInfo(*counts) for counts in self._call_counts()]
-        return _Info(servers, rooms, _Stats(counts))
+        counts = [CallInfo(*counts) for counts in self._call_counts()]
+        return Info(servers, rooms, Stats(counts))
 
-    def _drain(self, call: ServerCall, params: _DrainParams, answered: bool) -> Any:
+    def _drain(self, call: ServerCall, params: DrainParams, answered: bool) -> Any:
         return self._set_drained(call, params.server, True)
 
-    def _undrain(self, call: ServerCall, params: _DrainParams, answered: bool) -> Any:
+    def _undrain(self, call: ServerCall, params: DrainParams, answered: bool) -> Any:
         return self._set_drained(call, params.server, False)
 
     def _set_drained(self, call: ServerCall, address: str, drained: bool) -> Any:
@@ -320,7 +248,7 @@ class ServerApi:
         done = self._store.drain(address, drained)
         return _nothing_later(done) if isawaitable(done) else {}
 
-    def _address(self, call: ServerCall, params: _Caller) -> str:
+    def _address(self, call: ServerCall, params: Caller) -> str:
         address = params.public_endpoint
         if not address:
             if call.peer is None:
@@ -346,11 +274,11 @@ async def _nothing_later(done: Awaitable[None]) -> dict[str, object]:
     return {}
 
 
-def _tasks(call: ServerCall, reported: Reported, delivery: Delivery | None) -> _Tasks:
+def _tasks(call: ServerCall, reported: Reported, delivery: Delivery | None) -> Tasks:
     if delivery is None:
-        return _Tasks(reported.closes)
+        return Tasks(reported.closes)
     call.deliveries.append(delivery)
-    return _Tasks((*reported.closes, *(task.body for task in delivery.tasks)))
+    return Tasks((*reported.closes, *(task.body for task in delivery.tasks)))
 
 
 def _grid_api(server: str | None) -> None:

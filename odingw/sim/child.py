@@ -24,29 +24,28 @@ class GatewayProcess(ProcessProtocol):
         reactor: a Twisted reactor.
         config: the configuration file; the process runs in its folder.
         on_death: called with one line when the process ends without having been stopped.
+        quiet: its output goes to standard error, and nothing to standard output.
 
     Raises:
         OSError: there is no ``twistd`` in this environment.
     """
 
-    def __init__(self, reactor: Any, config: Path, on_death: Callable[[str], None]) -> None:
+    def __init__(
+        self, reactor: Any, config: Path, on_death: Callable[[str], None], quiet: bool = False
+    ) -> None:
         self._reactor = reactor
         self._on_death = on_death
         self._stopping = False
         self._ended: Deferred[None] | None = None
         self.running = True
-        # Not resolved: a virtual environment's Python is a link out of it.
-        twistd = Path(sys.executable).parent / "twistd"
-        if not os.access(twistd, os.X_OK):
-            raise FileNotFoundError(f"{twistd} is missing")
-        command = [str(twistd), "-n", "--pidfile=", "odingw", "--config", str(config)]
+        command = [*_twistd(), "-n", "--pidfile=", "odingw", "--config", str(config)]
         self._process: Any = reactor.spawnProcess(
             self,
             command[0],
             command,
             env=_environment(),
             path=str(config.parent),
-            childFDs={0: "w", 1: 1, 2: 2},
+            childFDs={0: "w", 1: 2 if quiet else 1, 2: 2},
         )
         # The terminal's input stays with this process.
         self._process.closeStdin()
@@ -85,6 +84,22 @@ class GatewayProcess(ProcessProtocol):
     def _signal(self, number: signal.Signals) -> None:
         if self.running:
             self._process.signalProcess(number)
+
+
+def _twistd() -> list[str]:
+    """Return how ``twistd`` is called.
+
+    Raises:
+        FileNotFoundError: it is missing.
+    """
+    if getattr(sys, "frozen", False):
+        # The one-file program is a twistd as well.
+        return [sys.executable, "twistd"]
+    # Not resolved: a virtual environment's Python is a link out of it.
+    twistd = Path(sys.executable).parent / "twistd"
+    if not os.access(twistd, os.X_OK):
+        raise FileNotFoundError(f"{twistd} is missing")
+    return [str(twistd)]
 
 
 def _environment() -> dict[str, str]:

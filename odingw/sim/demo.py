@@ -1,27 +1,27 @@
-"""A gateway, servers and clients, all on this machine: ``python -m odingw.sim.demo``."""
+"""A gateway, servers and clients, all on this machine."""
 
-import argparse
 import random
 import secrets
 import socket
 import sys
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from shlex import quote
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.web.client import Agent
 
 from odingw.errors import OdingwError
 from odingw.sim.child import GatewayProcess
 from odingw.sim.clock import sleep
-from odingw.sim.console import log_warnings, run, say
+from odingw.sim.console import say
 from odingw.sim.fleet import Fleet
-from odingw.sim.http import TRANSPORT_ERRORS, read_body
+from odingw.sim.http import TRANSPORT_ERRORS, Requester, read_body
 from odingw.sim.wire import Unreachable
 from odingw.tokens import AccessKey, TokenGenerator
 
@@ -36,6 +36,8 @@ _DAY: Final = 86400
 _TERMINAL_PATIENCE: Final = 1.0
 _STATUS_INTERVAL: Final = 30.0
 _READY_WITHIN: Final = 30.0
+_PING_WITHIN: Final = 2.0
+_NOT_YET: Final[tuple[type[Exception], ...]] = (Unreachable, *TRANSPORT_ERRORS)
 
 _CONFIG: Final = """\
 # Made anew by each start of the demo; nothing here is worth keeping.
@@ -79,12 +81,40 @@ class Entry(msgspec.Struct, frozen=True):
     """Something to try out.
 
     Attributes:
+        name: what programs call it.
         title: what it is.
         text: an address, a command.
     """
 
+    name: str
     title: str
     text: str
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How the demo runs.
+
+    Attributes:
+        folder: for the gateway's configuration.
+        port: of the gateway; the next one is the admin endpoint's. None: what is free.
+        rate: clients per second.
+        stay: seconds that a client stays, on average.
+        duration: seconds after which to stop; None: when interrupted.
+        command: how the ``odingw`` command is called in this environment.
+        quiet: leave standard output to others: the gateway's log goes to standard error.
+    """
+
+    folder: Path
+    port: int | None
+    rate: float
+    stay: float
+    duration: float | None
+    command: str
+    quiet: bool = False
+
+
+class DemoFailed(OdingwError):  # noqa: N818  -- it reads as what happened
+    """The demo could not start, or something broke; the text says what."""
 
 
 def free_ports(first: int) -> int:
@@ -144,12 +174,13 @@ def write_config(folder: Path, port: int, access_key: AccessKey) -> Path:
     return path
 
 
-def entries(port: int, access_key: AccessKey, now: float) -> list[Entry]:
+def entries(port: int, access_key: AccessKey, now: float, command: str) -> list[Entry]:
     """Return what there is to try out.
 
     Args:
         port: of the public endpoint.
         access_key: the customer's.
+        command: how the ``odingw`` command is called.
         now: unix seconds; the tokens in the commands are good for a day from then.
     """
     url, admin = f"http://{_LOOPBACK}:{port}/", f"http://{_LOOPBACK}:{port + 1}"
@@ -161,24 +192,40 @@ def entries(port: int, access_key: AccessKey, now: float) -> list[Entry]:
         f"curl -sS {url} -H {quote('Authorization: Bearer ' + token)} "
         f"-H 'Content-Type: application/json' -d {quote(call)}"
     )
+    secret = f"ODINGW_ACCESS_KEY={access_key.text}"
     return [
-        Entry("Gateway", url),
-        Entry("Status page", f"{admin}/monitor"),
-        Entry("Metrics", f"{admin}/metrics"),
-        Entry(f'Access key of customer "{CUSTOMER}", good until the demo ends', access_key.text),
-        Entry(f'Let a user into room "{ROOM}" (the token is good for a day)', connect),
+        Entry("url", "Gateway", url),
+        Entry("monitor", "Status page", f"{admin}/monitor"),
+        Entry("metrics", "Metrics", f"{admin}/metrics"),
+        Entry("top", "Watch it from another terminal", f"{command} top --admin {admin}"),
         Entry(
-            "See which server it is and what the room token says: put this behind that command",
-            f"| {quote(sys.executable)} -c {quote(_DECODE)}",
+            "access_key",
+            f'Access key of customer "{CUSTOMER}", good until the demo ends',
+            access_key.text,
         ),
         Entry(
+            "call",
+            f'Let a user into room "{ROOM}"',
+            f"{secret} {command} call Connect --url {url} --room {ROOM} --user you",
+        ),
+        Entry("connect", "The same with curl (the token is good for a day)", connect),
+        Entry(
+            "decode",
+            "See which server it is and what the room token says: put this behind that command",
+            # The one-file program is no Python.
+            f"| {'python3' if getattr(sys, 'frozen', False) else quote(sys.executable)} "
+            f"-c {quote(_DECODE)}",
+        ),
+        Entry(
+            "turn",
             "Get TURN credentials (another token, that names turn)",
             f"curl -sS {url}turn -H {quote('Authorization: Bearer ' + turn)}",
         ),
     ]
 
 
-def _show(found: Sequence[Entry]) -> None:
+def show(found: Sequence[Entry]) -> None:
+    """Print what there is to try out, for people."""
     lines = ["", "=== odingw demo ==="]
     for entry in found:
         lines += ["", f"{entry.title}:", f"    {entry.text}"]
@@ -186,30 +233,22 @@ def _show(found: Sequence[Entry]) -> None:
     say("\n".join(lines))
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; it ends the process where that is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m odingw.sim.demo",
-        description="Run a gateway, simulated servers and clients on this machine.",
-    )
-    add = parser.add_argument
-    add("--folder", metavar="PATH", type=Path, default=Path("var/demo"), help="default: var/demo")
-    add("--port", metavar="P", type=int, help="and the next one; default: 7000, or what is free")
-    add("--rate", metavar="R", type=float, default=2.0, help="clients per second, default: 2")
-    add("--stay", metavar="S", type=float, default=60.0, help="mean stay, default: 60")
-    add("--duration", metavar="S", type=float, help="stop after this time; default: Ctrl-C")
-    options = parser.parse_args(arguments)
-    for name in ("rate", "stay"):
-        if getattr(options, name) <= 0:
-            parser.error(f"--{name} must be above 0")
-    return options
-
-
-async def demo(reactor: Any, options: argparse.Namespace) -> None:
+async def demo(
+    reactor: Any, plan: Plan, tell: Callable[[list[Entry]], None], status: Callable[[str], None]
+) -> str:
     """Run until the time is over, the gateway dies, or the coroutine is cancelled.
 
+    Args:
+        reactor: a Twisted reactor.
+        plan: how it runs.
+        tell: takes what there is to try out, once it is there.
+        status: takes one line now and then.
+
+    Returns:
+        What happened, one line.
+
     Raises:
-        SystemExit: with status 1 if something went wrong.
+        DemoFailed: something went wrong.
     """
     access_key = AccessKey.generate(secrets.token_bytes)
     trouble: list[str] = []
@@ -219,14 +258,19 @@ async def demo(reactor: Any, options: argparse.Namespace) -> None:
         work.cancel()
 
     try:
-        port = options.port or free_ports(FIRST_PORT)
-        child = GatewayProcess(reactor, write_config(options.folder, port, access_key), died)
+        port = plan.port or free_ports(FIRST_PORT)
+        child = GatewayProcess(
+            reactor, write_config(plan.folder, port, access_key), died, plan.quiet
+        )
     except OSError as error:
-        say(f"odingw demo: {error}")
-        raise SystemExit(1) from None
+        raise DemoFailed(str(error)) from None
     addresses = [f"sfu-{number + 1}.demo:4433" for number in range(SERVERS)]
     fleet = Fleet(reactor, f"http://{_LOOPBACK}:{port}/", addresses, CAPACITY)
-    work = Deferred.fromCoroutine(_work(reactor, options, port, access_key, fleet))
+
+    def ready() -> None:
+        tell(entries(port, access_key, reactor.seconds(), plan.command))
+
+    work = Deferred.fromCoroutine(_work(reactor, plan, port, access_key, fleet, ready, status))
     interrupted = False
     try:
         await work
@@ -240,28 +284,31 @@ async def demo(reactor: Any, options: argparse.Namespace) -> None:
     if fleet.misbehaviours:
         trouble.append(f"the gateway broke the wire reference {fleet.misbehaviours} times")
     if trouble:
-        say(f"odingw demo: {'; '.join(trouble)}")
-        raise SystemExit(1)
-    say(
-        f"odingw demo: stopped; {fleet.crowd.statistics.summary() if fleet.crowd else 'no clients'}"
-    )
+        raise DemoFailed("; ".join(trouble))
+    return fleet.crowd.statistics.summary() if fleet.crowd else "no clients"
 
 
 async def _work(
-    reactor: Any, options: argparse.Namespace, port: int, access_key: AccessKey, fleet: Fleet
+    reactor: Any,
+    plan: Plan,
+    port: int,
+    access_key: AccessKey,
+    fleet: Fleet,
+    ready: Callable[[], None],
+    status: Callable[[str], None],
 ) -> None:
     await _until_ready(reactor, f"http://{_LOOPBACK}:{port}/ping")
     await fleet.start(spread=1.0)
     fleet.bring_crowd(
         access_key,
-        rate=options.rate,
+        rate=plan.rate,
         rooms=[ROOM, *(f"room-{number + 1}" for number in range(20))],
-        mean_stay=options.stay,
+        mean_stay=plan.stay,
         rng=random.Random(),
         persistent=False,
     )
-    _show(entries(port, access_key, reactor.seconds()))
-    await fleet.watch(say, _STATUS_INTERVAL, options.duration)
+    ready()
+    await fleet.watch(status, _STATUS_INTERVAL, plan.duration)
 
 
 async def _until_ready(reactor: Any, url: str) -> None:
@@ -270,27 +317,39 @@ async def _until_ready(reactor: Any, url: str) -> None:
     Raises:
         Unreachable: it takes too long.
     """
-    agent = Agent(reactor, connectTimeout=1.0)
+    agent = Agent(reactor)
     give_up = reactor.seconds() + _READY_WITHIN
     while reactor.seconds() < give_up:
+        ping = Deferred.fromCoroutine(_ping(agent, url)).addTimeout(_PING_WITHIN, reactor, _late)
         try:
-            response = await agent.request(b"GET", url.encode())
-            await read_body(response)
-        except TRANSPORT_ERRORS:
-            pass
-        else:
-            if response.code == 200:
+            if await ping == 200:
                 return
+        except _NOT_YET:
+            pass
         await sleep(reactor, 0.1)
     raise Unreachable(f"the gateway does not answer at {url} within {_READY_WITHIN:g} s")
 
 
-def main() -> None:
-    """Run the command."""
-    options = parse()
-    log_warnings()
-    run(lambda reactor: demo(reactor, options))
+def _late(_outcome: object, seconds: float) -> NoReturn:
+    raise Unreachable(f"no answer within {seconds:g} s")
 
 
-if __name__ == "__main__":
-    main()
+async def _ping(agent: Requester, url: str) -> int:
+    """Return the status of the answer.
+
+    Raises:
+        CancelledError: it was cancelled; what Twisted's ``Agent`` makes of that looks like any
+            other failure.
+    """
+    try:
+        response = await agent.request(b"GET", url.encode())
+        await read_body(response)
+    except TRANSPORT_ERRORS as error:
+        reasons = getattr(error, "reasons", ())
+        if isinstance(error, ConnectingCancelledError) or any(
+            reason.check(CancelledError) for reason in reasons
+        ):
+            raise CancelledError from None
+        raise
+    code: int = response.code
+    return code

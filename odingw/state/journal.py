@@ -7,6 +7,7 @@ no tasks until they could be written after all, and everything else goes on.
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, Final, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred
@@ -17,7 +18,8 @@ from odingw.errors import OdingwError
 from odingw.grid.changes import Changes
 from odingw.grid.grid import Grid
 from odingw.state.journal_file import JournalBrokenError, JournalError, JournalFile
-from odingw.state.rows import changed, encode, in_slices
+from odingw.state.places import PlaceLog
+from odingw.state.rows import PLACES, Change, changed, encode, in_slices
 from odingw.state.steps import Steps
 
 SLICE: Final = 1000
@@ -77,7 +79,7 @@ class Journal:
         self._in_thread = in_thread
         self._timer = timer
         self._measured = measured
-        self._grids: dict[str, tuple[Grid, Changes]] = {}
+        self._pools: dict[str, _Pool] = {}
         self._waiting: list[Deferred[None]] = []
         self._scheduled: Any = None
         self._urgent = False
@@ -92,7 +94,11 @@ class Journal:
 
     def add(self, pool: str, grid: Grid, changes: Changes) -> None:
         """Write what this grid changes from now on."""
-        self._grids[pool] = (grid, changes)
+        self._pools[pool] = _Pool(pool, grid, changes)
+
+    def places(self, pool: str) -> PlaceLog:
+        """Return what is known of a pool's reservations in the file."""
+        return self._pools[pool].places
 
     def changed(self) -> None:
         """Take note that grids may have changed, which nobody waits for."""
@@ -154,16 +160,14 @@ class Journal:
             self._soon(_RETRY)
         elif self._waiting:
             self._soon(0)
-        elif any(changes for _, changes in self._grids.values()):
+        elif any(pool.changes for pool in self._pools.values()):
             self.changed()
 
     async def _write_group(self, file: JournalFile) -> None:
         waiting, self._waiting = self._waiting, []
         number = self.gathering
         self.gathering += 1
-        group = {
-            pool: (grid, changes.take()) for pool, (grid, changes) in self._grids.items() if changes
-        }
+        group = [(pool, pool.changes.take()) for pool in self._pools.values() if pool.changes]
         try:
             await self._write(file, group)
         except Exception as error:
@@ -196,20 +200,22 @@ class Journal:
         self._timer.callLater(0, lambda: paused.callback(None))
         return paused
 
-    async def _write(self, file: JournalFile, parts: dict[str, tuple[Grid, Changes]]) -> None:
-        for pool, (grid, changes) in parts.items():
-            groups = _groups(pool, grid, changes)
-            while (group := self._next(groups)) is not None:
-                self._measured(await self._in_thread(_timed, file.write, *group))
+    async def _write(self, file: JournalFile, group: list[tuple["_Pool", Changes]]) -> None:
+        for pool, changes in group:
+            outdated = pool.places.outdated(pool.grid.ledger)
+            parts = _parts(pool, changes, outdated)
+            while (part := self._next(parts)) is not None:
+                self._measured(await self._in_thread(_timed, file.write, *part))
+            pool.places.forget(outdated)
 
-    def _next(self, groups: Iterator[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | None:
+    def _next(self, parts: Iterator[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | None:
         with self.steps:
-            return next(groups, None)
+            return next(parts, None)
 
-    def _failed(self, reason: str, group: dict[str, tuple[Grid, Changes]]) -> None:
+    def _failed(self, reason: str, group: list[tuple["_Pool", Changes]]) -> None:
         self._measured(None)
-        for pool, (_, changes) in group.items():
-            self._grids[pool][1].add(changes)
+        for pool, changes in group:
+            pool.changes.add(changes)
         if self.trouble != reason:
             self.trouble = reason
             _log.error(
@@ -226,8 +232,8 @@ class Journal:
             self._allow(True)
 
     def _allow(self, allowed: bool) -> None:
-        for grid, _ in self._grids.values():
-            grid.may_place = allowed
+        for pool in self._pools.values():
+            pool.grid.may_place = allowed
 
     async def _start_anew(self, file: JournalFile) -> None:
         """Replace a damaged file by one that holds all that is known."""
@@ -240,14 +246,33 @@ class Journal:
             return
         self._complaint = ""
         _log.error("the journal was damaged; it is now {path}, and a new one is made", path=moved)
-        for grid, changes in self._grids.values():
-            changes.add(grid.ledger.everything())
+        for pool in self._pools.values():
+            pool.changes.add(pool.grid.ledger.everything())
 
 
-def _groups(pool: str, grid: Grid, changes: Changes) -> Iterator[tuple[bytes, bytes]]:
-    for part in in_slices(changed(grid.ledger, changes), SLICE):
-        upserts = [(kind, pool, key, row) for kind, key, row in part if row is not None]
-        deletes = [(kind, pool, key) for kind, key, row in part if row is None]
+class _Pool:
+    """A pool whose grid is written.
+
+    Args:
+        name: of the pool.
+        grid: its grid.
+        changes: what the grid has changed and is not written yet.
+    """
+
+    def __init__(self, name: str, grid: Grid, changes: Changes) -> None:
+        self.name = name
+        self.grid = grid
+        self.changes = changes
+        self.places = PlaceLog()
+
+
+def _parts(pool: _Pool, changes: Changes, outdated: list[int]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield what to write and what to delete; the latter last, when all is written that stays."""
+    name, gone = pool.name, ((PLACES, (number,), None) for number in outdated)
+    everything: Iterator[Change] = chain(changed(pool.grid.ledger, changes, pool.places), gone)
+    for part in in_slices(everything, SLICE):
+        upserts = [(kind, name, key, row) for kind, key, row in part if row is not None]
+        deletes = [(kind, name, key) for kind, key, row in part if row is None]
         yield encode(upserts), encode(deletes)
 
 

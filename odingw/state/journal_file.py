@@ -21,6 +21,11 @@ APPLICATION: Final = 0x6F64696E
 MIGRATIONS: Final = (
     "CREATE TABLE record (kind TEXT NOT NULL, pool TEXT NOT NULL, key TEXT NOT NULL, "
     "row TEXT NOT NULL, PRIMARY KEY (kind, pool, key)) WITHOUT ROWID",
+    # Reservations, which had a record each, in one record for all of a pool.
+    "INSERT INTO record SELECT 'places', pool, '[0]', json_array(max(json_extract(row, '$[0]')), "
+    "json_group_array(json_array(json(key), json(row)))) FROM record WHERE kind = 'place' "
+    "GROUP BY pool",
+    "DELETE FROM record WHERE kind = 'place'",
 )
 """What makes version n of the schema of version n - 1; a file's version is its ``user_version``."""
 

@@ -5,7 +5,7 @@ a ban, a drain. Killed at any moment and started again, the gateway knows all th
 for.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 from msgspec import DecodeError
@@ -34,7 +34,8 @@ from odingw.grid.values import (
 from odingw.state.journal import InThread, Journal, StoreUnavailableError, Timer
 from odingw.state.journal_file import JournalBrokenError, JournalError, JournalFile
 from odingw.state.memory import Grids
-from odingw.state.rows import KINDS, PLACE, TASK, decode, put
+from odingw.state.places import PlacesRow, latest
+from odingw.state.rows import KINDS, PLACES, TASK, decode, put
 
 _log = Logger("odingw.state")
 
@@ -123,9 +124,33 @@ class LocalGrid:
         self._grid.drain(address, drained)
         return self._saved()
 
+    def give_key(self, address: str, kid: str, now: float) -> Eventual[str]:
+        """Remember which key a server is given; it is, when that is stored."""
+        before = self._grid.key_of(address)
+        if self._journal.trouble and before is not None:
+            return before
+        if not self._grid.note_key(address, kid, now):
+            self._journal.changed()
+            return kid
+        return self._given(address, kid, before, now)
+
+    async def _given(self, address: str, kid: str, before: str | None, now: float) -> str:
+        try:
+            await self._journal.saved()
+        except StoreUnavailableError:
+            # A gateway that starts with what is stored must not be wrong about it.
+            if before is not None and self._grid.key_of(address) == kid:
+                self._grid.note_key(address, before, now)
+                return before
+        return kid
+
     def address_of_key(self, kid: str) -> str | None:
-        """Return the address of the attached server whose derived key has this id."""
+        """Return the address of the attached server that was given the key with this id."""
         return self._grid.address_of_key(kid)
+
+    def addresses(self) -> Set[str]:
+        """Return the addresses of all servers."""
+        return self._grid.addresses()
 
     def servers(self) -> Iterable[ServerView]:
         """Yield all servers."""
@@ -263,11 +288,23 @@ class LocalStore:
                 unknown += 1
         if unknown:
             _log.error("{count} records of the journal cannot be read", count=unknown)
-        found[PLACE].sort(key=lambda item: (item[2].ends, item[1]))
+        places = found.pop(PLACES)
         found[TASK].sort(key=lambda item: item[1])
         for kind, items in found.items():
             for pool, key, row in items:
                 self.pool(pool)
                 put(self._grids.pool(pool).ledger, kind, key, row)
+        self._put_places(places)
         for pool in self._pools:
             self._grids.pool(pool).ledger.drop_empty_bases()
+
+    def _put_places(self, found: list[tuple[str, Any, Any]]) -> None:
+        pools: dict[str, list[PlacesRow]] = {}
+        for pool, (number,), row in sorted(found, key=lambda item: item[1]):
+            self.pool(pool)
+            self._journal.places(pool).found(number)
+            pools.setdefault(pool, []).append(row)
+        for pool, rows in pools.items():
+            ledger = self._grids.pool(pool).ledger
+            for key, place in sorted(latest(rows), key=lambda item: (item[1].ends, item[0])):
+                ledger.put_place(key, place)

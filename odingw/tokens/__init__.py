@@ -23,7 +23,12 @@ from odingw.tokens.claims import (
     decode_claims,
     verify,
 )
-from odingw.tokens.derived import decode_master_key, server_key
+from odingw.tokens.derived import (
+    decode_master_key,
+    decode_master_keys,
+    master_key_lines,
+    server_key,
+)
 from odingw.tokens.generator import TokenGenerator
 from odingw.tokens.jws import ALGORITHMS, Header, Jws, check_signature, parse
 from odingw.tokens.keys import (
@@ -33,6 +38,7 @@ from odingw.tokens.keys import (
     PublicJwk,
     SecretKey,
     is_key_id,
+    is_key_id_of,
     key_id,
     load_public_jwk,
 )
@@ -59,9 +65,12 @@ __all__ = [
     "check_signature",
     "decode_claims",
     "decode_master_key",
+    "decode_master_keys",
     "is_key_id",
+    "is_key_id_of",
     "key_id",
     "load_public_jwk",
+    "master_key_lines",
     "parse",
     "server_key",
     "verify",

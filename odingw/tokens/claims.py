@@ -121,7 +121,8 @@ def decode_claims(payload: bytes) -> Claims:
         TokenError: ``CLAIMS``; the message names the claim and never shows a value.
     """
     try:
-        claims = _claims.decode(payload)
+        # As text: what is skipped must be UTF-8 as well (RFC 7519, section 7.2).
+        claims = _claims.decode(payload.decode())
     except (ValueError, RecursionError):
         raise TokenError(TokenFault.CLAIMS, _what_is_wrong(payload)) from None
     for name, time in (("exp", claims.exp), ("nbf", claims.nbf)):

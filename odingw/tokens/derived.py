@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA512
@@ -30,6 +31,33 @@ def decode_master_key(text: str) -> bytes:
     if not key:
         raise KeyMaterialError("master key: empty")
     return key
+
+
+def master_key_lines(text: str) -> tuple[str, ...]:
+    """Return the master keys of a file that has one on each line."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def decode_master_keys(texts: Iterable[str]) -> tuple[bytes, ...]:
+    """Return the bytes of a list of master keys; the first one derives what servers are given.
+
+    Args:
+        texts: as ``decode_master_key`` takes them.
+
+    Raises:
+        KeyMaterialError: one is malformed or there twice; the message tells its position, from 1.
+    """
+    keys: list[bytes] = []
+    for number, text in enumerate(texts, 1):
+        try:
+            key = decode_master_key(text)
+        except KeyMaterialError as error:
+            what = str(error).removeprefix("master key: ")
+            raise KeyMaterialError(f"master key {number}: {what}") from None
+        if key in keys:
+            raise KeyMaterialError(f"master key {number}: the same as number {keys.index(key) + 1}")
+        keys.append(key)
+    return tuple(keys)
 
 
 def server_key(master_key: bytes, address: str) -> SecretKey:

@@ -113,7 +113,8 @@ def check_signature(public_key: bytes, jws: Jws) -> bool:
 
 def _header(segment: bytes) -> Header:
     try:
-        members = _members.decode(base64url.decode(segment))
+        # As text: what is skipped must be UTF-8 as well (RFC 7515, section 5.2).
+        members = _members.decode(base64url.decode(segment).decode())
         if "crit" in members:
             _malformed("token header names critical extensions")
         alg, kid, crv = (

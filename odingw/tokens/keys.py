@@ -60,11 +60,17 @@ def is_key_id(text: str) -> bool:
 
     A customer may name a key freely, so a ``kid`` for which this is False can still be in use.
     """
+    return any(is_key_id_of(text, key_type) for key_type in KeyType)
+
+
+def is_key_id_of(text: str, key_type: KeyType) -> bool:
+    """Tell whether a text has the form of the id of a key of this type."""
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError:
         return False
-    return len(raw) == 9 and raw[0] in list(KeyType)
+    # Padding that is not needed gets past the decoder.
+    return len(raw) == 9 and raw[0] == key_type and not text.endswith("=")
 
 
 class PublicJwk(msgspec.Struct, frozen=True, gc=False):
@@ -233,6 +239,9 @@ class AccessKey:
             raw = base64.b64decode(text, validate=True)
         except ValueError:
             raise KeyMaterialError("access key: not base64") from None
+        if len(raw) == _ACCESS_KEY_BYTES and text.endswith("="):
+            # Padding that is not needed gets past the decoder.
+            raise KeyMaterialError("access key: not base64")
         if len(raw) != _ACCESS_KEY_BYTES:
             wanted = f"{_ACCESS_KEY_BYTES} bytes in base64 expected"
             raise KeyMaterialError(f"access key: {wanted}, got {len(raw)}")

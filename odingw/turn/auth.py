@@ -318,7 +318,8 @@ def _parse(text: bytes, digest: bytes) -> _Token:
         _malformed("token must have three segments")
     first, second, third = segments
     try:
-        header = _header.decode(base64url.decode(first))
+        # As text: what is skipped must be UTF-8 as well (RFC 7515, section 5.2).
+        header = _header.decode(base64url.decode(first).decode())
     except (ValueError, RecursionError):
         _malformed("token header must be a JSON object in base64url with texts as alg and kid")
     if header.crit is not UNSET or not header.b64:
@@ -343,7 +344,7 @@ def _ascii(token: str) -> bytes:
 
 def _decoded(payload: bytes) -> Claims:
     try:
-        return _claims.decode(payload)
+        return _claims.decode(payload.decode())
     except (ValueError, RecursionError):
         raise TokenError(TokenFault.CLAIMS, "token claims are not a JSON object") from None
 

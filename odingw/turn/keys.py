@@ -152,6 +152,17 @@ class _Jwk(Struct):
     x: str = ""
     y: str = ""
     d: Raw | UnsetType = UNSET
+    p: Raw | UnsetType = UNSET
+    q: Raw | UnsetType = UNSET
+    dp: Raw | UnsetType = UNSET
+    dq: Raw | UnsetType = UNSET
+    qi: Raw | UnsetType = UNSET
+    oth: Raw | UnsetType = UNSET
+    k: Raw | UnsetType = UNSET
+
+
+_PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
+"""The members that hold secrets (RFC 7518, section 6; RFC 8037, section 2)."""
 
 
 class _Named(Struct):
@@ -175,7 +186,7 @@ def jwk(document: bytes | Raw, source: str) -> VerifyingKey:
             "a JSON object expected, with a text as kty, texts as kid, alg, use, crv, n, e, x and "
             "y, and a list of texts as key_ops, where it has them"
         )
-    if value.d is not UNSET:
+    if any(getattr(value, name) is not UNSET for name in _PRIVATE):
         _refuse("it holds a private key, so anybody who can read it can sign")
     if value.use not in (UNSET, "sig"):
         _refuse("its use is not sig")

@@ -45,6 +45,7 @@ _ABSENT_IF_EMPTY: Final = frozenset(
 """Members for which an empty text stands for none, as in a file made from a template."""
 
 _ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@,]+", re.ASCII)
+_LONGEST_CAUSE: Final = 200
 _JSON_POSITION: Final = re.compile(r"(?P<what>.*) \(byte (?P<byte>[0-9]+)\)", re.DOTALL)
 
 
@@ -195,6 +196,8 @@ def _decode(text: bytes, source: str) -> dict[str, Any]:
             where = f"line {number}"
         elif what == "Input data was truncated":
             what = "it ends too early"
+        elif len(what) > _LONGEST_CAUSE:  # it says where, by a path as deep as the text nests
+            what = f"{what[:_LONGEST_CAUSE]}…"
         raise config_error(source, where, f"invalid JSON: {what}") from None
     if not isinstance(document, dict):
         raise config_error(source, "", "not a JSON object; write one")

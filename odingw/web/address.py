@@ -2,7 +2,14 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import Any, Final, TypeAlias
 
 from twisted.web.http import Request
@@ -24,6 +31,18 @@ def parse_address(text: str) -> Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
+
+
+@lru_cache(10_000)
+def block_of(text: str) -> str:
+    """Return what one household has: an IPv4 address, or the 2^64 addresses of an IPv6 network.
+
+    Limits by address count these as one. What is no address is returned as it is.
+    """
+    address = parse_address(text)
+    if isinstance(address, IPv6Address):
+        return str(ip_network((address, 64), strict=False))
+    return text if address is None else str(address)
 
 
 def within(address: Address | None, networks: Sequence[Network]) -> bool:
@@ -57,7 +76,8 @@ def client_address(request: Request, trusted: Sequence[Network]) -> Address | No
         return peer
     told = parse_address(getattr(request.getClientAddress(), "host", ""))
     if told != peer:
-        return told
+        # A proxy's own client may have come over a unix socket; it has not come over ours.
+        return UNKNOWN if told is None else told
     headers = request.requestHeaders.getRawHeaders(b"x-forwarded-for", [])
     hops = b",".join(headers).decode("latin-1").split(",") if headers else []
     for hop in reversed(hops):

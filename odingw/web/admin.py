@@ -1,28 +1,18 @@
-"""The admin endpoint: metrics, health, state."""
+"""The admin endpoint: metrics, health, the status page; and who may see which."""
 
 from collections.abc import Callable
-from html import escape
-from typing import Any, Final
 
 from klein import Klein
 from msgspec.json import encode
 
 from odingw.errors import FORBIDDEN, RpcError
-from odingw.grid.store import Store
 from odingw.ops.health import Health
 from odingw.ops.metrics import Metrics
 from odingw.rpc.jsonrpc import Reply, error_reply
 from odingw.web.channel import GatewayRequest
 from odingw.web.guard import BasicUsers, is_foreign, is_local_name
+from odingw.web.monitor_pages import Action, Answer, MonitorPages, Page
 from odingw.web.replies import prepare
-
-_MENU: Final = (
-    ("/monitor/state", "servers, customers and rooms as JSON"),
-    ("/monitor/metrics", "metrics for Prometheus"),
-    ("/monitor/healthcheck", "health checks"),
-    ("/monitor/threads", "stacks of all threads, and delayed calls"),
-    ("/monitor/ping", "ping"),
-)
 
 
 class AdminPages:
@@ -30,6 +20,7 @@ class AdminPages:
 
     Args:
         users: who may look; if there are none, everybody who can reach the endpoint.
+        monitor: the status page.
         dump_threads: returns what every thread is doing.
         shared: whether the port is public too, where without users little is shown.
     """
@@ -38,22 +29,22 @@ class AdminPages:
         self,
         metrics: Metrics,
         health: Health,
-        store: Store,
         users: BasicUsers,
+        monitor: MonitorPages,
         dump_threads: Callable[[], str],
         *,
         shared: bool,
     ) -> None:
         self._metrics = metrics
         self._health = health
-        self._store = store
         self._users = users
+        self._monitor = monitor
         self._dump_threads = dump_threads
         self._shared = shared
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
-        pages: dict[str, Callable[[GatewayRequest], bytes]] = {
+        pages: dict[str, Page] = {
             "/metrics": self._show_metrics,
             "/monitor/metrics": self._show_metrics,
             "/monitor/ping": _pong,
@@ -62,32 +53,46 @@ class AdminPages:
             "/readyz": self._show_readiness,
         }
         if self._users or not self._shared:
-            pages["/monitor"] = self._show_menu
-            pages["/monitor/state"] = self._show_state
+            pages |= self._monitor.pages
             pages["/monitor/threads"] = self._show_threads
+            for path, action in self._monitor.actions.items():
+                self._add_action(app, path, action)
         for path, page in pages.items():
-            _add_page(app, path, self._guarded(page))
+            self._add_page(app, path, page)
 
-    def _guarded(
-        self, page: Callable[[GatewayRequest], bytes]
-    ) -> Callable[[GatewayRequest], bytes]:
-        def guarded(request: GatewayRequest) -> bytes:
+    def _add_page(self, app: Klein, path: str, page: Page) -> None:
+        @app.route(path, methods=["GET"], endpoint=f"GET {path}", strict_slashes=True)
+        def show(request: GatewayRequest) -> Answer:
             try:
-                if is_foreign(request) or not (
-                    self._users or self._shared or is_local_name(request)
-                ):
-                    raise RpcError(
-                        FORBIDDEN,
-                        "requests from web pages, or by a name while admin.users is empty, "
-                        "are not accepted",
-                    )
-                if self._users and request.path not in (b"/healthz", b"/readyz"):
-                    self._users.check(request)
+                self.check(request)
             except RpcError as error:
                 return prepare(request, error_reply(error), internal=True)
             return page(request)
 
-        return guarded
+    def _add_action(self, app: Klein, path: str, action: Action) -> None:
+        @app.route(path, methods=["POST"], endpoint=f"POST {path}", strict_slashes=True)
+        def act(request: GatewayRequest) -> Answer:
+            try:
+                user = self.check(request)
+            except RpcError as error:
+                return prepare(request, error_reply(error), internal=True)
+            return action(request, user)
+
+    def check(self, request: GatewayRequest) -> str:
+        """Return the user who asks; empty where nobody has to say who they are.
+
+        Raises:
+            RpcError: the request is not accepted (401, 403).
+        """
+        if is_foreign(request) or not (self._users or self._shared or is_local_name(request)):
+            raise RpcError(
+                FORBIDDEN,
+                "requests from web pages, or by a name while admin.users is empty, "
+                "are not accepted",
+            )
+        if not self._users or request.path in (b"/healthz", b"/readyz"):
+            return ""
+        return self._users.check(request)
 
     def _show_metrics(self, request: GatewayRequest) -> bytes:
         accept = request.getHeader("accept") or ""
@@ -104,35 +109,8 @@ class AdminPages:
         body = encode({"ready": ready, "checks": self._health.results()})
         return prepare(request, Reply(200 if ready else 503, body), internal=True)
 
-    def _show_state(self, request: GatewayRequest) -> bytes:
-        pools = {
-            name: {"servers": list(grid.servers()), "rooms": list(grid.rooms())}
-            for name, grid in self._store.pools()
-        }
-        state: dict[str, Any] = {"pools": pools, "usage": list(self._store.usage())}
-        return prepare(request, Reply(200, encode(state)), internal=True)
-
     def _show_threads(self, request: GatewayRequest) -> bytes:
         return _page(request, "text/plain; charset=utf-8", self._dump_threads().encode())
-
-    def _show_menu(self, request: GatewayRequest) -> bytes:
-        items = "".join(
-            f'<li><a href="{escape(path)}">{escape(path)}</a> {escape(text)}</li>'
-            for path, text in _MENU
-        )
-        page = (
-            '<!doctype html><html lang="en"><meta charset="utf-8"><title>odingw</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<h1>odingw</h1><ul>{items}</ul></html>"
-        )
-        request.setHeader(b"content-security-policy", b"default-src 'none'")
-        return _page(request, "text/html; charset=utf-8", page.encode())
-
-
-def _add_page(app: Klein, path: str, page: Callable[[GatewayRequest], bytes]) -> None:
-    @app.route(path, methods=["GET"], endpoint=f"GET {path}", strict_slashes=True)
-    def show(request: GatewayRequest) -> bytes:
-        return page(request)
 
 
 def _page(request: GatewayRequest, content_type: str, body: bytes) -> bytes:

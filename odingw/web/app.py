@@ -1,14 +1,14 @@
 """Which path is served by what: the routes of the public, internal and admin endpoints."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from odingw.errors import METHOD_NOT_ALLOWED, NOT_FOUND, RpcError
@@ -21,48 +21,38 @@ _METHODS: Final = frozenset(
     (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT")
 )
 
-Handler = Callable[[GatewayRequest], Answer]
+ShortCut: TypeAlias = tuple[Callable[[GatewayRequest], Answer], bool]
+"""What answers, and whether its replies have no need of CORS headers."""
+
+ShortCuts: TypeAlias = Mapping[tuple[bytes, bytes], ShortCut]
+"""By method and exact path."""
 
 
 class Root(Resource):
     """Everything that one kind of endpoint serves.
 
     The routes are Klein's. Its URL matching costs more than a whole ``Connect`` otherwise does, so
-    POST to exactly ``/`` takes a short cut to the very handler that Klein's route for it names.
+    what is asked for most takes a short cut to the very handler that Klein's route names.
 
     Args:
         app: the routes.
-        connect: the handler of POST to ``/``; None: it has no route.
+        short_cuts: those that there are.
     """
 
     isLeaf = True  # noqa: N815  -- Twisted's name
 
-    def __init__(self, app: Klein, connect: Handler | None) -> None:
+    def __init__(self, app: Klein, short_cuts: ShortCuts) -> None:
         super().__init__()
         self._klein = app.resource()
-        self._connect = connect
+        self.short_cuts = short_cuts
 
     def render(self, request: Any) -> Any:
-        """Answer a request."""
-        if request.path == b"/" and request.method == b"POST" and self._connect is not None:
-            answer = self._connect(request)
-            if isinstance(answer, Reply):
-                request.write(prepare(request, answer, internal=False))
-                request.finish()
-            else:
-                answer.addCallback(_write_later, request).addErrback(request.processingFailed)
-            return NOT_DONE_YET
+        """Answer a request that took no short cut."""
         if _is_odd(request):
             return _tell(request, RpcError(NOT_FOUND, "not found"))
         if request.method not in _METHODS:
             return _tell(request, not_allowed(("POST", "OPTIONS")))
         return self._klein.render(request)
-
-
-def _write_later(reply: Reply, request: GatewayRequest) -> None:
-    if request.channel is not None:
-        request.write(prepare(request, reply, internal=False))
-        request.finish()
 
 
 def _is_odd(request: GatewayRequest) -> bool:
@@ -134,6 +124,7 @@ def gateway_root(
     servers: Mapping[str, ServerHttp],
     default: str,
     add_more: Sequence[Callable[[Klein], None]] = (),
+    short_cuts: ShortCuts = MappingProxyType({}),
 ) -> Root:
     """Return the root of a public or internal endpoint.
 
@@ -142,6 +133,7 @@ def gateway_root(
         servers: the server API of each pool; empty where only clients are served.
         default: the pool that is served without its name in the path.
         add_more: add further routes: TURN, its clients, an admin endpoint that shares the port.
+        short_cuts: to some of these.
     """
     app = new_app()
     for name, client in clients.items():
@@ -157,4 +149,5 @@ def gateway_root(
     add_ping(app, "/ping")
     for add in add_more:
         add(app)
-    return Root(app, clients[default].handle if clients else None)
+    connect: ShortCuts = {(b"POST", b"/"): (clients[default].handle, False)} if clients else {}
+    return Root(app, {**connect, **short_cuts})

@@ -52,7 +52,10 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.tcp import makeBinding
 from twisted.plugin import getPlugins
-from twisted.protocols.haproxy import proxyEndpoint
+from twisted.protocols.haproxy._wrapper import (  # the package shows an endpoint alone
+    HAProxyProtocolWrapper,
+    HAProxyWrappingFactory,
+)
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
@@ -146,10 +149,52 @@ def listener(
         endpoint = _tcp(reactor, arguments, reuse_port=reuse_port)
     contexts = _contexts(arguments, tls) if arguments is not None and kind == "ssl" else None
     if proxied:
-        endpoint = IStreamServerEndpoint(proxyEndpoint(endpoint))
+        endpoint = IStreamServerEndpoint(_ProxyEndpoint(endpoint))
     if contexts is not None:
         endpoint = IStreamServerEndpoint(_TlsEndpoint(endpoint, contexts, IReactorTime(reactor)))
     return Listener(description, endpoint, contexts, proxied)
+
+
+class _ProxyLine(HAProxyProtocolWrapper):
+    """A connection that begins with a header of the PROXY protocol.
+
+    Some that are malformed make Twisted's parsers fail with errors of all kinds, which would be
+    logged as bugs; strangers may send any.
+    """
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
+        """Take in bytes; a header that cannot be read ends the connection."""
+        if self._proxyInfo is not None:
+            wrapped: Any = self.wrappedProtocol
+            wrapped.dataReceived(data)
+            return
+        try:
+            super().dataReceived(data)
+        except Exception:
+            if self._proxyInfo is not None:
+                raise
+            self.loseConnection()
+
+
+class _ProxyFactory(HAProxyWrappingFactory):
+    """Puts the PROXY protocol in front of the connections of another factory."""
+
+    protocol = _ProxyLine  # type: ignore[assignment]  # Twisted names its own wrapper there
+    noisy = False
+
+
+@implementer(IStreamServerEndpoint)
+@attrs.frozen
+class _ProxyEndpoint:
+    """The PROXY protocol on top of another endpoint."""
+
+    endpoint: IStreamServerEndpoint
+
+    def listen(self, protocolFactory: IProtocolFactory) -> defer.Deferred[IListeningPort]:  # noqa: N803  -- the interface names it
+        """Listen."""
+        inner: Any = self.endpoint
+        listening: defer.Deferred[IListeningPort] = inner.listen(_ProxyFactory(protocolFactory))
+        return listening
 
 
 @implementer(IStreamServerEndpoint)

@@ -1,5 +1,6 @@
 """Token buckets: so many requests a second, for each of many callers."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -13,12 +14,15 @@ class RateLimit:
 
     Args:
         rate: requests a second; 0 allows any number.
+        group: tells by which key those of one key are counted.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, group: Callable[[str], str] = str) -> None:
         self._rate = rate
+        self._group = group
         self._burst = max(1.0, rate)
-        self._buckets: dict[str, tuple[float, float]] = {}
+        # A plain dict takes ever longer to find its first key when first keys are deleted.
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     @property
     def active(self) -> bool:
@@ -34,6 +38,7 @@ class RateLimit:
         """
         if not self._rate:
             return 0.0
+        key = self._group(key)
         left, since = self._buckets.pop(key, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._rate)
         allowed = left >= 1
@@ -41,7 +46,7 @@ class RateLimit:
             left -= 1
         # The one seen longest ago goes first: its bucket is the fullest.
         if len(self._buckets) >= _KEPT:
-            del self._buckets[next(iter(self._buckets))]
+            self._buckets.popitem(last=False)
         self._buckets[key] = (left, now)
         return 0.0 if allowed else (1 - left) / self._rate
 

@@ -1,7 +1,11 @@
 """HTTP headers and bodies of replies, in the one place that knows them all."""
 
+import time
+from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
+
+from twisted.web.http import datetimeToString
 
 from odingw.errors import RpcError
 from odingw.rpc.jsonrpc import Reply, error_reply
@@ -20,6 +24,7 @@ CORS: Final[dict[str, str]] = {
 
 _COMMON: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _JSON: Final = "application/json"
+_CLOSE: Final = b"Connection: close\r\n"
 
 _PUBLIC_RAW: Final = [(name.encode(), [value.encode()]) for name, value in (CORS | _COMMON).items()]
 _INTERNAL_RAW: Final = [(name.encode(), [value.encode()]) for name, value in _COMMON.items()]
@@ -52,19 +57,45 @@ def prepare(request: "GatewayRequest", reply: Reply, *, internal: bool) -> bytes
     return reply.body
 
 
+def whole(reply: Reply, *, internal: bool, close: bool) -> bytes:
+    """Return a whole HTTP/1.1 reply, for requests that need nothing of Twisted's ``Request``.
+
+    Args:
+        reply: what to say.
+        internal: whether the path is one that browsers have no business with.
+        close: whether the connection ends with this reply.
+    """
+    parts = [_beginning(reply.status, internal), _date(int(time.time()))]
+    parts += [b"%b: %b\r\n" % (k.encode(), v.encode()) for k, v in reply.headers.items()]
+    if close:
+        parts.append(_CLOSE)
+    if reply.body is not None:
+        parts.append(
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(reply.body)
+        )
+        parts.append(reply.body)
+    elif reply.status == HTTPStatus.NO_CONTENT:
+        parts.append(b"\r\n")
+    else:
+        parts.append(b"Content-Length: 0\r\n\r\n")
+    return b"".join(parts)
+
+
+@cache
+def _beginning(status: int, internal: bool) -> bytes:
+    """Return the lines that all replies with a status begin with."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines += [
+        f"{name}: {value}" for name, value in (_COMMON if internal else CORS | _COMMON).items()
+    ]
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return b"Date: %b\r\n" % datetimeToString(second)
+
+
 def raw_error(error: RpcError, *, internal: bool) -> bytes:
     """Return a whole HTTP reply for an error that comes before the request is complete."""
-    reply = error_reply(error)
-    body = reply.body or b""
-    headers = {
-        **({} if internal else CORS),
-        **_COMMON,
-        **reply.headers,
-        "Content-Type": _JSON,
-        "Content-Length": str(len(body)),
-        "Connection": "close",
-    }
-    status = HTTPStatus(reply.status)
-    lines = [f"HTTP/1.1 {status.value} {status.phrase}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    return whole(error_reply(error), internal=internal, close=True)

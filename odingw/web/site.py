@@ -1,22 +1,38 @@
 """The Site: what all connections of one role share, and the limits they are held to."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall
-from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from odingw.config import Limits
 from odingw.errors import RpcError
+from odingw.web.address import Network, block_of, parse_address, within
+from odingw.web.app import Root
 from odingw.web.channel import GatewayChannel, GatewayRequest
+from odingw.web.deadlines import Deadlines
 from odingw.web.delivery import Timer
 
 _SWEEP: Final = 1.0
+
+_AT_ONCE: Final = 200
+"""How many connections are dropped in one step of the reactor, which others wait for."""
+
+
+class _TurnedAway(Protocol):
+    """A connection that is one too many."""
+
+    def connectionMade(self) -> None:  # noqa: N802  -- Twisted's name
+        """Cut it."""
+        transport: Any = self.transport
+        transport.abortConnection()
 
 
 class GatewaySite(Site):
@@ -27,13 +43,17 @@ class GatewaySite(Site):
         limits: ``[limits]`` of the configuration.
         reactor: for time-outs.
         proxied: whether connections come through a PROXY line.
+        trusted: proxies, whose connections are not counted by address.
         public: whether browsers may call from any origin; not so for admin and servers.
         check_server: raises ``RpcError`` if a request (and whether it came through a PROXY line)
             may not call the server API; None: that API is not served.
 
     Attributes:
         closing: set to answer every request with ``Connection: close``.
+        counts_late: whether a proxy tells after the connection is made whose it is.
         linger: seconds to wait for a peer to close.
+        short_cuts: what answers which method and path without a search among the routes.
+        silence: connections that may not be silent for ever.
     """
 
     protocol = GatewayChannel  # type: ignore[assignment]  # Twisted names its own wrapper there
@@ -42,11 +62,12 @@ class GatewaySite(Site):
 
     def __init__(
         self,
-        resource: Resource,
+        resource: Root,
         limits: Limits,
         reactor: Timer,
         *,
         proxied: bool = False,
+        trusted: Sequence[Network] = (),
         public: bool = True,
         check_server: Callable[[GatewayRequest, bool], object] | None = None,
     ) -> None:
@@ -59,13 +80,19 @@ class GatewaySite(Site):
         self.timer = reactor
         self.limits = limits
         self.proxied = proxied
+        self._trusted = trusted
+        self.counts_late = proxied and limits.connections_per_address > 0
         self._public = public
         self._check_server = check_server
         self.closing = False
         self.channels: set[GatewayChannel] = set()
         self.busy: set[GatewayChannel] = set()
         self._by_address: Counter[str] = Counter()
-        self._headers_since: dict[GatewayChannel, float] = {}
+        self.short_cuts = resource.short_cuts
+        self.silence: Deadlines[GatewayChannel] = Deadlines(reactor.seconds)
+        self._headers: Deadlines[GatewayChannel] = Deadlines(reactor.seconds)
+        self._bodies: Deadlines[GatewayChannel] = Deadlines(reactor.seconds)
+        self._sweep_on: Any = None
         self._waiting: Deferred[None] | None = None
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = self.reactor
@@ -79,6 +106,9 @@ class GatewaySite(Site):
         """End to serve."""
         if self._sweeper.running:
             self._sweeper.stop()
+        if self._sweep_on is not None:
+            self._sweep_on.cancel()
+            self._sweep_on = None
         super().stopFactory()
 
     def log(self, request: Any) -> None:
@@ -86,25 +116,23 @@ class GatewaySite(Site):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: N802  -- Twisted's name
         """Take a connection, or turn it away if there are too many."""
-        # Behind a proxy, and on a unix socket, all connections come from one place.
-        host = "" if self.proxied else getattr(addr, "host", "")
-        most = self.limits.connections_per_address
-        if len(self.channels) >= self.limits.connections or (
-            host and most and self._by_address[host] >= most
-        ):
-            return None
+        host = self._counted(addr)
+        if len(self.channels) >= self.limits.connections or self._is_full(host):
+            # None would do, but not within TLS or behind a PROXY line.
+            return _TurnedAway()
         channel = super().buildProtocol(addr)
-        channel.host = host
         self.channels.add(channel)
-        self._by_address[host] += 1
+        self._count(channel, host)
         return channel
 
     def connection_ended(self, channel: GatewayChannel) -> None:
         """Take note that a connection is gone."""
         self.channels.discard(channel)
-        self._by_address[channel.host] -= 1
-        if not self._by_address[channel.host]:
-            del self._by_address[channel.host]
+        host = channel.host
+        if host:
+            self._by_address[host] -= 1
+            if not self._by_address[host]:
+                del self._by_address[host]
         self._check_idle()
 
     def body_limit(self, request: GatewayRequest, target: bytes, length: int | None) -> int:
@@ -132,11 +160,19 @@ class GatewaySite(Site):
 
     def headers_begin(self, channel: GatewayChannel) -> None:
         """Take note that a request has begun to come in."""
-        self._headers_since[channel] = self.timer.seconds()
+        self._headers.begin(channel, self.limits.header_timeout)
 
     def headers_end(self, channel: GatewayChannel) -> None:
         """Take note that a request's headers are complete."""
-        self._headers_since.pop(channel, None)
+        self._headers.end(channel, self.limits.header_timeout)
+
+    def body_begins(self, channel: GatewayChannel) -> None:
+        """Take note that a request's body has begun to come in, and is not here yet."""
+        self._bodies.begin(channel, self.limits.body_timeout)
+
+    def body_ends(self, channel: GatewayChannel) -> None:
+        """Take note that nothing of a body is waited for."""
+        self._bodies.end(channel, self.limits.body_timeout)
 
     def finish(self) -> Deferred[None]:
         """Close idle connections now, the others after their replies; fires when all are gone."""
@@ -157,14 +193,51 @@ class GatewaySite(Site):
             waiting, self._waiting = self._waiting, None
             waiting.callback(None)
 
-    def _sweep(self) -> None:
-        late = self.timer.seconds() - self.limits.header_timeout
-        while self._headers_since:
-            channel, since = next(iter(self._headers_since.items()))
-            if since > late:
-                return
-            del self._headers_since[channel]
+    def _counted(self, addr: IAddress | None) -> str:
+        """Return by what a connection is counted; empty: it is not.
+
+        All connections of a proxy's clients come from the proxy, those to a unix socket from here.
+        """
+        host = getattr(addr, "host", "")
+        if not host or within(parse_address(host), self._trusted):
+            return ""
+        return block_of(host)
+
+    def _is_full(self, host: str) -> bool:
+        most = self.limits.connections_per_address
+        return bool(host and most) and self._by_address[host] >= most
+
+    def _count(self, channel: GatewayChannel, host: str) -> None:
+        channel.host = host
+        if host:
+            self._by_address[host] += 1
+
+    def count_late(self, channel: GatewayChannel) -> None:
+        """Count a connection by the address that a trusted proxy's PROXY line has told by now."""
+        host = self._counted(channel.transport.getPeer())
+        if self._is_full(host):
+            channel.refused = True
             channel.abort()
+        else:
+            self._count(channel, host)
+
+    def _sweep(self) -> None:
+        if self._sweep_on is not None:
+            if self._sweep_on.active():
+                self._sweep_on.cancel()
+            self._sweep_on = None
+        late = list(islice(self._overdue(), _AT_ONCE))
+        for channel, give_up in late:
+            give_up(channel)
+        if len(late) == _AT_ONCE:
+            self._sweep_on = self.timer.callLater(0, self._sweep)
+
+    def _overdue(self) -> Iterator[tuple[GatewayChannel, Callable[[GatewayChannel], None]]]:
+        for waited_for in (self._headers, self._bodies):
+            for channel in waited_for.overdue():
+                yield channel, GatewayChannel.abort
+        for channel in self.silence.overdue():
+            yield channel, GatewayChannel.timeoutConnection
 
 
 def _is_server_api(path: bytes) -> bool:

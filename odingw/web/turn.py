@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from klein import Klein
 from twisted.internet.defer import Deferred
@@ -64,24 +64,34 @@ class TurnHttp:
             self._add(app, path)
 
         @app.route("/", methods=["GET"], endpoint="turn /", strict_slashes=True)
-        def root(request: GatewayRequest) -> Any:
+        def root(request: GatewayRequest) -> bytes | Deferred[bytes]:
             # draft-uberti-behave-turn-rest-00, section 2.1
             if _argument(request, b"service") != "turn":
                 return prepare(
                     request, error_reply(not_allowed(("POST", "OPTIONS"))), internal=False
                 )
-            return self._handle(request)
+            return self._show(request)
 
     def _add(self, app: Klein, path: str) -> None:
         @app.route(path, methods=["GET", "POST"], endpoint=f"turn {path}", strict_slashes=True)
-        def get(request: GatewayRequest) -> Any:
-            return self._handle(request)
+        def get(request: GatewayRequest) -> bytes | Deferred[bytes]:
+            return self._show(request)
 
         @app.route(path, methods=["OPTIONS"], endpoint=f"OPTIONS {path}", strict_slashes=True)
         def options(request: GatewayRequest) -> bytes:
-            return self._write(request, Reply(200, None))
+            return prepare(request, Reply(200, None, self._cors()), internal=True)
 
-    def _handle(self, request: GatewayRequest) -> bytes | Deferred[bytes]:
+    def _show(self, request: GatewayRequest) -> bytes | Deferred[bytes]:
+        answer = self.handle(request)
+        if isinstance(answer, Reply):
+            return prepare(request, answer, internal=True)
+        return answer.addCallback(lambda reply: prepare(request, reply, internal=True))
+
+    def handle(self, request: GatewayRequest) -> Reply | Deferred[Reply]:
+        """Answer a request for credentials; what is wrong with it becomes a reply too.
+
+        The reply has CORS headers of its own.
+        """
         began = time.perf_counter()
         try:
             turn = self._turn()
@@ -93,12 +103,12 @@ class TurnHttp:
                 return (
                     claims.addCallback(lambda found: self._issue(request, turn, found))
                     .addErrback(self._refuse)
-                    .addCallback(lambda reply: self._done(request, reply, began))
+                    .addCallback(lambda reply: self._done(reply, began))
                 )
             reply = self._issue(request, turn, claims)
         except (RpcError, TokenError) as error:
             reply = self._refuse(Failure(error))
-        return self._done(request, reply, began)
+        return self._done(reply, began)
 
     def _turn(self) -> Turn:
         turn = self._current()
@@ -138,22 +148,21 @@ class TurnHttp:
             failure.raiseException()
         return error_reply(error)
 
-    def _done(self, request: GatewayRequest, reply: Reply, began: float) -> bytes:
+    def _done(self, reply: Reply, began: float) -> Reply:
         outcome = {200: "success", 401: "rejected"}.get(reply.status, "failure")
         self._metrics.call("turn", "credentials", outcome)
         self._metrics.seconds("turn", time.perf_counter() - began)
-        return self._write(request, reply)
+        return Reply(reply.status, reply.body, {**reply.headers, **self._cors()})
 
-    def _write(self, request: GatewayRequest, reply: Reply) -> bytes:
-        body = prepare(request, reply, internal=True)
+    def _cors(self) -> dict[str, str]:
         turn = self._current()
         origin = turn.settings.allowed_origin if turn else "*"
-        request.setHeader("access-control-allow-origin", origin)
-        request.setHeader("access-control-allow-methods", "GET, POST, OPTIONS")
-        request.setHeader("access-control-allow-headers", "authorization")
-        if origin != "*":
-            request.setHeader("vary", "Origin")
-        return body
+        headers = {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+            "Access-Control-Allow-Headers": "authorization",
+        }
+        return headers if origin == "*" else {**headers, "Vary": "Origin"}
 
 
 def _argument(request: GatewayRequest, name: bytes) -> str | None:

@@ -9,16 +9,21 @@
 local META, SERVERS, HEARD, DISABLED, DRAINED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local BASES, REFS, ROOMS, PLACES, BANS = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local TASKS, AT, RETURNED, QUEUE = KEYS[11], KEYS[12], KEYS[13], KEYS[14]
-local FLIGHTS, FLYING, MEMBERS = KEYS[15], KEYS[16], KEYS[17]
+local FLIGHTS, FLYING, MEMBERS, GIVEN = KEYS[15], KEYS[16], KEYS[17], KEYS[18]
 
 local MAX_RETURNS = 3
 
 local call = redis.call
 local gateway, now = ARGV[1], tonumber(ARGV[3])
-local out, results = {}, {}
+local out, last, results = {}, {}, {}
 
 local function publish(...)
   for _, value in ipairs({...}) do out[#out + 1] = value end
+end
+
+-- Gateways of the layout before know nothing of it, and pass over what comes after it.
+local function publish_last(...)
+  for _, value in ipairs({...}) do last[#last + 1] = value end
 end
 
 local function result(value) results[#results + 1] = value end
@@ -176,6 +181,24 @@ end}
 ops['E'] = {0, function()
   for _, server in ipairs(call('HKEYS', HEARD)) do call('HSET', HEARD, server, ARGV[3]) end
   publish('E', ARGV[3])
+end}
+
+-- A server was given a key; the last time counts.
+ops['k'] = {2, function(server, row)
+  local value = call('HGET', GIVEN, server)
+  if value and tonumber(string.match(value, '^%S+')) > tonumber(string.match(row, '^%S+')) then
+    return
+  end
+  call('HSET', GIVEN, server, row)
+  publish_last('k', server, row)
+end}
+
+ops['-k'] = {2, function(server, at_)
+  local value = call('HGET', GIVEN, server)
+  if value and tonumber(string.match(value, '^%S+')) <= tonumber(at_) then
+    call('HDEL', GIVEN, server)
+    publish_last('-k', server)
+  end
 end}
 
 -- Put a base on a server. It stays where it is, unless its server is gone or silent, or has never
@@ -370,6 +393,7 @@ while at <= #ARGV do
 end
 
 local seq = 0
+for _, value in ipairs(last) do out[#out + 1] = value end
 if #out > 0 then
   seq = call('HINCRBY', META, 'seq', 1)
   call('PUBLISH', META .. ':changes', cmsgpack.pack({seq, gateway, ARGV[2], out}))

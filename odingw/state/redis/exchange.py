@@ -39,7 +39,7 @@ _read_message: Final = msgpack.Decoder(Message).decode
 _ANSWERED: Final = frozenset({"X", "R", "D", "B", "p", "c", "T", "t", "K", "A", "H"})
 """Codes of the operations that have a result."""
 
-_IN_THE_GRID: Final = frozenset({"S", "B", "r", "-r", "p", "-p", "-b", "c", "H"})
+_IN_THE_GRID: Final = frozenset({"S", "k", "-k", "B", "r", "-r", "p", "-p", "-b", "c", "H"})
 """Codes of the operations that say what the grid has done already."""
 
 

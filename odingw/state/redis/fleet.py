@@ -1,6 +1,6 @@
 """What the gateways that share a Redis must agree on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any
@@ -19,30 +19,43 @@ class Fleet:
 
     Args:
         prefix: how the names of keys begin.
-        master_key: from which servers' keys are derived.
+        master_key: from which the keys are derived that servers are given.
         layout: that this gateway writes.
+        older: further master keys that this gateway knows.
     """
 
-    def __init__(self, prefix: str, master_key: bytes, layout: int = LAYOUT) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        master_key: bytes,
+        layout: int = LAYOUT,
+        older: Sequence[bytes] = (),
+    ) -> None:
         self.prefix = prefix
         self.layout = layout
-        self.fingerprint = sha256(b"odingw fleet\0" + master_key).hexdigest()[:32]
+        self._fingerprints = tuple(_fingerprint(key) for key in (master_key, *older))
         self._key = f"{{{prefix}}}:fleet"
 
     async def join(self, execute: Callable[..., Deferred[Any]]) -> None:
         """Make sure that this gateway belongs to the fleet.
 
+        A gateway that knows the fleet's master key among others brings in its own first one; those
+        that know only the one before are refused from then on.
+
         Raises:
-            FleetError: it has another master key, or a layout that is too far from the fleet's.
+            FleetError: it does not know the fleet's master key, or has a layout that is too far
+                from the fleet's.
             RedisAwayError: Redis did not answer.
         """
-        await execute("HSETNX", self._key, "fingerprint", self.fingerprint)
+        await execute("HSETNX", self._key, "fingerprint", self._fingerprints[0])
         await execute("HSETNX", self._key, "layout", str(self.layout))
         fingerprint, layout = await execute("HMGET", self._key, "fingerprint", "layout")
-        if not compare_digest(fingerprint.decode(), self.fingerprint):
+        known = [compare_digest(fingerprint.decode(), own) for own in self._fingerprints]
+        if not any(known):
             raise FleetError(
                 "the gateways that share this Redis have another master key; configure the same "
-                "gateway.master_key, or another state.prefix or database"
+                "gateway.master_key (or name both in gateway.master_keys to replace one by the "
+                "other), or another state.prefix or database"
             )
         found = int(layout)
         if not OLDEST <= found <= self.layout + 1:
@@ -52,3 +65,9 @@ class Fleet:
             )
         if found < self.layout:
             await execute("HSET", self._key, "layout", str(self.layout))
+        if not known[0]:
+            await execute("HSET", self._key, "fingerprint", self._fingerprints[0])
+
+
+def _fingerprint(master_key: bytes) -> str:
+    return sha256(b"odingw fleet\0" + master_key).hexdigest()[:32]

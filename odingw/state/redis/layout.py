@@ -5,23 +5,22 @@ those that are missing their defaults, so gateways of one layout and the next ca
 """
 
 from importlib.resources import files
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 from msgspec.json import Decoder, Encoder
 
 from odingw.grid.bans import BanKey
 from odingw.grid.changes import PlaceKey
-from odingw.grid.ledger import BanRow, BaseRow, PlaceRow, RoomRow, ServerRow, TaskRow
+from odingw.grid.ledger import BanRow, BaseRow, KeyRow, PlaceRow, RoomRow, ServerRow, TaskRow
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.grid.tasks import TaskBody
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """The layout that this version writes; it also reads the one before."""
 
-OLDEST: Final = 1
-"""The oldest layout that this version works side by side with. It has no ``room_customer`` and no
-``placed`` in the rows of places."""
+OLDEST: Final = 2
+"""The oldest layout that this version works side by side with. It knows no ``keys``."""
 
 COMMIT: Final = files("odingw.state.redis").joinpath("commit.lua").read_text("utf-8")
 
@@ -43,6 +42,7 @@ _NAMES: Final = (
     "flights",
     "flying",
     "members",
+    "keys",
 )
 
 Text: TypeAlias = str | bytes
@@ -86,6 +86,7 @@ class _StoredTask(Struct, frozen=True, array_like=True):
 
 
 _SERVER: Final = Decoder(ServerRow)
+_KEY: Final = Decoder(KeyRow)
 _ROOM: Final = Decoder(RoomRow)
 _PLACE: Final = Decoder(PlaceRow)
 _BAN: Final = Decoder(BanRow)
@@ -125,6 +126,16 @@ def read_server(row: Text) -> ServerRow:
     return _SERVER.decode(row)
 
 
+def key_value(row: KeyRow) -> bytes:
+    """Return what is stored of the key that a server was given; Lua reads the time in front."""
+    return b"%r %s" % (row.at, encode(row))
+
+
+def read_key(value: str) -> KeyRow:
+    """Read what is stored of the key that a server was given."""
+    return _KEY.decode(value[value.index(" ") + 1 :])
+
+
 def read_base(value: str) -> BaseRow:
     """Read where a base lives."""
     return BaseRow(value[2:], value[:1] == "1")
@@ -141,10 +152,9 @@ def split_room(value: str) -> tuple[str, str]:
     return server, row
 
 
-def place_value(row: PlaceRow, layout: int) -> bytes:
+def place_value(row: PlaceRow) -> bytes:
     """Return what is stored of a reservation; Lua reads its end in front."""
-    members: tuple[Any, ...] = (row.ends, row.customer, row.room_customer, row.placed)
-    return b"%r %s" % (row.ends, encode(members[: 2 if layout < LAYOUT else 4]))
+    return b"%r %s" % (row.ends, encode(row))
 
 
 def read_place(value: str) -> PlaceRow:

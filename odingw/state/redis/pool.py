@@ -6,7 +6,7 @@ call is then carried out again on the corrected grid. While Redis is away, chang
 is known is served on.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -245,9 +245,33 @@ class RedisGrid:
         if not outcome.results[0]:
             raise Refused(Reason.SERVER_NOT_FOUND)
 
+    def give_key(self, address: str, kid: str, now: float) -> Eventual[str]:
+        """Remember which key a server is given; it is, when all gateways can know."""
+        before = self._grid.key_of(address)
+        if not self.exchange.up and before is not None:
+            return before
+        if not self._grid.note_key(address, kid, self.exchange.set_time(now)):
+            self.exchange.soon()
+            return kid
+        return self._given(address, kid, before) if self.exchange.up else kid
+
+    async def _given(self, address: str, kid: str, before: str | None) -> str:
+        try:
+            await self.exchange.send(())
+        except RedisAwayError:
+            # What other gateways sign with must not be wrong; this is told when Redis is back.
+            if before is not None and self._grid.key_of(address) == kid:
+                self._grid.note_key(address, before, self.exchange.now)
+                return before
+        return kid
+
     def address_of_key(self, kid: str) -> str | None:
-        """Return the address of the attached server whose derived key has this id."""
+        """Return the address of the attached server that was given the key with this id."""
         return self._grid.address_of_key(kid)
+
+    def addresses(self) -> Set[str]:
+        """Return the addresses of all servers."""
+        return self._grid.addresses()
 
     def servers(self) -> Iterable[ServerView]:
         """Yield all servers."""

@@ -14,15 +14,18 @@ from odingw.grid.grid import Grid
 from odingw.grid.ledger import BaseRow
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.state.redis.layout import (
+    LAYOUT,
     Operation,
     ban_value,
     base_key,
     encode,
+    key_value,
     place_value,
     read_ban,
     read_ban_key,
     read_base,
     read_base_key,
+    read_key,
     read_place,
     read_place_key,
     read_room,
@@ -59,6 +62,7 @@ class Replica:
         self.bans: dict[BanKey, float] = {}
         self.tasks: dict[int, Task] = {}
         self.heard: dict[str, float] = {}
+        self.keys: dict[str, float] = {}
         self.reported: set[str] = set()
         # What is in a base may be told later than the base.
         self._fresh: set[BaseId] = set()
@@ -87,6 +91,10 @@ class Replica:
                     self.hear_server(next(found), next(found), next(found))
                 case "-S":
                     self.drop_server(next(found))
+                case "k" if self._layout >= LAYOUT:
+                    self.put_key(next(found), next(found))
+                case "-k" if self._layout >= LAYOUT:
+                    self.drop_key(next(found))
                 case "F":
                     address, disabled, drained = next(found), next(found), next(found)
                     self.put_flags(address, disabled=disabled == "1", drained=drained == "1")
@@ -138,6 +146,17 @@ class Replica:
     def put_flags(self, address: str, *, disabled: bool, drained: bool) -> None:
         """Put in whether a server is disabled or drained."""
         self._ledger.put_flags(address, disabled=disabled, drained=drained)
+
+    def put_key(self, address: str, value: str) -> None:
+        """Put in which key a server was given."""
+        row = read_key(value)
+        self.keys[address] = max(row.at, self.keys.get(address, 0.0))
+        self._ledger.put_key(address, row)
+
+    def drop_key(self, address: str) -> None:
+        """Take out which key a server was given."""
+        if self.keys.pop(address, None) is not None:
+            self._ledger.drop_key(address)
 
     def put_base(self, base_id: BaseId, row: BaseRow) -> None:
         """Put in where a base lives."""
@@ -242,6 +261,17 @@ class Replica:
                 yield "-b", encode(ban), repr(until)
         for number in changes.tasks:
             yield "t", str(number)
+        if self._layout >= LAYOUT:
+            for address in changes.keys:
+                yield from self._key(address)
+
+    def _key(self, address: str) -> Iterator[Operation]:
+        row = self._ledger.key(address)
+        if row is not None:
+            self.keys[address] = row.at
+            yield "k", address, key_value(row)
+        elif (at := self.keys.pop(address, None)) is not None:
+            yield "-k", address, repr(at)
 
     def _server(self, address: str) -> Iterator[Operation]:
         row = self._ledger.server(address)
@@ -287,8 +317,7 @@ class Replica:
         row, server = self._ledger.place(place), self._ledger.server_of(place[0])
         if row is not None and server is not None:
             self.places[place] = row.ends
-            value = place_value(row, self._layout)
-            yield "p", base_key(place[0]), server, encode(place), value
+            yield "p", base_key(place[0]), server, encode(place), place_value(row)
 
     def everything(self, *, overwrite: bool) -> Iterator[Operation]:
         """Yield what puts all that is known into a Redis that has lost it.
@@ -335,6 +364,8 @@ class Replica:
             self.drop_task(number)
         for address in [address for address in self.heard if address not in seen.servers]:
             self.drop_server(address)
+        for address in [address for address in self.keys if address not in seen.keys]:
+            self.drop_key(address)
         self._ledger.drop_empty_bases()
 
 
@@ -343,6 +374,7 @@ class Snapshot:
 
     def __init__(self) -> None:
         self.servers: set[str] = set()
+        self.keys: set[str] = set()
         self.rooms: set[RoomId] = set()
         self.places: set[PlaceKey] = set()
         self.bans: set[BanKey] = set()

@@ -41,6 +41,9 @@ async def load(keys: Keys, replica: Replica, execute: Execute) -> None:
         seen.servers.add(address)
         replica.put_server(address, row, heard.get(address, "0"))
         replica.put_flags(address, disabled=address in disabled, drained=address in drained)
+    async for address, value in _items(keys, "keys", execute):
+        seen.keys.add(address)
+        replica.put_key(address, value)
     async for key, value in _items(keys, "bases", execute):
         replica.put_base(read_base_key(key), read_base(value))
     async for key, value in _items(keys, "rooms", execute):

@@ -1,0 +1,1 @@
+"""All loads together for a long time: what grows, and whether every count agrees."""

@@ -1,0 +1,324 @@
+"""``odingw call``, ``drain``, ``undrain`` and ``unban``: calls of a gateway's two APIs."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.json import JSON
+
+from odingw.cli.keys import make_token, read_access_key
+from odingw.cli.options import (
+    Address,
+    Duration,
+    access_key_options,
+    address,
+    admin_option,
+    epilog,
+    gateway_options,
+    internal_option,
+    internal_options,
+    json_option,
+)
+from odingw.cli.output import UNREACHABLE, Failed, emit, plain, standard_input
+from odingw.cli.state import Server, complete_rooms, complete_servers, fetch
+from odingw.cli.tables import console
+from odingw.client import GatewayClient, GatewayError, InternalClient, TransportError
+
+_TOKEN_LIFETIME: Final = 60.0
+_BYTES: Final = frozenset({"user_data", "message"})
+_CLIENT_API: Final = ("Connect", "RoomClose", "RoomUpdate", "RoomBanClient", "RoomSendMessage")
+_POLL: Final = 0.5
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Make one line and an exit status of what a call can end with."""
+    try:
+        yield
+    except TransportError as error:
+        raise Failed(str(error), UNREACHABLE) from None
+    except GatewayError as error:
+        text = f"{error}; try again in {error.retry_after:g} s" if error.retry_after else str(error)
+        raise Failed(f"{text} [{error.reason}]" if error.reason else text) from None
+    except ValueError as error:
+        # Something that cannot be sent: a token that is none, an odd URL.
+        raise click.UsageError(plain(error)) from None
+
+
+def call_gateway(gateway: Address, token: str, method: str, params: Mapping[str, object]) -> Any:
+    """Call a method of the client API.
+
+    Raises:
+        Failed: there is no result.
+    """
+    with (
+        failures(),
+        GatewayClient(gateway.url, token, timeout=gateway.timeout, verify=gateway.verify) as client,
+    ):
+        return client.call(method, params)
+
+
+def call_internal(internal: Address, method: str, params: Mapping[str, object]) -> Any:
+    """Call a method of the server API.
+
+    Raises:
+        Failed: there is no result.
+    """
+    with (
+        failures(),
+        InternalClient(
+            internal.url, auth=internal.auth, timeout=internal.timeout, verify=internal.verify
+        ) as client,
+    ):
+        return client.call(method, params)
+
+
+@click.command(
+    epilog=epilog(
+        "odingw call Connect --room lobby --user alice",
+        "odingw call RoomClose --room lobby -p ban_time=3600",
+        "odingw call RoomSendMessage --room lobby -p user_id=alice -p message=hello",
+        "odingw call Info --server-api --json | jq '.servers[].address'",
+    )
+)
+@click.argument("method")
+@click.option(
+    "--room", metavar="NAME", shell_complete=complete_rooms, help="The room of the token."
+)
+@click.option("--user", metavar="ID", default="", help="The user of the token (uid).")
+@click.option(
+    "--param",
+    "-p",
+    "pairs",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A parameter; may be repeated. VALUE is JSON, or else text. The text of message and "
+    "user_data becomes bytes; room_id need not be given beside --room.",
+)
+@click.option(
+    "--params",
+    metavar="JSON",
+    help="All parameters, a JSON object; @FILE reads them from a file, @- from standard input.",
+)
+@click.option(
+    "--token",
+    metavar="JWT",
+    envvar="ODINGW_TOKEN",
+    show_envvar=True,
+    help="A token that is there already, instead of one made with the access key.",
+)
+@click.option("--server-api", is_flag=True, help="Call the server API, without a token.")
+@internal_option
+@click.option(
+    "--internal-user",
+    metavar="NAME[:PASSWORD]",
+    envvar="ODINGW_INTERNAL_USER",
+    show_envvar=True,
+    help="HTTP Basic credentials for the server API, if they are not in its URL.",
+)
+@access_key_options
+@gateway_options
+@json_option
+def call(
+    gateway: Address,
+    access_key: str | None,
+    method: str,
+    room: str | None,
+    user: str,
+    pairs: tuple[str, ...],
+    params: str | None,
+    token: str | None,
+    server_api: bool,
+    internal_url: str,
+    internal_user: str | None,
+    as_json: bool,
+) -> None:
+    """Call a method of a gateway.
+
+    Prints the result of METHOD. The token is made with the access key, for METHOD and --room.
+
+    Methods of the client API: Connect, RoomClose, RoomUpdate, RoomBanClient, RoomSendMessage; of
+    the server API (with --server-api): Info, Drain, Undrain and what ODIN servers call.
+    """
+    arguments = _arguments(params, pairs)
+    if server_api:
+        internal = address(internal_url, internal_user, gateway.timeout, gateway.verify)
+        result = call_internal(internal, method, arguments)
+    else:
+        name = next((one for one in _CLIENT_API if one.lower() == method.lower()), method)
+        if room is not None and name != "Connect":
+            arguments.setdefault("room_id", room)
+        text = token or _own_token(access_key, name, room, arguments, user)
+        result = call_gateway(gateway, text, name, arguments)
+    if as_json:
+        emit(result)
+    else:
+        out = console()
+        out.print(JSON.from_data(result, ensure_ascii=not out.is_terminal), soft_wrap=True)
+
+
+def _own_token(
+    access_key: str | None, method: str, room: str | None, params: dict[str, Any], user: str
+) -> str:
+    named = room if room is not None else params.get("room_id")
+    if not isinstance(named, str):
+        raise click.UsageError("--room is needed to make a token; or give one with --token")
+    return make_token(read_access_key(access_key), (named,), user, (method,), _TOKEN_LIFETIME)
+
+
+def _arguments(document: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Return the parameters of a call."""
+    found: dict[str, Any] = {}
+    if document is not None:
+        try:
+            found = json.loads(_contents(document))
+        except (ValueError, RecursionError):
+            raise click.UsageError("--params: not JSON") from None
+        if not isinstance(found, dict):
+            raise click.UsageError('--params: not a JSON object, such as {"ban_time": 60}')
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"--param {plain(pair)!r}: write NAME=VALUE")
+        found[name] = _value(name, text)
+    return found
+
+
+def _contents(text: str) -> str:
+    if not text.startswith("@"):
+        return text
+    if text == "@-":
+        return standard_input().read().decode("utf-8", "replace")
+    try:
+        return Path(text[1:]).read_text("utf-8")
+    except OSError as error:
+        raise click.UsageError(f"--params: {text[1:]}: {error.strerror}") from None
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = text
+    if name in _BYTES and not isinstance(value, list):
+        return list(text.encode("utf-8", "surrogateescape"))
+    # An id is text, whatever it looks like.
+    return text if name.endswith("_id") and not isinstance(value, str) else value
+
+
+@click.command(
+    epilog=epilog(
+        "odingw drain sfu1.example:4433",
+        "odingw drain sfu1.example:4433 --wait --wait-timeout 2h && systemctl stop odin",
+    )
+)
+@click.argument("server", shell_complete=complete_servers)
+@click.option("--wait", is_flag=True, help="Return when the server has no room left (status 0).")
+@click.option(
+    "--wait-timeout", type=Duration(), help="Wait no longer than this; then the status is 1."
+)
+@admin_option
+@internal_options
+@json_option
+def drain(
+    internal: Address,
+    server: str,
+    wait: bool,
+    wait_timeout: float | None,
+    admin_url: str,
+    as_json: bool,
+) -> None:
+    """Let a server take no new rooms.
+
+    It keeps those that it has, and stays drained when the gateway restarts. --wait watches it at
+    the admin endpoint until they are gone; Ctrl-C ends the wait and changes nothing.
+    """
+    call_internal(internal, "Drain", {"server": server})
+    left = 0
+    if wait or wait_timeout is not None:
+        # Its user and password, if it wants any, are others: they are in its URL.
+        admin = address(admin_url, None, internal.timeout, internal.verify)
+        left = _until_empty(admin, server, wait_timeout)
+    if as_json:
+        document = {"server": server, "drained": True}
+        emit(document | {"rooms": left} if wait or wait_timeout is not None else document)
+    else:
+        click.echo(f"{plain(server)} is drained")
+    if left:
+        raise Failed(f"{server} still has {left} rooms")
+
+
+def _until_empty(admin: Address, server: str, patience: float | None) -> int:
+    """Wait until a server has no room; return how many it has when the patience ends."""
+    end = None if patience is None else time.monotonic() + patience
+    rooms = None
+    with console(err=True).status("waiting") as status:
+        while True:
+            try:
+                found = [one for one in fetch(admin).all_servers() if one.address == server]
+            except Failed as error:
+                # A gateway that is just being started anew knows of the drain all the same.
+                if error.status != UNREACHABLE or rooms is None:
+                    raise
+                status.update(error.message)
+            else:
+                rooms = sum(one.rooms for one in found)
+                status.update(_remains(server, found))
+            if not rooms or (end is not None and time.monotonic() > end):
+                return rooms
+            time.sleep(_POLL)
+
+
+def _remains(server: str, found: list[Server]) -> str:
+    rooms, peers = (sum(getattr(one, name) for one in found) for name in ("rooms", "peers"))
+    return f"{plain(server)} has {rooms} rooms with {peers} peers left"
+
+
+@click.command(epilog=epilog("odingw undrain sfu1.example:4433"))
+@click.argument("server", shell_complete=complete_servers)
+@internal_options
+@json_option
+def undrain(internal: Address, server: str, as_json: bool) -> None:
+    """Let a server take new rooms again."""
+    call_internal(internal, "Undrain", {"server": server})
+    if as_json:
+        emit({"server": server, "drained": False})
+    else:
+        click.echo(f"{plain(server)} takes new rooms")
+
+
+@click.command(
+    epilog=epilog("odingw unban lobby alice", "odingw unban lobby    # the room, for everybody")
+)
+@click.argument("room", shell_complete=complete_rooms)
+@click.argument("user", required=False)
+@access_key_options
+@gateway_options
+@json_option
+def unban(
+    gateway: Address, access_key: str | None, room: str, user: str | None, as_json: bool
+) -> None:
+    """Lift the ban of a room or a user.
+
+    USER may enter ROOM again; without USER, everybody may.
+
+    This is the call that bans, with a time of 0. Where there is no ban to lift it does the rest
+    of what that call does: USER leaves the room, or the room is closed. A room that is on no
+    server and has no ban is not found (status 1).
+    """
+    method = "RoomClose" if user is None else "RoomBanClient"
+    params: dict[str, object] = {"room_id": room, "ban_time": 0}
+    if user is not None:
+        params["user_id"] = user
+    text = make_token(read_access_key(access_key), (room,), "", (method,), _TOKEN_LIFETIME)
+    call_gateway(gateway, text, method, params)
+    if as_json:
+        emit({"room": room, "user": user, "banned": False})
+    elif user is None:
+        click.echo(f"room {plain(room)} is open")
+    else:
+        click.echo(f"{plain(user)} may enter {plain(room)}")

@@ -1,0 +1,204 @@
+"""``odingw check`` and ``customers``: what is wrong before a gateway says so."""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import click
+import requests
+
+from odingw.cli.options import Duration, Url, address, epilog, json_option
+from odingw.cli.output import Failed, complain, emit, standard_input
+from odingw.cli.state import open_session, unreachable
+from odingw.cli.tables import cell, facts, show, table
+from odingw.config import Config
+from odingw.customers import Directory, SourceError, directory, static_directory
+from odingw.customers.sources import MAX_BYTES, listed
+from odingw.errors import ConfigError
+
+_SECONDS: Final = "10s"
+
+
+@click.command(
+    epilog=epilog(
+        "odingw check /etc/odingw/odingw.toml && systemctl reload odingw",
+        "odingw check --turn-config turnrest.json",
+    )
+)
+@click.argument(
+    "config",
+    required=False,
+    type=click.Path(path_type=Path),
+    shell_complete=lambda *_: [click.shell_completion.CompletionItem("", type="file")],
+)
+@click.option(
+    "--turn-config",
+    metavar="FILE",
+    type=click.Path(),
+    help="A TurnRest configuration (JSON), instead of [turn].",
+)
+@json_option
+def check(config: Path | None, turn_config: str | None, as_json: bool) -> None:
+    """Check a configuration.
+
+    Looks at everything in CONFIG (TOML) that a start looks at, certificates, TURN settings and
+    the place of the state among it, and listens nowhere. Status 1 if the gateway would not start;
+    what it would start with but warn of goes to standard error. Without CONFIG, the built-in
+    configuration is checked.
+    """
+    try:
+        found = _load(config, turn_config)
+    except ConfigError as error:
+        if as_json:
+            emit({"good": False, "error": str(error), "warnings": []})
+        raise Failed(str(error)) from None
+    warnings = list(_warnings(found))
+    for warning in warnings:
+        complain(f"warning: {warning}")
+    summary = _summary(found)
+    if as_json:
+        emit({"good": True, "warnings": warnings} | summary)
+        return
+    show(
+        facts(
+            {name: ", ".join(v) if isinstance(v, list) else v for name, v in summary.items()}
+            | {"configuration": "good"}
+        )
+    )
+
+
+def _load(path: Path | None, turn_config: str | None) -> Config:
+    # Twisted, which takes a while to load.
+    from odingw import tap
+
+    options = tap.Options()
+    options["config"] = None if path is None else str(path)
+    options["turn-config"] = turn_config
+    # Warnings about the configuration are logged; they belong to standard error, not into JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        return tap.check(options)
+
+
+def _warnings(config: Config) -> list[str]:
+    gateway = config.gateway
+    found = list(static_directory(gateway.customers).problems)
+    if not gateway.customers and gateway.customer_source is None:
+        found.append("no customer is configured, so nobody is let in")
+    if gateway.unknown_customers != "forbidden":
+        found.append("DEMO MODE: gateway.unknown_customers lets in anybody, signatures unchecked")
+    return found
+
+
+def _summary(config: Config) -> dict[str, Any]:
+    listen, gateway = config.listen, config.gateway
+    source = gateway.customer_source
+    return {
+        "public": list(listen.public),
+        "internal": list(listen.internal) or list(listen.public),
+        "admin": list(listen.admin),
+        "state": config.state.url.partition(":")[0],
+        "customers": len(gateway.customers),
+        "customer_source": source is not None,
+        "turn": config.turn is not None,
+    }
+
+
+@click.command(
+    epilog=epilog(
+        "odingw customers customers.json",
+        "odingw customers https://backend.example/customers --json",
+        "generate-customers | odingw customers -",
+    )
+)
+@click.argument("source", metavar="FILE|URL|-")
+@click.option(
+    "--timeout", type=Duration(0.001), default=_SECONDS, show_default=True, help="Of a URL."
+)
+@json_option
+def customers(source: str, timeout: float, as_json: bool) -> None:
+    """Check a list of customers.
+
+    Reads it as gateway.customer_source does, and shows the customers and keys that the gateway
+    would take from it. Status 1 if anything would be left out, with a line for each on standard
+    error.
+    """
+    name, data = _read(source, timeout)
+    try:
+        documents = listed(json.loads(data))
+    except SourceError as error:
+        raise Failed(f"{name}: {error}") from None
+    except (ValueError, RecursionError):
+        raise Failed(f"{name}: it is not JSON") from None
+    found = directory(documents)
+    if as_json:
+        emit(_document(found))
+    else:
+        _print(found)
+    for problem in found.problems:
+        complain(f"{name}: {problem}")
+    if found.problems:
+        click.get_current_context().exit(1)
+
+
+def _read(source: str, timeout: float) -> tuple[str, bytes]:
+    """Return what to call a source, and what it holds."""
+    if source.startswith(("http://", "https://")):
+        place = address(Url().convert(source, None, None), None, timeout, verify=True)
+        bare = urlsplit(place.url)._replace(query="", fragment="").geturl()
+        with open_session(place) as session:
+            try:
+                response = session.get(place.url, timeout=timeout)
+                data = response.content
+            except requests.RequestException as error:
+                raise unreachable(bare, error) from None
+        if response.status_code != 200:
+            raise Failed(f"{bare}: HTTP status {response.status_code}")
+    elif source == "-":
+        bare, data = "standard input", standard_input().read(MAX_BYTES + 1)
+    else:
+        bare = source
+        try:
+            with Path(source).open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise Failed(f"{source}: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise Failed(f"{bare}: it is larger than {MAX_BYTES} bytes")
+    return bare, data
+
+
+def _document(found: Directory) -> dict[str, Any]:
+    return {
+        "good": not found.problems,
+        "problems": list(found.problems),
+        "customers": [
+            {
+                "id": one.id,
+                "max_peers": one.max_peers,
+                "max_rooms": one.max_rooms,
+                "access_keys": [
+                    {"kid": key.kid, "namespace": key.namespace}
+                    for key in found.keys.values()
+                    if key.customer is one
+                ],
+            }
+            for one in found.customers.values()
+        ],
+    }
+
+
+def _print(found: Directory) -> None:
+    rows = table("CUSTOMER", ">MAX PEERS", ">MAX ROOMS", "ACCESS KEY", "NAMESPACE")
+    for one in found.customers.values():
+        limits = [
+            "no limit" if limit is None else str(limit) for limit in (one.max_peers, one.max_rooms)
+        ]
+        keys = [key for key in found.keys.values() if key.customer is one]
+        for key in keys:
+            rows.add_row(cell(one.id), *map(cell, limits), cell(key.kid), cell(key.namespace))
+        if not keys:
+            rows.add_row(cell(one.id), *map(cell, limits), cell("none", "yellow"), cell("-"))
+    show(rows)

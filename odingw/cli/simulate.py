@@ -1,0 +1,230 @@
+"""``odingw simulate``."""
+
+from typing import Any, Final
+from urllib.parse import quote, urljoin, urlsplit
+
+import click
+import requests
+from rich.progress import BarColumn, Progress, TextColumn
+
+from odingw.cli.keys import read_access_key
+from odingw.cli.options import (
+    Address,
+    Duration,
+    access_key_options,
+    address,
+    epilog,
+    json_option,
+    url_option,
+)
+from odingw.cli.output import INTERRUPTED, Failed, emit
+from odingw.cli.reactor import in_reactor
+from odingw.cli.simulation import Plan, Run
+from odingw.cli.state import open_session, unreachable
+from odingw.cli.tables import cell, console, show, table
+from odingw.errors import OdingwError
+
+_REACH: Final = 10.0
+
+
+class _Format(click.ParamType[str]):
+    """A text with one ``{}`` for a number."""
+
+    name = "format"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        try:
+            usable = text.format(1) != text.format(2)
+        except (LookupError, ValueError, AttributeError):
+            usable = False
+        if not usable:
+            self.fail(f"{text!r} needs one {{}} for the server's number", param, ctx)
+        return text
+
+
+_COUNT: Final = click.IntRange(1)
+_RATE: Final = click.FloatRange(0, 1_000_000)
+
+
+@click.command(
+    epilog=epilog(
+        "odingw simulate --access-key-file acme.key --rate 200 --duration 1m",
+        "odingw simulate --servers 20 --rate 0 --duration 1h      # servers alone",
+        "odingw simulate --access-key-file acme.key --json | jq .latency.p99",
+    )
+)
+@url_option
+@click.option(
+    "--servers", type=_COUNT, default=3, show_default=True, help="Simulated ODIN servers."
+)
+@click.option(
+    "--capacity",
+    metavar="PEERS",
+    type=_COUNT,
+    default=500,
+    show_default=True,
+    help="Peers at which a server is full.",
+)
+@click.option(
+    "--address-format",
+    metavar="FORMAT",
+    type=_Format(),
+    default="sfu-{}.sim:4433",
+    show_default=True,
+    help="Addresses of the servers; {} is a number.",
+)
+@click.option("--rate", type=_RATE, default=10.0, show_default=True, help="Clients per second.")
+@click.option(
+    "--rooms", type=_COUNT, default=100, show_default=True, help="Rooms that clients choose from."
+)
+@click.option(
+    "--stay", type=Duration(0.001), default="1m", show_default=True, help="A client's mean stay."
+)
+@click.option(
+    "--duration",
+    "-d",
+    "length",
+    type=Duration(0.001),
+    default="30s",
+    show_default=True,
+    help="How long clients come, or, without any, servers report.",
+)
+@click.option(
+    "--spread",
+    type=Duration(),
+    default="2s",
+    show_default=True,
+    help="The time over which the servers start, and so report.",
+)
+@click.option("--keep-alive", is_flag=True, help="Clients share connections; real ones do not.")
+@click.option("--seed", metavar="N", type=int, help="Of all chance, to repeat a run.")
+@access_key_options
+@json_option
+def simulate(
+    access_key: str | None,
+    url: str,
+    servers: int,
+    capacity: int,
+    address_format: str,
+    rate: float,
+    rooms: int,
+    stay: float,
+    length: float,
+    spread: float,
+    keep_alive: bool,
+    seed: int | None,
+    as_json: bool,
+) -> None:
+    """Put simulated servers and clients on a gateway, and measure.
+
+    Servers take their settings from /internal and report; clients come at a rate whatever becomes
+    of those before them, with tokens of the access key, and join the server that they are sent
+    to. A user and password for /internal go into the URL; prefer ODINGW_URL for that.
+
+    Real clients of the same gateway would be sent to the simulated servers too: never do this
+    to a gateway in use.
+
+    Ctrl-C ends it early, with the summary. Status 1 if the servers could not start, no call was
+    granted, or the gateway broke the wire reference.
+    """
+    plan = Plan(
+        servers=[address_format.format(number + 1) for number in range(servers)],
+        capacity=capacity,
+        duration=length,
+        spread=spread,
+        rooms=[f"room-{number + 1}" for number in range(rooms)],
+        rate=rate,
+        stay=stay,
+        persistent=keep_alive,
+        seed=seed,
+    )
+    key = read_access_key(access_key) if rate else None
+    place = address(url, None, _REACH, verify=True)
+    _reach(place)
+    with _bar() as progress:
+        run = Run(_with_user(place), plan, key, progress)
+        try:
+            in_reactor(run.work)
+        except OdingwError as error:
+            raise Failed(f"the servers could not start: {error}") from None
+    summary = run.summary()
+    if as_json:
+        emit(summary)
+    else:
+        _print(summary)
+    if run.misbehaviours:
+        raise Failed(f"the gateway broke the wire reference {run.misbehaviours} times")
+    if run.interrupted:
+        click.get_current_context().exit(INTERRUPTED)
+    clients = summary["clients"]
+    if clients is not None and clients["calls"] and not clients["granted"]:
+        raise Failed("no call was granted")
+
+
+def _reach(place: Address) -> None:
+    """Look whether anybody is there, for servers would try for minutes."""
+    with open_session(place) as session:
+        try:
+            session.get(urljoin(place.url, "/ping"), timeout=place.timeout)
+        except requests.RequestException as error:
+            raise unreachable(place.url, error) from None
+
+
+def _with_user(place: Address) -> str:
+    if place.auth is None:
+        return place.url
+    user, password = (quote(text, safe="") for text in place.auth)
+    parts = urlsplit(place.url)
+    return parts._replace(netloc=f"{user}:{password}@{parts.netloc}").geturl()
+
+
+def _bar() -> Progress:
+    """A progress bar on standard error, if that is a terminal."""
+    out = console(err=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} s"),
+        TextColumn("{task.fields[seen]}"),
+        console=out,
+        auto_refresh=False,
+        disable=not out.is_terminal,
+    )
+
+
+def _print(summary: dict[str, Any]) -> None:
+    servers, clients, latency = (summary[name] for name in ("servers", "clients", "latency"))
+    rows = table("SERVERS", ">RUNNING", ">ROOMS", ">REPORTS", ">TASKS", ">LOAD")
+    load = f"{servers['load_min']:.0%} to {servers['load_max']:.0%}"
+    counts = (servers[name] for name in ("total", "running", "rooms", "reports", "tasks"))
+    rows.add_row(*map(cell, counts), cell(load))
+    if clients is None:
+        show(rows)
+        return
+    tables = [rows]
+    rows = table("CALLS", ">PER S", ">GRANTED", ">REFUSED", ">NO REPLY", ">JOINED", ">THROWN OUT")
+    rows.add_row(
+        cell(clients["calls"]),
+        cell(f"{clients['calls'] / max(summary['duration'], 0.001):.1f}"),
+        cell(clients["granted"], "green"),
+        cell(sum(clients["refused"].values())),
+        cell(clients["unreachable"]),
+        cell(clients["joined"]),
+        cell(clients["thrown_out"]),
+    )
+    tables.append(rows)
+    for title, reasons in (
+        ("REFUSED BECAUSE", clients["refused"]),
+        ("NOT LET IN BECAUSE", clients["join_failures"]),
+    ):
+        if reasons:
+            rows = table(title, ">COUNT")
+            for reason, count in reasons.items():
+                rows.add_row(cell(reason), cell(count))
+            tables.append(rows)
+    if latency is not None:
+        rows = table("LATENCY", *(f">{name}" for name in latency))
+        rows.add_row("ms", *(f"{1000 * value:.2f}" for value in latency.values()))
+        tables.append(rows)
+    show(*tables)

@@ -1,0 +1,73 @@
+"""How reservations are stored: each group of changes in one record.
+
+Reservations are by far the most of what changes, and none lives long. So the file gets a record of
+what became of them in each group, and loses it again when nothing in it can be running any more.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Final
+
+from msgspec import Struct
+
+from odingw.grid.changes import PlaceKey
+from odingw.grid.ledger import Ledger, PlaceRow
+
+BATCH: Final = 1000
+"""How many reservations a record holds at most."""
+
+
+class PlacesRow(Struct, frozen=True, array_like=True, gc=False):
+    """What became of reservations.
+
+    Attributes:
+        until: when the last of them, and of those in the records before, ends by itself.
+        places: each with its row, or None if it has ended.
+    """
+
+    until: float
+    places: tuple[tuple[PlaceKey, PlaceRow | None], ...]
+
+
+class PlaceLog:
+    """The records of one pool's reservations in the file."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._until = 0.0
+        self._kept: deque[tuple[int, float]] = deque()
+
+    def found(self, number: int) -> None:
+        """Take note of a record in the file, which is to go once all has been written again."""
+        self._last = max(self._last, number)
+        self._kept.append((number, 0.0))
+
+    def write(self, ledger: Ledger, keys: Iterable[PlaceKey]) -> Iterator[tuple[int, PlacesRow]]:
+        """Yield numbers and rows of new records, for reservations that have changed."""
+        keys = iter(keys)
+        while batch := tuple((key, ledger.place(key)) for key in islice(keys, BATCH)):
+            self._until = max(self._until, *(row.ends for _, row in batch if row), 0.0)
+            self._last += 1
+            self._kept.append((self._last, self._until))
+            yield self._last, PlacesRow(self._until, batch)
+
+    def outdated(self, ledger: Ledger) -> list[int]:
+        """Return the numbers of the records that nothing running depends on."""
+        oldest = ledger.oldest_place()
+        return [number for number, until in self._kept if oldest is None or until < oldest]
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Take note that records have been deleted."""
+        gone = set(numbers)
+        self._kept = deque(item for item in self._kept if item[0] not in gone)
+
+
+def latest(rows: Iterable[PlacesRow]) -> Iterator[tuple[PlaceKey, PlaceRow]]:
+    """Yield the running reservations that records tell of, given in their order."""
+    found: dict[PlaceKey, PlaceRow | None] = {}
+    for row in rows:
+        found.update(row.places)
+    for key, place in found.items():
+        if place is not None:
+            yield key, place

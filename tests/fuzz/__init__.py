@@ -1,0 +1,1 @@
+"""Fuzzing of all that parses what strangers send; see README.rst beside this file."""
