@@ -22,6 +22,7 @@ extensions = [
     "config_reference",
     "error_tables",
     "figures",
+    "http_paths",
     "inline_svg",
     "metrics_reference",
     "plain_links",

@@ -16,7 +16,7 @@ def main() -> None:
     """Run what the first word asks for."""
     # Cleaners of temporary folders pass over a folder that is locked. The descriptor lives as long
     # as the process, and on in the one that goes to the background.
-    fcntl.flock(os.open(sys._MEIPASS, os.O_RDONLY), fcntl.LOCK_SH)  # type: ignore[attr-defined]  # PyInstaller's
+    fcntl.flock(os.open(Path(sys.executable).parent, os.O_RDONLY), fcntl.LOCK_SH)
     # PyInstaller ignores Python's variables. Modules with customer functions are found by this one,
     # after the program's own.
     sys.path += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))

@@ -175,31 +175,6 @@ class CallTests(GatewayCase):
         self.bad(1, "server_not_found", "drain", "nosuch:1")
         self.bad(1, "server_not_found", "undrain", "nosuch:1", "--json")
 
-    def test_drain_waits(self) -> None:
-        """Until the last room is gone."""
-        address = "sfu3.test:4433"
-        self.gateway.report(address, ("waits", 1))
-        admin, port = self.gateway.admin, self.gateway.port
-        with subprocess.Popen(
-            command("drain", address, "--wait", "--json"),
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-            env=environment(
-                ODINGW_ADMIN=f"http://127.0.0.1:{admin}",
-                ODINGW_INTERNAL=f"http://127.0.0.1:{port}/internal",
-            ),
-        ) as process:
-            end = time.monotonic() + PATIENCE
-            drained = False
-            while not drained and time.monotonic() < end:
-                drained = "drained" in self.good("where", "waits").out
-            self.assertTrue(drained)
-            self.assertIsNone(process.poll())
-            self.gateway.report(address)
-            out, _ = process.communicate(timeout=PATIENCE)
-        self.assertEqual(0, process.returncode)
-        self.assertEqual({"server": address, "drained": True, "rooms": 0}, json.loads(out))
-
     def test_unban(self) -> None:
         self.report()
         call = ("call", "RoomBanClient", "--room", "lobby", "-p", "user_id=eve")
@@ -262,6 +237,35 @@ class CallTests(GatewayCase):
         )
         public = f"http://127.0.0.1:{self.gateway.port}"
         self.bad(1, "must name the admin endpoint", "top", "--once", "--admin", public)
+
+
+class WaitTests(GatewayCase):
+    config: ClassVar = customer(max_peers=52)
+
+    def test_drain_waits(self) -> None:
+        """Until the last room is gone."""
+        address = "sfu3.test:4433"
+        self.gateway.report(address, ("waits", 1))
+        admin, port = self.gateway.admin, self.gateway.port
+        with subprocess.Popen(
+            command("drain", address, "--wait", "--json"),
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment(
+                ODINGW_ADMIN=f"http://127.0.0.1:{admin}",
+                ODINGW_INTERNAL=f"http://127.0.0.1:{port}/internal",
+            ),
+        ) as process:
+            end = time.monotonic() + PATIENCE
+            drained = False
+            while not drained and time.monotonic() < end:
+                drained = "drained" in self.good("where", "waits").out
+            self.assertTrue(drained)
+            self.assertIsNone(process.poll())
+            self.gateway.report(address)
+            out, _ = process.communicate(timeout=PATIENCE)
+        self.assertEqual(0, process.returncode)
+        self.assertEqual({"server": address, "drained": True, "rooms": 0}, json.loads(out))
 
 
 class UserTests(GatewayCase):

@@ -31,7 +31,6 @@ from odingw.grid.rooms import RoomId
 from odingw.grid.tasks import Delivery, Duration, RoomBanClient, RoomClose, RoomUpdate, TaskBody
 from odingw.grid.values import Admission, Command, GridSettings, RoomContested, TasksDropped
 from odingw.state.memory import MemoryStore
-from odingw.state.rows import KINDS, PLACE, SERVER, TASK, changed, put
 from tests.grid_books import check_books, check_usage
 from tests.grid_model import LIFTED, QUEUED, Model, ModelPool, attached, base_id
 from tests.grid_promises import Promises
@@ -391,17 +390,25 @@ class GridMachine(RuleBasedStateMachine):
 
 
 def copy(old: Ledger, new: Ledger) -> None:
-    """Put the rows of one grid into another, as the local store does at its start."""
-    rows = [row for row in changed(old, old.everything()) if row[2] is not None]
-    in_order: dict[str, Callable[[Any], Any]] = {
-        SERVER: lambda row: row[1],
-        PLACE: lambda row: (row[2].ends, row[1]),
-        TASK: lambda row: row[1],
-    }
-    for kind in KINDS:
-        of_kind = [row for row in rows if row[0] == kind]
-        for _, key, row in sorted(of_kind, key=in_order.get(kind, str)):
-            put(new, kind, key, row)
+    """Put the rows of one grid into another, in an order that keeps what they hang on before them.
+
+    The grid has all of them: nothing that it names itself is gone.
+    """
+    of: Any = old
+    everything = old.everything()
+    for address in sorted(everything.servers):
+        new.put_server(address, of.server(address))
+    for base in everything.bases:
+        new.put_base(base, of.base(base))
+    for room in everything.rooms:
+        new.put_room(room, of.room(room))
+    places = [(key, of.place(key)) for key in everything.places]
+    for key, row in sorted(places, key=lambda place: (place[1].ends, place[0])):
+        new.put_place(key, row)
+    for ban in everything.bans:
+        new.put_ban(ban, of.ban(ban))
+    for number, task in sorted(everything.tasks.items()):
+        new.put_task(number, of.task(task))
     new.drop_empty_bases()
 
 

@@ -10,7 +10,7 @@ from odingw.grid import registry
 from odingw.grid.ledger import KeyRow
 from odingw.grid.values import GridSettings, Placed
 from odingw.state.redis.layout import LAYOUT, OLDEST, key_value
-from tests.grids import Room, admission, report
+from tests.grids import Room, admission, report, update
 from tests.local_file import FaultCase
 from tests.redis_fleet import A, B, C, FleetCase, TwoGatewaysCase, grid
 from tests.redis_link import DirectStore
@@ -321,8 +321,11 @@ class LayoutTests(FleetCase):
         given = begin(grid(new).give_key(A, "given", self.now))
         # What goes with it in one commit is heard of by both.
         placed = begin(grid(new).connect(admission("other"), self.now))
+        queued = begin(grid(new).command(update("room", 7), self.now))
         self.settle()
         self.assertEqual("given", self.successResultOf(given))
+        self.assertIsNone(self.successResultOf(queued))
+        self.assertEqual([1], [view.tasks for view in grid(old).servers()])
         self.assertEqual("given", self.successResultOf(placed).kid)
         self.assertIn(("acme", "other"), [view.id for view in grid(old).rooms()])
         self.assertEqual(f"kid-{A}", next(iter(grid(old).servers())).kid)

@@ -66,7 +66,7 @@ class Alone:
 
     async def report(self, *rooms: tuple[str, int], server: str = SERVER) -> Any:
         """Report as a server over a connection of its own; return the answer."""
-        async with Pool(self.port, 1) as pool:
+        async with Pool(self.port, 1, timeout=60.0) as pool:
             outcome = await pool.call(report(server, *rooms))
         return json.loads(outcome.body or b"{}")
 
@@ -90,7 +90,7 @@ class Alone:
     async def info(self) -> Result:
         """Return what the gateway knows of rooms and servers."""
         call = b'{"jsonrpc": "2.0", "id": 1, "method": "Info", "params": {}}'
-        async with Pool(self.port, 1) as pool:
+        async with Pool(self.port, 1, timeout=60.0) as pool:
             return (await pool.call(post("/internal", call))).answer().result or Result()
 
     async def get(self, path: str) -> tuple[int, bytes]:
@@ -101,7 +101,7 @@ class Alone:
 
     async def serves(self, room: str = "probe") -> bool:
         """Tell whether a Connect over a new connection is answered with a token."""
-        async with Pool(self.port, 1, timeout=5.0) as pool:
+        async with Pool(self.port, 1, timeout=30.0) as pool:
             outcome = await pool.call(self.caller.connect(room, "probe"))
         return outcome.answer().result is not None
 
@@ -186,7 +186,7 @@ class Steady:
             await self._work
 
     async def _run(self) -> None:
-        async with Pool(self._alone.port, 4, timeout=10.0) as pool:
+        async with Pool(self._alone.port, 4, timeout=60.0) as pool:
             began, sent, waiting = time.monotonic(), 0, 0
 
             def done(outcome: Outcome, due: float) -> None:

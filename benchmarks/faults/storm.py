@@ -44,18 +44,14 @@ async def run(plan: Plan, write: Callable[[str], object] | None = None) -> Findi
         ]
         for pool in pools:
             await pool.connected()
+        # Made before: here is one thread, whose work would delay what is measured.
+        variants = [_requests(plan, peers) for peers in (1, 2, 3)]
         longest, answered = 0.0, 0
         cpu = alone.gateway.cpu()
         await alone.report()
         steady = await stack.enter_async_context(Steady(alone))
         for wave in range(plan.waves):
-            requests = [
-                report(
-                    f"sfu{index}.test:4433",
-                    *((f"room-{index}-{room}", 1 + wave % 3) for room in range(plan.rooms)),
-                )
-                for index in range(plan.servers)
-            ]
+            requests = variants[wave % len(variants)]
             began = time.monotonic()
             outcomes = await asyncio.gather(
                 *(pool.call(request) for pool, request in zip(pools, requests, strict=True))
@@ -84,3 +80,13 @@ async def run(plan: Plan, write: Callable[[str], object] | None = None) -> Findi
     findings.promise("Connects in between are answered", not steady.failed, steady.figure())
     findings.note(f"  longest step of the reactor: {step:.0f} ms")
     return findings
+
+
+def _requests(plan: Plan, peers: int) -> list[bytes]:
+    return [
+        report(
+            f"sfu{index}.test:4433",
+            *((f"room-{index}-{room}", peers) for room in range(plan.rooms)),
+        )
+        for index in range(plan.servers)
+    ]

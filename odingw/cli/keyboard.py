@@ -31,16 +31,17 @@ class Keyboard:
             termios.tcsetattr(self._file, termios.TCSADRAIN, self._before)
 
     def wait(self, seconds: float) -> str:
-        """Wait for a key; return it, or an empty text when the time is over."""
+        """Wait for keys; return those that were pressed, none when the time is over."""
         if self._file is None:
             time.sleep(seconds)
             return ""
         ready, _, _ = select.select([self._file], [], [], seconds)
         if not ready:
             return ""
-        # Not by the file, which would keep what is behind the first key where select sees nothing.
+        # Not by the file, whose buffer select does not see.
         keys = os.read(self._file.fileno(), 64)
         if not keys:
             # The other end of the terminal is closed; there will be no more keys.
             raise KeyboardInterrupt
-        return chr(keys[0])
+        # Arrows and their like are several letters behind an Escape.
+        return "" if keys.startswith(b"\x1b") else keys.decode("ascii", "replace").lower()

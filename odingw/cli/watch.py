@@ -92,11 +92,11 @@ def _watch(admin: Address, interval: float, sort: str) -> None:
             while (left := due - time.monotonic()) > 0:
                 view.size = live.console.size
                 live.update(dashboard(view), refresh=True)
-                key = keyboard.wait(left)
-                if key in ("q", "Q"):
-                    return
-                if key in ("s", "S"):
-                    view.sort_by_next()
+                for key in keyboard.wait(left):
+                    if key == "q":
+                        return
+                    if key == "s":
+                        view.sort_by_next()
 
 
 @click.command(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
+_LARGE: Final = 8192
+"""Bytes: with larger bodies a request takes its turn, so that small ones need not wait for many."""
+
 _HERE: Final = IPv4Address("TCP", "127.0.0.1", 80)
 
 
@@ -33,6 +36,7 @@ class GatewayRequest(Request):
     channel: "GatewayChannel | None"  # type: ignore[assignment]  # None once it is gone
     site: "GatewaySite"
     content: BytesIO
+    large = False
 
     def getRequestHostname(self) -> bytes:  # noqa: N802  -- Twisted's name
         """Return a name for Klein, whose routes do not depend on it and which trips over some."""
@@ -46,12 +50,26 @@ class GatewayRequest(Request):
         """Take in a part of the body; its length may have been unknown until now."""
         if self.channel is None or self.channel.refused:
             return
-        if self.content.tell() + len(data) > self.channel.body_limit:
+        size = self.content.tell() + len(data)
+        if size > self.channel.body_limit:
             self.channel.refuse_body()
         else:
             self.content.write(data)
+            self.large = size > _LARGE
 
     def process(self) -> None:
+        """Have the request answered at once, or one after the other if it may take long."""
+        channel = self.channel
+        if self.large and channel is not None:
+            channel.site.in_turn(self._process_late)
+        else:
+            self._process()
+
+    def _process_late(self) -> None:
+        if self.channel is not None:
+            self._process()
+
+    def _process(self) -> None:
         """Have the request answered: by a short cut where there is one, else by the resource."""
         channel = self.channel
         short_cut = channel and channel.site.short_cuts.get((self.method, self.path))

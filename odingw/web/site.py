@@ -1,6 +1,6 @@
 """The Site: what all connections of one role share, and the limits they are held to."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from twisted.web.server import Site
 
 from odingw.config import Limits
@@ -21,6 +22,8 @@ from odingw.web.deadlines import Deadlines
 from odingw.web.delivery import Timer
 
 _SWEEP: Final = 1.0
+
+_log = Logger()
 
 _AT_ONCE: Final = 200
 """How many connections are dropped in one step of the reactor, which others wait for."""
@@ -93,22 +96,22 @@ class GatewaySite(Site):
         self._headers: Deadlines[GatewayChannel] = Deadlines(reactor.seconds)
         self._bodies: Deadlines[GatewayChannel] = Deadlines(reactor.seconds)
         self._sweep_on: Any = None
+        self._turns: deque[Callable[[], object]] = deque()
         self._waiting: Deferred[None] | None = None
+        self._serving = False
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = self.reactor
 
     def startFactory(self) -> None:  # noqa: N802  -- Twisted's name
         """Begin to serve."""
         super().startFactory()
+        self._serving = True
         self._sweeper.start(_SWEEP, now=False)
 
     def stopFactory(self) -> None:  # noqa: N802  -- Twisted's name
-        """End to serve."""
-        if self._sweeper.running:
-            self._sweeper.stop()
-        if self._sweep_on is not None:
-            self._sweep_on.cancel()
-            self._sweep_on = None
+        """Take no more connections; those that are there end as they would have."""
+        self._serving = False
+        self._check_idle()
         super().stopFactory()
 
     def log(self, request: Any) -> None:
@@ -174,6 +177,12 @@ class GatewaySite(Site):
         """Take note that nothing of a body is waited for."""
         self._bodies.end(channel, self.limits.body_timeout)
 
+    def in_turn(self, work: Callable[[], object]) -> None:
+        """Do something that may take long, one such thing in each turn of the reactor."""
+        self._turns.append(work)
+        if len(self._turns) == 1:
+            self.timer.callLater(0, self._next_turn)
+
     def finish(self) -> Deferred[None]:
         """Close idle connections now, the others after their replies; fires when all are gone."""
         self.closing = True
@@ -188,8 +197,23 @@ class GatewaySite(Site):
         for channel in list(self.channels):
             channel.abort()
 
+    def _next_turn(self) -> None:
+        try:
+            self._turns[0]()
+        finally:
+            self._turns.popleft()
+            if self._turns:
+                self.timer.callLater(0, self._next_turn)
+
     def _check_idle(self) -> None:
-        if self._waiting is not None and not self.channels:
+        if self.channels:
+            return
+        if not self._serving and self._sweeper.running:
+            self._sweeper.stop()
+            if self._sweep_on is not None:
+                self._sweep_on.cancel()
+                self._sweep_on = None
+        if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             waiting.callback(None)
 
@@ -228,9 +252,16 @@ class GatewaySite(Site):
             self._sweep_on = None
         late = list(islice(self._overdue(), _AT_ONCE))
         for channel, give_up in late:
-            give_up(channel)
+            self._end(channel, give_up)
         if len(late) == _AT_ONCE:
             self._sweep_on = self.timer.callLater(0, self._sweep)
+
+    def _end(self, channel: GatewayChannel, give_up: Callable[[GatewayChannel], None]) -> None:
+        try:
+            give_up(channel)
+        except Exception:
+            # A LoopingCall ends at its first exception; watching the others must not.
+            _log.failure("a connection that is too late could not be ended")
 
     def _overdue(self) -> Iterator[tuple[GatewayChannel, Callable[[GatewayChannel], None]]]:
         for waited_for in (self._headers, self._bodies):

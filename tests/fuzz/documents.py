@@ -46,8 +46,7 @@ def _folder() -> Path:
     """A folder of this process, in memory where the system has such a thing."""
     memory = Path("/dev/shm")  # noqa: S108  -- a folder of its own is made in it
     made = tempfile.mkdtemp(prefix="odingw-fuzz-", dir=memory if memory.is_dir() else None)
-    folder = Path(made).resolve()
-    return folder
+    return Path(made).resolve()
 
 
 def _file(name: str, data: bytes) -> Path:
@@ -131,7 +130,7 @@ def _is_of(key: VerifyingKey, part: Any) -> bool:
     if part.get("kid") != key.kid or part.get("use", "sig") != "sig":
         return False
     try:
-        twin: Any = PyJWK({**part, "alg": sorted(key.algorithms)[0]}).key
+        twin: Any = PyJWK({**part, "alg": min(key.algorithms)}).key
     except (PyJWTError, ValueError, TypeError, KeyError):
         return False
     if isinstance(key.key, bytes):

@@ -152,7 +152,7 @@ def _replies(talk: Talk) -> list[Reply]:
         if reply is None:
             break
         found.append(reply)
-        if peer.our_state is h11.DONE and peer.their_state is h11.DONE:
+        if {peer.our_state, peer.their_state} == {h11.DONE}:
             peer.start_next_cycle()
     assert not peer.trailing_data[0], f"more is sent after an end: {talk.reply!r}"
     assert len(talk.seen) <= len(found) <= len(talk.seen) + 1, "a reply too few or too many"

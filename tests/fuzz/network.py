@@ -171,7 +171,7 @@ class _Transport(StringTransport):
         """End, once."""
         if not self.ended:
             self.ended = True
-            self.protocol.connectionLost(Failure(ConnectionDone()))  # type: ignore[no-untyped-call]  # Twisted has no types here
+            self.protocol.connectionLost(Failure(ConnectionDone()))
 
     def abortConnection(self) -> None:  # noqa: N802  -- Twisted's name
         """End."""

@@ -1,4 +1,4 @@
-"""What JSON-RPC 2.0 says of a request and its answer, worked out a second time, by Python's json."""
+"""What JSON-RPC 2.0 says of a request and its answer, worked out once more, by Python's json."""
 
 import json
 from collections.abc import Container, Mapping, Sequence

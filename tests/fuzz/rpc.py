@@ -114,7 +114,7 @@ def server_calls(data: bytes) -> None:
     """Bodies of requests to the server API, one after the other, with NUL bytes between them."""
     store, crashes = new_store(), _Crashes()
     grid = store.pool("")
-    api = ServerApi(grid, KEYS, _RULES, _here, ignore, lambda: [])
+    api = ServerApi(grid, KEYS, _RULES, _here, ignore, list)
     engine = _engine(api.methods, crashes)
     for number, body in enumerate(data.split(b"\0")[:8]):
         call = ServerCall("127.0.0.1", None, float(number))

@@ -126,7 +126,8 @@ def access_tokens() -> Seeds:
         {"alg": "EdDSA", "kid": KEY.kid, "jwk": KEY.public_jwk().x},
     ):
         yield _json(header) + b"\0" + _json({"rid": "r", "uid": "u", "exp": int(NOW)})
-    good = compact(*_signed().split(b"\0"), KEY.sign).encode()
+    header, _, payload = _signed().partition(b"\0")
+    good = compact(header, payload, KEY.sign).encode()
     yield good
     yield good + b"="
     yield good[:-1] + b"B"
@@ -137,6 +138,7 @@ def access_tokens() -> Seeds:
 
 def turn_tokens() -> Seeds:
     """Tokens for TURN credentials."""
+    more: dict[str, object]
     yield from access_tokens()
     claims = {"iss": "me", "aud": ["turn"], "scope": "a turn", "exp": NOW + 0.5, "sub": "alice"}
     for header in (
@@ -168,6 +170,7 @@ def access_keys() -> Seeds:
 
 def jwk_sets() -> Seeds:
     """JWK sets."""
+    more: dict[str, object]
     ed = {"kty": "OKP", "crv": "Ed25519", "x": X, "kid": "ed"}
     ec = {
         "kty": "EC",
@@ -223,6 +226,7 @@ def grid_configs() -> Seeds:
 
 def customer_lists() -> Seeds:
     """Lists of customers."""
+    more: dict[str, object]
     acme = document("acme", access_key(), access_key("k2", OTHER_X, namespace="n"))
     yield _json([acme])
     yield _json({"customers": [acme, document("beta", access_key("k2"))]})

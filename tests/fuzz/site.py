@@ -116,7 +116,8 @@ class Endpoint:
         """Send pieces over a new connection, with a new grid behind it, then end it."""
         self._renew()
         self._site.seen = []
-        wire = _Wire(self._site.buildProtocol(_PEER))
+        peer: Any = _PEER
+        wire = _Wire(self._site.buildProtocol(peer))
         for piece in pieces:
             wire.receive(piece)
             self._go_on()
@@ -129,7 +130,7 @@ class Endpoint:
         store: Any = self._gateway.store
         check_usage(store)
         check_books(store.pool(""))
-        return Talk(wire.value(), tuple(self._site.seen))  # type: ignore[no-untyped-call]  # Twisted has few types here
+        return Talk(wire.value(), tuple(self._site.seen))
 
     def _renew(self) -> None:
         """Put new records into the store and the grid that everything holds on to."""
@@ -144,8 +145,8 @@ class Endpoint:
     def _go_on(self) -> None:
         """Do what has been put off to the reactor's next turns."""
         for _ in range(100):
-            due = [call for call in self._clock.getDelayedCalls() if call.getTime() <= 0]
-            if not due:
+            calls: list[Any] = self._clock.getDelayedCalls()
+            if not any(call.getTime() <= 0 for call in calls):
                 return
             self._clock.advance(0)
         raise AssertionError("the work does not end")
@@ -155,7 +156,7 @@ class _Wire(StringTransport):
     """A connection that ends when it is told to, but never within a call of the protocol."""
 
     def __init__(self, channel: GatewayChannel) -> None:
-        super().__init__(peerAddress=_PEER)  # type: ignore[no-untyped-call]  # Twisted has few types here
+        super().__init__(peerAddress=_PEER)
         self._channel = channel
         self._wanted = self._ended = False
         self._writes = True
@@ -164,7 +165,7 @@ class _Wire(StringTransport):
     def write(self, data: bytes) -> None:
         """Send, if that is still possible."""
         if self._writes and not self._ended:
-            super().write(data)  # type: ignore[no-untyped-call]  # likewise
+            super().write(data)
 
     def receive(self, piece: bytes) -> None:
         """Hand over a piece, unless the connection is gone."""
@@ -177,7 +178,7 @@ class _Wire(StringTransport):
         """End, once."""
         if not self._ended:
             self._ended = True
-            self._channel.connectionLost(Failure(ConnectionDone()))  # type: ignore[no-untyped-call]  # likewise
+            self._channel.connectionLost(Failure(ConnectionDone()))
 
     def loseConnection(self) -> None:  # noqa: N802  -- Twisted's name
         """Take note of the wish to end, after what has been written."""
@@ -190,7 +191,7 @@ class _Wire(StringTransport):
     def unregisterProducer(self) -> None:  # noqa: N802  -- Twisted's name
         """Forget the producer; a socket does not mind if there is none."""
         if self.producer is not None:
-            super().unregisterProducer()  # type: ignore[no-untyped-call]  # likewise
+            super().unregisterProducer()
 
     def loseWriteConnection(self) -> None:  # noqa: N802  -- Twisted's name
         """Send no more."""

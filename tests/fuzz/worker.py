@@ -5,7 +5,7 @@
 
 import sys
 
-import atheris
+import atheris  # type: ignore[import-untyped]  # atheris has no types
 
 with atheris.instrument_imports(
     include=["odingw", "tomllib", "twisted.web.http", "urllib.parse"],

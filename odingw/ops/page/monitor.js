@@ -324,6 +324,8 @@ function showGauge(cell, figure, detail, used, coming, kind) {
 /* Plots */
 
 const WINDOW = 900;
+// Pixels at the left of a plot, for the numbers of its axis.
+const GUTTER = 42;
 
 function path(points) {
   let pen = "M";
@@ -395,7 +397,8 @@ class Chart {
   point(event) {
     if (!this.data?.times.length) return;
     const box = this.svg.getBoundingClientRect();
-    const time = this.data.now - WINDOW * (1 - (event.clientX - box.left) / box.width);
+    const part = (event.clientX - box.left - GUTTER) / (box.width - GUTTER);
+    const time = this.data.now - WINDOW * (1 - part);
     let best = 0;
     this.data.times.forEach((at, index) => {
       if (Math.abs(at - time) < Math.abs(this.data.times[best] - time)) best = index;
@@ -412,13 +415,13 @@ class Chart {
     const highest = Math.max(0, ...lines.flatMap(({ values }) => values.map((value) => value ?? 0)));
     const top = Math.min(this.top, niceTop(highest, this.least));
     const bottom = height - 18;
-    const x = (time) => width * (1 - (now - time) / WINDOW);
-    const y = (value) => bottom - (Math.min(value, top) / top) * (bottom - 16);
+    const x = (time) => GUTTER + (width - GUTTER) * (1 - (now - time) / WINDOW);
+    const y = (value) => bottom - (Math.min(value, top) / top) * (bottom - 8);
     const parts = [];
     for (const part of [0, 0.5, 1]) {
       const level = y(top * part);
-      parts.push(draw("line", { class: "grid", x1: 0, x2: width, y1: level, y2: level }));
-      if (part) parts.push(draw("text", { x: 0, y: level - 4 }, this.label(top * part)));
+      parts.push(draw("line", { class: "grid", x1: GUTTER, x2: width, y1: level, y2: level }));
+      parts.push(draw("text", { x: GUTTER - 6, y: level + 4, "text-anchor": "end" }, this.label(top * part)));
     }
     for (const [minutes, anchor] of [[15, "start"], [10, "middle"], [5, "middle"], [0, "end"]]) {
       const text = minutes ? `−${minutes} min` : "now";
@@ -432,7 +435,7 @@ class Chart {
     });
     const index = this.at === null ? times.length - 1 : times.indexOf(this.at);
     if (this.at !== null && index >= 0) {
-      parts.push(draw("line", { class: "cursor", x1: x(this.at), x2: x(this.at), y1: 16, y2: bottom }));
+      parts.push(draw("line", { class: "cursor", x1: x(this.at), x2: x(this.at), y1: 8, y2: bottom }));
     }
     this.svg.replaceChildren(...parts);
     setAttributes(this.svg, { viewBox: `0 0 ${width} ${height}` });

@@ -1,0 +1,83 @@
+"""Who is waited for too long, and that a connection's deadlines outlive its listening port."""
+
+from typing import Any
+
+from klein import Klein
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from odingw.config import Limits
+from odingw.web.app import Root
+from odingw.web.deadlines import Deadlines
+from odingw.web.site import GatewaySite
+
+
+class DeadlinesTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.deadlines: Deadlines[str] = Deadlines(self.clock.seconds)
+
+    def test_each_is_late_after_its_own_period(self) -> None:
+        self.deadlines.begin("slow", 60)
+        self.deadlines.begin("quick", 2)
+        self.clock.advance(2)
+        self.assertEqual(["quick"], list(self.deadlines.overdue()))
+        self.assertEqual([], list(self.deadlines.overdue()))
+        self.clock.advance(58)
+        self.assertEqual(["slow"], list(self.deadlines.overdue()))
+
+    def test_who_begins_again_has_time_again_and_who_ends_is_forgotten(self) -> None:
+        for name in ("again", "ended", "late"):
+            self.deadlines.begin(name, 10)
+        self.clock.advance(9)
+        self.deadlines.begin("again", 10)
+        self.deadlines.end("ended", 10)
+        self.clock.advance(1)
+        self.assertEqual(["late"], list(self.deadlines.overdue()))
+        self.clock.advance(9)
+        self.assertEqual(["again"], list(self.deadlines.overdue()))
+
+
+class Transport(StringTransport):
+    """A connection that remembers being cut."""
+
+    protocol: Any
+
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802  -- Twisted's name
+        """Twisted's channel asks for it."""
+
+    def abortConnection(self) -> None:  # noqa: N802  -- Twisted's name
+        super().abortConnection()
+        self.protocol.connectionLost()
+
+
+class SilenceTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.site = GatewaySite(Root(Klein(), {}), Limits(), self.timer())
+        self.site.startFactory()
+        self.transport = Transport()
+        self.channel = self.site.buildProtocol(None)
+        self.transport.protocol = self.channel
+        self.channel.makeConnection(self.transport)
+
+    def timer(self) -> Any:
+        """Return the clock; Twisted and the site name its parameters differently."""
+        return self.clock
+
+    def test_half_a_request_ends_though_nothing_listens_any_more(self) -> None:
+        self.channel.dataReceived(b"POST / HTTP/1.1\r\n")
+        self.site.stopFactory()
+        finished = self.site.finish()
+        self.assertNoResult(finished)
+        self.clock.pump([1.0] * int(Limits().header_timeout + 1))
+        self.assertTrue(self.transport.disconnected)
+        self.successResultOf(finished)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_a_site_without_connections_leaves_no_timer(self) -> None:
+        self.channel.abort()
+        self.assertNotEqual([], self.clock.getDelayedCalls())
+        self.site.stopFactory()
+        self.assertEqual([], self.clock.getDelayedCalls())
