@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 SOURCES := odingw twisted tests benchmarks docs packaging tools/make-executable
 PREFIX := /opt/odingw
 SOAK_SECONDS := 3600
+FUZZ_SECONDS := 60
 
-.PHONY: run test lint types unit trial docs bench faults soak mutants audit install executable format clean
+.PHONY: run test lint types unit trial docs bench faults fuzz soak mutants audit install executable format clean
 
 run: $(VENV)/installed
 	@$(BIN)/odingw demo
@@ -40,6 +41,10 @@ bench: $(VENV)/test-installed
 faults: $(VENV)/test-installed
 	@tools/install-parts
 	$(BIN)/python -m benchmarks.faults all
+
+# Every parser of what strangers send, for FUZZ_SECONDS each; see tests/fuzz/README.rst.
+fuzz: $(VENV)/test-installed
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 # All loads together for SOAK_SECONDS; samples and a plot go to var/soak.
 soak: $(VENV)/test-installed

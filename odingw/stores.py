@@ -11,6 +11,7 @@ from odingw.grid.values import GridSettings
 from odingw.state.journal_file import JournalFile, check_path
 from odingw.state.local import LocalStore
 from odingw.state.memory import MemoryStore
+from odingw.state.slices import Slices
 from odingw.state.thread import OneThread
 
 
@@ -59,7 +60,7 @@ def make_store(
             measured,
         )
     if address.path is None:
-        return MemoryStore(settings, pick)
+        return MemoryStore(settings, pick, Slices(reactor))
     path = address.path
     thread = OneThread(reactor, "journal")
     return LocalStore(

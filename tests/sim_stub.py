@@ -120,6 +120,10 @@ class StubGateway(Resource):
         """The params of all reports."""
         return self.of("sfu.Report")
 
+    def render_GET(self, request: Request) -> bytes:  # noqa: N802  -- Twisted's name
+        """Answer a ping."""
+        return b"pong"
+
     def render_POST(self, request: Request) -> bytes:  # noqa: N802  -- Twisted's name
         """Answer a call that came over a socket."""
         self.connections.add(getattr(request.getClientAddress(), "port", 0))

@@ -47,14 +47,6 @@ class TerminalTests(SynchronousTestCase):
             terminal.wait_for("CALLS")
             self.assertTrue(terminal.settings_kept)
 
-    def test_narrow(self) -> None:
-        """The progress stays on one line of 80 columns."""
-        with self.simulate("--rate", "0", "-d", "0.5", "--address-format", "bar-{}:1") as terminal:
-            self.assertEqual(0, terminal.wait())
-            text = terminal.wait_for("SERVERS")
-        self.assertRegex(text, r"(?m)^servers .* reports$")
-        self.assertNotIn("CALLS", text)
-
 
 class StubTests(TestCase):
     """Gateways that do what no real one does."""

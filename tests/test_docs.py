@@ -1,5 +1,6 @@
 """The documentation builds without a warning, and what it shows works."""
 
+import atexit
 import html
 import json
 import os
@@ -11,6 +12,7 @@ import tempfile
 import tomllib
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from unittest import SkipTest
@@ -47,38 +49,41 @@ def shown(language: str) -> Iterator[tuple[str, Block]]:
                 yield f"{path.name}:{block.line}", block
 
 
+@cache
+def build_folder() -> Path:
+    """Return where pages are built to, until the tests end."""
+    folder = Path(tempfile.mkdtemp(prefix="odingw-docs-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def build(kind: str) -> "subprocess.CompletedProcess[str]":
+    """Let Sphinx build the pages, once for all tests, and return what it says."""
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q"]
+    where = ["-d", str(build_folder() / "trees"), str(DOCS), str(build_folder() / kind)]
+    return subprocess.run(
+        [*command, "-b", kind, *where], capture_output=True, text=True, check=False
+    )
+
+
 class BuildTests(SynchronousTestCase):
-    """Sphinx, warnings being errors; one build for all tests, as it takes a while."""
-
-    folder: Path
-    outcomes: dict[str, "subprocess.CompletedProcess[str]"]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.folder = Path(tempfile.mkdtemp(prefix="odingw-docs-"))
-        cls.outcomes = {kind: cls._build(kind) for kind in ("html", "man")}
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        shutil.rmtree(cls.folder)
-
-    @classmethod
-    def _build(cls, kind: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q"]
-        where = ["-d", str(cls.folder / "trees"), str(DOCS), str(cls.folder / kind)]
-        return subprocess.run(
-            [*command, "-b", kind, *where], capture_output=True, text=True, check=False
-        )
+    """Sphinx, warnings being errors."""
 
     def built(self, kind: str) -> Path:
         """Return where the pages are, if there was nothing to complain of."""
-        outcome = self.outcomes[kind]
+        outcome = build(kind)
         self.assertEqual((0, ""), (outcome.returncode, outcome.stderr))
-        return self.folder / kind
+        return build_folder() / kind
 
     def test_no_warning(self) -> None:
         for kind in ("html", "man"):
             self.built(kind)
+
+    def test_links_lead_to_pages(self) -> None:
+        """Plain links between the sources have become links between pages."""
+        for page in self.built("html").glob("*.html"):
+            self.assertEqual([], re.findall(r'href="[^"]*\.rst["#]', page.read_text("utf-8")), page)
 
     def test_manual_page_has_every_command(self) -> None:
         """Sub-commands with their options: lazily loaded ones are easily left out."""
@@ -178,6 +183,12 @@ class ExampleTests(SynchronousTestCase):
                     raise AssertionError(f"{place}: {error}") from error
                 count += 1
         self.assertGreater(count, 10)
+
+    def test_local_links(self) -> None:
+        """What pages link to in the repository is there."""
+        for path, text in pages():
+            for target in re.findall(r"^\.\. _[^:]+: ([^:\s]+)$", text, re.MULTILINE):
+                self.assertTrue((path.parent / target).exists(), f"{path.name}: {target}")
 
     def test_json(self) -> None:
         for place, block in shown("json"):

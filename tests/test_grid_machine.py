@@ -212,7 +212,23 @@ class GridMachine(RuleBasedStateMachine):
         body = data.draw(bodies(room, self.numbers))
         ban = None if isinstance(body, RoomUpdate) else data.draw(bans)
         user = body.user_id if isinstance(body, RoomBanClient) else None
-        call = Command(customer, body, ban, user)
+        self.say(name, Command(customer, body, ban, user))
+
+    @rule(name=pools, first=bans, second=bans, user=users, data=st.data())
+    def ban_again(
+        self, name: str, first: float, second: float, user: str, data: st.DataObject
+    ) -> None:
+        """A ban is replaced, and the time of the first is over."""
+        room = self.some_room(name, data)
+        for ban in (first, second):
+            self.numbers += 1
+            body = RoomBanClient(room, user, Duration(0, self.numbers))
+            self.say(name, Command("acme", body, ban, user))
+        self.now += min(first or 0, 5)
+        self.tick()
+
+    def say(self, name: str, call: Command) -> None:
+        """A management call, as described."""
         grid, model = self.both(name)
         expected = model.command(call, self.now)
         done = attempt(grid.command, call, self.now)

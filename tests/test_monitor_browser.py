@@ -35,6 +35,7 @@ class PageCase(SynchronousTestCase):
     gateway: GatewayProcess
     page: Page
     allowed: tuple[str, ...] = ()
+    faultless = True
 
     def open(self, *, stopped: bool = False) -> None:
         """Open the page and wait until it shows something."""
@@ -100,7 +101,8 @@ class LivePageTests(ProcessCase, PageCase):
         self.gateway.call(method, {"server": server}, path="/internal")
 
     def tearDown(self) -> None:
-        self.assertEqual([], self.page.errors)
+        if self.faultless:
+            self.assertEqual([], self.page.errors)
 
     def state(self) -> Any:
         return get(self.gateway, "/monitor/state", SIGNED_IN)
@@ -283,13 +285,15 @@ class LivePageTests(ProcessCase, PageCase):
         self.assertEqual(2, len(self.page.errors), self.page.errors)
         for error in self.page.errors:
             self.assertIn("Content Security Policy", error)
-        self.page.errors.clear()
+        self.faultless = False
 
     def test_another_page_cannot_drain(self) -> None:
         """Its visitor has signed in to the status page; the browser gives the credentials."""
         elsewhere = _Elsewhere()
         self.addCleanup(elsewhere.close)
         self.allowed = (elsewhere.url,)
+        # The browser complains of each refusal.
+        self.faultless = False
         self.page.navigate(elsewhere.url)
         body = json.dumps({"pool": "", "server": SERVER})
         for mode, kind in (
@@ -319,8 +323,6 @@ class LivePageTests(ProcessCase, PageCase):
         posts = [sent for sent in self.page.sent if sent == f"POST {self.origin}/monitor/drain"]
         self.assertGreaterEqual(len(posts), 3)
         self.assertEqual({False}, {one["drained"] for one in self.state()["pools"][""]["servers"]})
-        # That the browser has complained of each refusal is as it should be.
-        self.page.errors.clear()
 
     def test_nothing_is_asked_while_nobody_looks(self) -> None:
         self.open(stopped=True)

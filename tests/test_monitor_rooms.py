@@ -216,7 +216,7 @@ class QueryTests(SynchronousTestCase):
             ("limit", "-1"),
             ("limit", "1e2"),
             ("limit", "9" * 5000),
-            ("offset", "5001"),
+            ("offset", "2001"),
             ("offset", "٣"),
             ("sort", "password"),
             ("order", "up"),

@@ -170,8 +170,12 @@ class RotationCase(TestCase):
     async def let_in(self, clients: int = 12) -> None:
         """Wait until each server has let in so many clients more, and nobody was refused."""
         wanted = {server: server.entered + clients for server in self.servers.values()}
-        await self.until(lambda: all(server.entered >= wanted[server] for server in wanted))
-        self.check()
+
+        def have_come() -> bool:
+            self.check()
+            return all(server.entered >= wanted[server] for server in wanted)
+
+        await self.until(have_come)
 
     def bring_clients(self) -> None:
         """Let clients come from now on."""

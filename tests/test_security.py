@@ -26,7 +26,7 @@ from odingw.state.memory import MemoryStore
 from odingw.tokens import AccessKey, TokenGenerator, decode_master_key, parse, server_key
 from odingw.web.guard import BasicUsers, InternalGuard
 from tests.grids import report
-from tests.process import ACCESS_KEY, MASTER_KEY, GatewayProcess, customer, token
+from tests.process import ACCESS_KEY, MASTER_KEY, GatewayProcess, customer, free_port, token
 
 SERVER: Final = "sfu.test:4433"
 NOW: Final = 1_700_000_000
@@ -386,3 +386,21 @@ class SecretTests(SynchronousTestCase):
         with open(f"/proc/{self.gateway.process.pid}/limits") as file:  # noqa: PTH123  -- likewise
             (line,) = (line for line in file if line.startswith("Max core file size"))
         self.assertEqual("0", line.split()[4])
+
+
+class RedisPasswordTests(SynchronousTestCase):
+    def test_it_is_not_told_when_redis_is_away(self) -> None:
+        secret = "redis-hunter2"
+        gateway = GatewayProcess(
+            customer(),
+            '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
+            'admin = ["tcp:{admin}:interface=127.0.0.1"]\n[log]\nlevel = "debug"\n'
+            f'[state]\nurl = "redis://odingw:{secret}@127.0.0.1:{free_port()}/0"\n',
+        )
+        self.addCleanup(gateway.stop)
+        shown = [gateway.start().wait_for("Redis is away")]
+        for path in ("/readyz", "/monitor/state", "/metrics", "/monitor/threads"):
+            _, headers, body = gateway.request("GET", path, port=gateway.admin)
+            shown.append(f"{headers}{body.decode()}")
+        for text in shown:
+            self.assertNotIn(secret, text)

@@ -14,6 +14,9 @@ from benchmarks.faults.traffic import Caller
 from tests.process import report_params
 
 SERVER: Final = "sfu0.test:4433"
+LASTING: Final = "reservation_lifetime = 600\n"
+"""For ``[gateway]``: rooms that no server reports are not forgotten while a run lasts."""
+
 _RESET: Final = struct.pack("ii", 1, 0)
 
 

@@ -10,11 +10,12 @@ from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.faults.alone import Alone
+from benchmarks.faults.alone import LASTING, Alone
 from benchmarks.faults.client import Pool
 from benchmarks.faults.findings import Findings
 from benchmarks.faults.gateways import Folder
 from benchmarks.faults.namespaces import mounts
+from tests.process import customer
 
 _BLOCK: Final = 4096
 
@@ -45,7 +46,8 @@ async def run(plan: Plan, write: Callable[[str], object] | None = None) -> Findi
         mounts('mount -t tmpfs -o "size=$2" tmpfs "$1"', str(disk), f"{plan.size}m") as space,
     ):
         state = f"sqlite:{disk}/odingw.sqlite"
-        async with Alone(state, command=space.command) as alone:
+        lasting = LASTING + customer()
+        async with Alone(state, command=space.command, customers=lasting) as alone:
             await _full(plan, alone, space.inside(disk) / "filler", findings)
     return findings
 
@@ -126,13 +128,13 @@ def _fill(path: Path) -> int:
 
 async def _reason(alone: Alone, room: str) -> str:
     """Connect to a room; return why that was refused, empty if it was not."""
-    async with Pool(alone.port, 1, timeout=10) as pool:
+    async with Pool(alone.port, 1, timeout=60.0) as pool:
         error = (await pool.call(alone.caller.connect(room, "user"))).answer().error
     return (error.data.reason or error.message) if error else ""
 
 
 async def _connect(alone: Alone, rooms: list[str]) -> None:
-    async with Pool(alone.port, 8) as pool:
+    async with Pool(alone.port, 8, timeout=60.0) as pool:
         await asyncio.gather(*(pool.call(alone.caller.connect(room, "user")) for room in rooms))
 
 

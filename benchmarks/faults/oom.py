@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from benchmarks.faults.alone import Alone, dial
+from benchmarks.faults.alone import LASTING, Alone, dial
 from benchmarks.faults.client import Pool
 from benchmarks.faults.findings import Findings
+from tests.process import customer
 
 _GROUPS: Final = (
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
@@ -36,11 +37,11 @@ class Plan(Struct, frozen=True, kw_only=True):
 async def run(plan: Plan, write: Callable[[str], object] | None = None) -> Findings:
     """Let a gateway run out of memory, start it again and look what is left."""
     findings = Findings("oom: out of memory", (), write)
-    async with Alone("sqlite:odingw.sqlite") as alone:
+    async with Alone("sqlite:odingw.sqlite", customers=LASTING + customer()) as alone:
         gateway = alone.gateway
         await alone.report()
         rooms = [f"room-{index}" for index in range(plan.rooms)]
-        async with Pool(alone.port, 8) as pool:
+        async with Pool(alone.port, 8, timeout=60.0) as pool:
             outcomes = await asyncio.gather(
                 *(pool.call(alone.caller.connect(room, "user")) for room in rooms)
             )

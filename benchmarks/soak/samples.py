@@ -13,6 +13,10 @@ from msgspec import Struct
 from benchmarks.faults.gateways import Gateway
 
 MEASURES: Final = ("rss_kib", "descriptors", "delayed", "deferreds", "threads")
+_IN_FLIGHT: Final = frozenset(("delayed", "deferreds"))
+"""What goes up and down with the requests under way, and up when the machine is busy: what leaks
+is there at the quietest moments too."""
+
 _WARM_UP: Final = 0.2
 """The part of a process's life that is not judged: caches fill, and the allocator's arenas."""
 
@@ -107,6 +111,13 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return median(rises) if rises else 0.0
 
 
+def _lows(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the lowest of each tenth of the points."""
+    size = max(1, len(points) // 10)
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [min(group, key=lambda point: point[1]) for group in groups]
+
+
 def longest_lives(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
     """Return the samples of the process of each gateway that was looked at most often."""
     lives: dict[tuple[str, int], list[Sample]] = {}
@@ -139,6 +150,8 @@ def trends(life: Sequence[Sample], memory_slack_kib: int) -> list[Trend]:
     found = []
     for measure in MEASURES:
         points = [(one.at, float(getattr(one, measure))) for one in judged]
+        if measure in _IN_FLIGHT:
+            points = _lows(points)
         growth = slope(points) * (points[-1][0] - points[0][0]) if points else 0.0
         middle = median(value for _, value in points) if points else 0.0
         found.append(Trend(measure, middle, growth, allowed[measure]))
@@ -157,7 +170,7 @@ def write_csv(path: Path, samples: Iterable[Sample]) -> None:
 def plot(path: Path, samples: Sequence[Sample]) -> bool:
     """Draw the measures over time; False where matplotlib is not installed."""
     try:
-        import matplotlib as mpl
+        import matplotlib as mpl  # type: ignore[import-not-found]  # optional
     except ImportError:
         return False
     mpl.use("Agg")

@@ -15,7 +15,8 @@ from sphinx.transforms import SphinxTransform
 class PlainLinks(SphinxTransform):
     """Turns links to ``page.rst`` and ``page.rst#section`` into references to that document."""
 
-    default_priority = 400
+    # After docutils has told references where they lead.
+    default_priority = 700
 
     def apply(self, **kwargs: Any) -> None:
         """Replace the links of one document."""

@@ -39,7 +39,7 @@ SECTIONS: Final = {
             "simulate:simulate",
             "Put simulated servers and clients on a gateway, and measure.",
         ),
-        "demo": ("demo:demo", "Run a gateway with simulated servers and clients."),
+        "demo": ("demo:demo", "Run a gateway with simulated servers and clients on this machine."),
     },
     "Set up": {
         "completion": ("completion:completion", "Print a shell's completion script."),
@@ -120,7 +120,7 @@ def odingw() -> None:
 
     Where a gateway is, and the keys for it, can stand in the environment: ODINGW_URL,
     ODINGW_ADMIN, ODINGW_INTERNAL, ODINGW_ACCESS_KEY, ODINGW_ACCESS_KEY_FILE and others, which
-    the help of each command names. Every command has --json for scripts.
+    the help of each command names. With --json a command prints one JSON document, for scripts.
     """
 
 

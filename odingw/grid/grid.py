@@ -1,6 +1,6 @@
 """The rules of one grid: who is admitted, where rooms go, what servers are told."""
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Generator, Iterator, Set
 from typing import Final
 
 from odingw.errors import Reason, Refused
@@ -10,8 +10,9 @@ from odingw.grid.ledger import Ledger
 from odingw.grid.placement import CostModel, choose
 from odingw.grid.records import Base, GivenKey, Room, Server
 from odingw.grid.registry import Registry
+from odingw.grid.reports import Reports
 from odingw.grid.rooms import RoomId, base_of, common_base
-from odingw.grid.tasks import Delivery, Duration, RoomClose, Task
+from odingw.grid.tasks import Delivery, Task
 from odingw.grid.usage import Usage
 from odingw.grid.values import (
     Admission,
@@ -20,20 +21,13 @@ from odingw.grid.values import (
     GridSettings,
     Placed,
     Reported,
-    RoomContested,
-    RoomReport,
     RoomView,
-    ServerAttached,
     ServerDisabled,
     ServerRemoved,
     ServerReport,
     ServerView,
     TasksDropped,
 )
-
-_MOST_PEERS: Final = 2**31
-
-_AT_REST: Final = 1e-9
 
 _SWEEP: Final = 1000
 """How many records one step of periodic work looks at."""
@@ -67,6 +61,9 @@ class Grid:
         self._changes = Changes(recording=False) if changes is None else changes
         self._registry = Registry(usage, self._changes)
         self._costs = CostModel()
+        self._reports = Reports(
+            self._registry, self._costs, self._changes, settings.report_interval
+        )
         self._bans = Bans(settings.bans_per_customer, self._changes.ban)
         self.may_place = True
         self.ledger = Ledger(self._registry, self._bans, self._costs, self._changes)
@@ -106,18 +103,18 @@ class Grid:
 
     def report(self, report: ServerReport, now: float) -> Reported:
         """Take in what a server says of itself and its rooms."""
+        steps = self.report_in_steps(report, now)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                reported: Reported = end.value
+                return reported
+
+    def report_in_steps(self, report: ServerReport, now: float) -> Generator[None, None, Reported]:
+        """Take in a report bit by bit; between two steps the grid serves everybody else."""
         self._registry.expire(now)
-        events: list[Event] = []
-        server = self._hear(report, events, now)
-        server.round += 1
-        foreign = self._take_in(server, report.rooms, events, now)
-        if foreign:
-            # A room of the same base that came later may have won the base.
-            foreign = self._take_in(server, foreign, events, now)
-        for room in [room for room in server.rooms.values() if room.round != server.round]:
-            self._registry.unreport(room)
-        closes = self._close_foreign(server, foreign, events)
-        return Reported(closes, tuple(events))
+        return self._reports.take_in(report, now)
 
     def command(self, command: Command, now: float) -> None:
         """Queue a task for the room's server and keep the ban that comes with it.
@@ -335,89 +332,3 @@ class Grid:
             registry.reserve(room, key, admission.customer, ends)
         elif registry.reserve(room, key, admission.customer, ends) and room.growth is not None:
             growth.join(room.growth, now)
-
-    def _hear(self, report: ServerReport, events: list[Event], now: float) -> Server:
-        server = self._registry.servers.get(report.address)
-        if server is None:
-            server = self._registry.add_server(report.address, report.kid, now)
-            self._costs.join(server.load, report.load)
-            events.append(ServerAttached(report.address, report.version, returned=False))
-        else:
-            load = server.load
-            before = (load.estimate, load.cost)
-            self._costs.report(load, report.load, report.clients, server.clients)
-            if server.clients != report.clients or _moved(before, (load.estimate, load.cost)):
-                self._changes.server(report.address)
-            if server.disabled:
-                self._registry.disable(server, False)
-                events.append(ServerAttached(report.address, report.version, returned=True))
-        if server.version != report.version:
-            server.version = report.version
-            self._changes.server(report.address)
-        server.clients = report.clients
-        server.last_seen = server.heard = now
-        return server
-
-    def _take_in(
-        self, server: Server, items: Sequence[RoomReport], events: list[Event], now: float
-    ) -> list[RoomReport]:
-        """Take in the rooms of a report; return those that belong to other servers."""
-        foreign: list[RoomReport] = []
-        mark, rooms = server.round, server.rooms
-        for item in items:
-            room = rooms.get(item.id)
-            if room is None or room.peers != item.peers or room.customer != item.customer:
-                if room is None:
-                    room = self._find_room(server, item, events, now)
-                    if room is None:
-                        foreign.append(item)
-                        continue
-                elif room.round == mark:
-                    # The room is named twice: the first entry counts, or each report would count
-                    # the difference as clients that came.
-                    continue
-                self._registry.report(room, item.customer, _peers(item))
-            room.round = mark
-        return foreign
-
-    def _find_room(
-        self, server: Server, item: RoomReport, events: list[Event], now: float
-    ) -> Room | None:
-        """Return the record of a room that is new in a report; None if it is another server's."""
-        namespace, name = item.id
-        base_id = (namespace, base_of(name))
-        base = self._registry.bases.get(base_id)
-        if base is None:
-            base = self._registry.place(base_id, server)
-        elif base.server is not server:
-            other = base.server
-            if not other.disabled and (base.reported or not _peers(item)):
-                return None
-            events.append(RoomContested(item.id, server.address, other.address))
-            self._registry.move(base, server)
-        room = base.rooms.get(name)
-        return room or self._registry.add_room(base, name, item.customer, now)
-
-    def _close_foreign(
-        self, server: Server, foreign: Sequence[RoomReport], events: list[Event]
-    ) -> tuple[RoomClose, ...]:
-        """Return the tasks that tell a server to close rooms of others; those new are an event."""
-        closes: dict[RoomId, RoomClose] = {}
-        for item in foreign:
-            if item.id in closes:
-                continue
-            closes[item.id] = RoomClose(item.id, Duration.of(self._settings.report_interval))
-            if item.id not in server.contested:
-                base = self._registry.bases[item.id[0], base_of(item.id[1])]
-                events.append(RoomContested(item.id, base.server.address, server.address))
-        server.contested = frozenset(closes)
-        return tuple(closes.values())
-
-
-def _moved(before: tuple[float, float], now: tuple[float, float]) -> bool:
-    """Tell whether learning goes on; it comes to rest where report after report is the same."""
-    return abs(before[0] - now[0]) > _AT_REST or abs(before[1] - now[1]) > _AT_REST
-
-
-def _peers(room: RoomReport) -> int:
-    return int(min(max(0, room.peers), _MOST_PEERS))

@@ -154,9 +154,13 @@ class Registry:
                 room.base.reported = True
                 self._changes.base(room.base.id)
         self._changes.room(room)
-        self._count(room, False)
         rise = peers - room.peers
         server.peers += rise
+        if room.counted and room.customer == customer and not server.disabled:
+            room.peers = peers
+            self._usage.add(customer, peers=rise)
+            return rise
+        self._count(room, False)
         room.peers = peers
         room.customer = customer
         self._count(room, not server.disabled)

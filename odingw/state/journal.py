@@ -8,7 +8,7 @@ no tasks until they could be written after all, and everything else goes on.
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -20,6 +20,7 @@ from odingw.grid.grid import Grid
 from odingw.state.journal_file import JournalBrokenError, JournalError, JournalFile
 from odingw.state.places import PlaceLog
 from odingw.state.rows import PLACES, Change, changed, encode, in_slices
+from odingw.state.slices import Slices, Timer
 from odingw.state.steps import Steps
 
 SLICE: Final = 1000
@@ -41,13 +42,6 @@ _log = Logger("odingw.state")
 
 class StoreUnavailableError(OdingwError):
     """What was changed could not be stored."""
-
-
-class Timer(Protocol):
-    """What of a reactor calls later."""
-
-    def callLater(self, delay: float, callable: Callable[..., object]) -> Any:  # noqa: A002, N802  -- Twisted's
-        """Call later."""
 
 
 class Journal:
@@ -78,6 +72,7 @@ class Journal:
         self._file: JournalFile | None = None
         self._in_thread = in_thread
         self._timer = timer
+        self._slices = Slices(timer)
         self._measured = measured
         self._pools: dict[str, _Pool] = {}
         self._waiting: list[Deferred[None]] = []
@@ -186,19 +181,13 @@ class Journal:
         """Tell those who wait, few at a time: each of them has work to do then."""
         for first in range(0, len(waiting), TOLD):
             if first:
-                await self._pause()
+                await self._slices.pause()
             with self.steps:
                 for waiter in waiting[first : first + TOLD]:
                     if error is None:
                         waiter.callback(None)
                     else:
                         waiter.errback(error)
-
-    def _pause(self) -> Deferred[None]:
-        """Let the reactor do other things."""
-        paused: Deferred[None] = Deferred()
-        self._timer.callLater(0, lambda: paused.callback(None))
-        return paused
 
     async def _write(self, file: JournalFile, group: list[tuple["_Pool", Changes]]) -> None:
         for pool, changes in group:

@@ -31,11 +31,12 @@ from odingw.grid.values import (
     ServerView,
     UsageView,
 )
-from odingw.state.journal import InThread, Journal, StoreUnavailableError, Timer
+from odingw.state.journal import InThread, Journal, StoreUnavailableError
 from odingw.state.journal_file import JournalBrokenError, JournalError, JournalFile
 from odingw.state.memory import Grids
 from odingw.state.places import PlacesRow, latest
 from odingw.state.rows import KINDS, PLACES, TASK, decode, put
+from odingw.state.slices import Slices, Timer
 
 _log = Logger("odingw.state")
 
@@ -46,12 +47,14 @@ class LocalGrid:
     Args:
         grid: the rules and the state.
         journal: what stores its changes.
+        slices: runs what takes long.
         retry_after: seconds, told to those who are refused because nothing can be stored.
     """
 
-    def __init__(self, grid: Grid, journal: Journal, retry_after: float) -> None:
+    def __init__(self, grid: Grid, journal: Journal, slices: Slices, retry_after: float) -> None:
         self._grid = grid
         self._journal = journal
+        self._slices = slices
         self._retry_after = retry_after
         # In which group the journal stores the place of a base.
         self._unsaved: dict[BaseId, int] = {}
@@ -87,11 +90,9 @@ class LocalGrid:
         for base in [base for base, group in self._unsaved.items() if group <= stored]:
             del self._unsaved[base]
 
-    def report(self, report: ServerReport, now: float) -> Reported:
+    def report(self, report: ServerReport, now: float) -> Eventual[Reported]:
         """Take in a report; what is lost of it, the next one says again."""
-        reported = self._grid.report(report, now)
-        self._journal.changed()
-        return reported
+        return self._slices.run(self._grid.report_in_steps(report, now), self._journal.changed)
 
     def command(self, command: Command, now: float) -> Eventual[None]:
         """Queue a task; accepted when it is stored."""
@@ -202,6 +203,7 @@ class LocalStore:
         self._changes: dict[str, Changes] = {}
         self._grids = Grids(settings, self._new_grid)
         self._pools: dict[str, LocalGrid] = {}
+        self._slices = Slices(timer)
         self._journal = Journal(in_thread, timer, measured)
 
     def start(self, now: float) -> None:
@@ -252,7 +254,7 @@ class LocalStore:
         pool = self._pools.get(name)
         if pool is None:
             grid = self._grids.pool(name)
-            pool = LocalGrid(grid, self._journal, self._settings.report_interval)
+            pool = LocalGrid(grid, self._journal, self._slices, self._settings.report_interval)
             self._pools[name] = pool
         return pool
 

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable
 from twisted.internet.defer import Deferred, succeed
 
 from odingw.grid.grid import Grid
+from odingw.grid.store import Eventual
 from odingw.grid.usage import Usage
-from odingw.grid.values import Event, GridSettings, Paused, UsageView
+from odingw.grid.values import Event, GridSettings, Paused, Reported, ServerReport, UsageView
+from odingw.state.slices import Slices
 
 
 class Grids:
@@ -62,19 +64,49 @@ class Grids:
         return tuple(events)
 
 
+class _MemoryGrid(Grid):
+    """A grid that takes in large reports step by step.
+
+    Args:
+        settings: the numbers that the rules depend on.
+        usage: the customers' usage, shared by all pools.
+        pick: given n, a random number from 0 to n - 1.
+        slices: runs the steps; None: they are all done at once.
+    """
+
+    def __init__(
+        self,
+        settings: GridSettings,
+        usage: Usage,
+        pick: Callable[[int], int],
+        slices: Slices | None,
+    ) -> None:
+        super().__init__(settings, usage, pick)
+        self._slices = slices
+
+    def report(self, report: ServerReport, now: float) -> Eventual[Reported]:  # type: ignore[override]  # stores' callers expect either
+        """Take in what a server says of itself and its rooms."""
+        if self._slices is None:
+            return super().report(report, now)
+        return self._slices.run(self.report_in_steps(report, now))
+
+
 class MemoryStore(Grids):
     """State in memory alone; an :class:`odingw.grid.store.Store`.
 
     Args:
         settings: the numbers that the rules depend on.
         pick: given n, a random number from 0 to n - 1.
+        slices: runs what takes long; None: it is done at once.
     """
 
     trouble = ""
     longest_step = 0.0
 
-    def __init__(self, settings: GridSettings, pick: Callable[[int], int]) -> None:
-        super().__init__(settings, lambda _, usage: Grid(settings, usage, pick))
+    def __init__(
+        self, settings: GridSettings, pick: Callable[[int], int], slices: Slices | None = None
+    ) -> None:
+        super().__init__(settings, lambda _, usage: _MemoryGrid(settings, usage, pick, slices))
 
     def start(self, now: float) -> None:
         """Begin; there is nothing to do."""

@@ -27,6 +27,9 @@ _log = Logger()
 _LARGE: Final = 8192
 """Bytes: with larger bodies a request takes its turn, so that small ones need not wait for many."""
 
+_IN_A_ROW: Final = 16
+"""How many requests of one connection are answered before others get a turn."""
+
 _HERE: Final = IPv4Address("TCP", "127.0.0.1", 80)
 
 
@@ -133,11 +136,13 @@ class GatewayChannel(HTTPChannel):
     transport: Any
     _command: Any
     _path: Any
+    _networkProducer: Any  # noqa: N815  -- Twisted's name
     body_limit = 0
     busy = False
     host = ""
     refused = False
     _replaying = False
+    _in_a_row = 0
     _in_headers = False
     _in_body = False
     _closing = False
@@ -186,6 +191,7 @@ class GatewayChannel(HTTPChannel):
         """Take in bytes; a request's headers must be complete in time from its first one."""
         if self.refused:
             return
+        self._in_a_row = 0
         begins = self.idle and data != b"\r\n"
         if begins:
             self._in_headers = True
@@ -269,6 +275,21 @@ class GatewayChannel(HTTPChannel):
             super().requestDone(request)
         finally:
             self._replaying = False
+        # So many requests fit into what is read at once that others would wait for long.
+        self._in_a_row += 1
+        if self._in_a_row >= _IN_A_ROW and self._buffer and not (self.paused or self.refused):
+            self.paused = True
+            self._networkProducer.pauseProducing()
+            self.site.in_turn(self._go_on)
+
+    def _go_on(self) -> None:
+        """Take in the next of many requests that are here already."""
+        self.paused = False
+        if self.refused or self not in self.site.channels:
+            return
+        if not self._waitingForTransport:
+            self._networkProducer.resumeProducing()
+        self.dataReceived(b"")
 
     def refuse_body(self) -> None:
         """Answer at once that the body is too large, and close without reading it."""

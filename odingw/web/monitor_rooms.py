@@ -16,7 +16,7 @@ from odingw.grid.values import RoomView
 MOST_ROOMS: Final = 200
 """How many rooms one answer holds."""
 
-DEEPEST: Final = 5000
+DEEPEST: Final = 2000
 """How many rooms may be passed over."""
 
 LONGEST_SEARCH: Final = 200

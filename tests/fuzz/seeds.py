@@ -5,60 +5,41 @@
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from odingw.tokens import AccessKey
 from odingw.turn.stun import Attribute, Kind, Message, Method, encode, pack_address
 from tests.customer_documents import OTHER_X, SECRET, X, access_key, document
 from tests.fuzz.network import TRANSACTION
 from tests.fuzz.rpc import METHODS, SERVER
+from tests.fuzz.seed_parts import (
+    DATA,
+    Seeds,
+    as_json,
+    call,
+    distinct,
+    members,
+    recorded,
+    report_call,
+)
+from tests.fuzz.seeds_http import admin_exchanges, http_exchanges
 from tests.fuzz.targets import CORPUS
 from tests.fuzz.tokens import KEY, NOW, compact
 from tests.test_turn_stun import SAMPLES
 
-DATA: Final = Path(__file__).parent.parent / "data"
-
-Seeds = Iterator[bytes]
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-def _call(method: object, call_id: object = 1, **params: object) -> dict[str, object]:
-    return {"jsonrpc": "2.0", "method": method, "params": params, "id": call_id}
-
-
-def _recorded(name: str) -> Iterator[dict[str, Any]]:
-    """What was sent in the recordings of one file."""
-    for line in (DATA / f"{name}.jsonl").read_text("utf-8").splitlines():
-        for step in json.loads(line)["steps"]:
-            yield step["send"]
-
-
-def _distinct(texts: Iterator[str], most: int) -> Iterator[str]:
-    """Of texts that look alike, one."""
-    found: dict[str, str] = {}
-    for text in texts:
-        shape = "".join(sorted(set(text)))
-        found.setdefault(shape, text)
-    yield from sorted(found.values(), key=len)[:most]
-
 
 def client_calls() -> Seeds:
     """Bodies for the client API."""
-    bodies = (send["body"] for send in _recorded("client_api") if send.get("body"))
-    for text in _distinct(bodies, 40):
+    bodies = (send["body"] for send in recorded("client_api") if send.get("body"))
+    for text in distinct(bodies, 40):
         if len(text) < 1000:
             yield text.encode()
     for method in METHODS:
         data = [1, 2.0, 255]
-        yield _json(_call(method, room_id="room", user_id="u", message=data, user_data=data))
-    yield _json(_call("RoomClose", room_id="room", ban_time=1e300))
-    yield _json([_call("Connect"), _call("Nope", None), {"jsonrpc": "2.0", "method": "Connect"}])
-    yield _json([_call("Connect", number) for number in range(9)])
+        yield as_json(call(method, room_id="room", user_id="u", message=data, user_data=data))
+    yield as_json(call("RoomClose", room_id="room", ban_time=1e300))
+    yield as_json([call("Connect"), call("Nope", None), {"jsonrpc": "2.0", "method": "Connect"}])
+    yield as_json([call("Connect", number) for number in range(9)])
     for text in ("[]", "{}", "[[]]", "[1,{}]", "null", '"x"', "[", "1e400", "\ufeff{}", "NaN"):
         yield text.encode()
     for call_id in ("1.0", "1.5", "-0.0", "1e300", "9" * 400, "true", "{}", '"\\ud800"', '"ü"'):
@@ -70,41 +51,30 @@ def client_calls() -> Seeds:
     yield b'{"a":' * 800
 
 
-def _report(*rooms: tuple[str, float], server: str = SERVER, **more: object) -> dict[str, object]:
-    listed = [
-        {
-            "id": ["acme", name],
-            "customer": "acme",
-            "age": {"secs": 1, "nanos": 0},
-            "peers": peers,
-        }
-        for name, peers in rooms
-    ]
-    params = {"public_endpoint": server, "version": "1.5.0", "load": 0.1, "clients": 1}
-    return _call("sfu.Report", **{**params, "rooms": listed, **more})
-
-
 def server_calls() -> Seeds:
     """Bodies for the server API, some in a row."""
     for name in ("grid_config", "basic_auth"):
-        bodies = (send["body"] for send in _recorded(name) if send.get("body"))
-        yield from (text.encode() for text in _distinct(bodies, 10) if len(text) < 2000)
+        bodies = (send["body"] for send in recorded(name) if send.get("body"))
+        yield from (text.encode() for text in distinct(bodies, 10) if len(text) < 2000)
     other = "sfu2.test:4433"
-    first, second = _json(_report(("{b}1", 2))), _json(_report(("{b}2", 3), server=other))
-    drain = _json(_call("Drain", server=SERVER))
-    yield b"\0".join([first, second, first, drain, _json(_report()), first])
-    yield _json(_report(("room", 1e300), ("room", -1), ("room", 0.5)))
-    yield _json(_report(*((f"r{number}", 1) for number in range(41))))
-    yield _json(_report(load=-1e308, clients=1e308, public_endpoint="a\nb"))
-    yield _json([_report(("a", 1)), _call("Info"), _call("Undrain", server=other)])
-    yield _json(_call("GetConfig", server="grid", version="1", config="[quic]\nx=1\n"))
-    yield _json(_call("SubmitReport", server="saga", version="1", load=0, clients=0, rooms=[]))
+    first, second = (
+        as_json(report_call(("{b}1", 2))),
+        as_json(report_call(("{b}2", 3), server=other)),
+    )
+    drain = as_json(call("Drain", server=SERVER))
+    yield b"\0".join([first, second, first, drain, as_json(report_call()), first])
+    yield as_json(report_call(("room", 1e300), ("room", -1), ("room", 0.5)))
+    yield as_json(report_call(*((f"r{number}", 1) for number in range(41))))
+    yield as_json(report_call(load=-1e308, clients=1e308, public_endpoint="a\nb"))
+    yield as_json([report_call(("a", 1)), call("Info"), call("Undrain", server=other)])
+    yield as_json(call("GetConfig", server="grid", version="1", config="[quic]\nx=1\n"))
+    yield as_json(call("SubmitReport", server="saga", version="1", load=0, clients=0, rooms=[]))
 
 
 def _signed(**claims: object) -> bytes:
     header = {"alg": "EdDSA", "kid": KEY.kid}
     told = {"rid": "room", "uid": "user", "sub": "connect", "exp": int(NOW) + 60, **claims}
-    return _json(header) + b"\0" + _json({k: v for k, v in told.items() if v is not None})
+    return as_json(header) + b"\0" + as_json({k: v for k, v in told.items() if v is not None})
 
 
 def access_tokens() -> Seeds:
@@ -125,9 +95,9 @@ def access_tokens() -> Seeds:
         {"alg": "EdDSA", "kid": KEY.kid, "crv": "Ed448"},
         {"alg": "EdDSA", "kid": KEY.kid, "jwk": KEY.public_jwk().x},
     ):
-        yield _json(header) + b"\0" + _json({"rid": "r", "uid": "u", "exp": int(NOW)})
-    header, _, payload = _signed().partition(b"\0")
-    good = compact(header, payload, KEY.sign).encode()
+        yield as_json(header) + b"\0" + as_json({"rid": "r", "uid": "u", "exp": int(NOW)})
+    first, _, second = _signed().partition(b"\0")
+    good = compact(first, second, KEY.sign).encode()
     yield good
     yield good + b"="
     yield good[:-1] + b"B"
@@ -138,7 +108,6 @@ def access_tokens() -> Seeds:
 
 def turn_tokens() -> Seeds:
     """Tokens for TURN credentials."""
-    more: dict[str, object]
     yield from access_tokens()
     claims = {"iss": "me", "aud": ["turn"], "scope": "a turn", "exp": NOW + 0.5, "sub": "alice"}
     for header in (
@@ -150,11 +119,11 @@ def turn_tokens() -> Seeds:
         {"alg": "RS256", "kid": "ec"},
         {"alg": "ES256", "kid": KEY.kid},
     ):
-        yield _json(header) + b"\0" + _json(claims)
+        yield as_json(header) + b"\0" + as_json(claims)
     yield _signed(sub=["turn"], aud="gateway")
-    yield _json({"alg": "ES256"}) + b"\0" + b"[" * 1100
-    for more in ({"scp": ["turn"]}, {"scopes": [1, "turn"]}, {"aud": {}}, {"nbf": 2**53}):
-        yield _json({"alg": "ES256"}) + b"\0" + _json({**claims, "scope": "", **more})
+    yield as_json({"alg": "ES256"}) + b"\0" + b"[" * 1100
+    for more in members({"scp": ["turn"]}, {"scopes": [1, "turn"]}, {"aud": {}}, {"nbf": 2**53}):
+        yield as_json({"alg": "ES256"}) + b"\0" + as_json({**claims, "scope": "", **more})
 
 
 def access_keys() -> Seeds:
@@ -163,14 +132,15 @@ def access_keys() -> Seeds:
     yield from (each.encode() for each in (text, text[:-1] + "=", text + "\n", text[:40], KEY.kid))
     yield from (b"AQ7aVmK+pI1l", b"====", b"A", b"\xff", b"")
     jwk = {"kid": "k", "kty": "OKP", "crv": "Ed25519", "x": X}
-    yield _json(jwk)
-    for more in ({"d": SECRET}, {"x": X + "="}, {"x": X[:-1] + "5"}, {"kid": ""}, {"kty": "EC"}):
-        yield _json({**jwk, **more})
+    yield as_json(jwk)
+    for more in members(
+        {"d": SECRET}, {"x": X + "="}, {"x": X[:-1] + "5"}, {"kid": ""}, {"kty": "EC"}
+    ):
+        yield as_json({**jwk, **more})
 
 
 def jwk_sets() -> Seeds:
     """JWK sets."""
-    more: dict[str, object]
     ed = {"kty": "OKP", "crv": "Ed25519", "x": X, "kid": "ed"}
     ec = {
         "kty": "EC",
@@ -180,8 +150,8 @@ def jwk_sets() -> Seeds:
         "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
     }
     rsa = {"kty": "RSA", "n": "x" * 341 + "w", "e": "AQAB", "use": "sig", "key_ops": ["verify"]}
-    yield _json({"keys": [ed, ec, rsa]})
-    for more in (
+    yield as_json({"keys": [ed, ec, rsa]})
+    for more in members(
         {"d": SECRET},
         {"use": "enc"},
         {"key_ops": []},
@@ -191,11 +161,11 @@ def jwk_sets() -> Seeds:
         {"x": "A" * 43},
         {"d": None},
     ):
-        yield _json({"keys": [{**key, **more} for key in (ed, ec, rsa)]})
+        yield as_json({"keys": [{**key, **more} for key in (ed, ec, rsa)]})
     for name in ("p", "q", "dp", "dq", "qi", "oth", "k"):
-        yield _json({"keys": [{**rsa, name: "x" * 170 + "w"}]})
-    yield _json({"keys": [{"kty": "oct", "k": SECRET}]})
-    yield _json(
+        yield as_json({"keys": [{**rsa, name: "x" * 170 + "w"}]})
+    yield as_json({"keys": [{"kty": "oct", "k": SECRET}]})
+    yield as_json(
         {"keys": [{**rsa, "e": "x" * 400}, {**rsa, "n": "x" * 3000}, {**ec, "crv": "P-521"}]}
     )
     yield b'{"keys":[' + b",".join([b"{}"] * 150) + b"]}"
@@ -206,14 +176,14 @@ def jwk_sets() -> Seeds:
 def grid_configs() -> Seeds:
     """Configurations of ODIN servers."""
     found: list[str] = []
-    for send in _recorded("grid_config"):
+    for send in recorded("grid_config"):
         try:
             config = json.loads(send["body"])["params"]["config"]
         except (KeyError, TypeError, ValueError):
             continue
         if isinstance(config, str) and len(config) < 1500:
             found.append(config)
-    yield from (text.encode() for text in _distinct(iter(found), 25))
+    yield from (text.encode() for text in distinct(iter(found), 25))
     yield b'[[metrics.allowed]]\nx = 1\n[[authorization.keys]]\nkid = "k"\n'
     yield b'metrics = { allowed = [ "a", # c\n ] }\r\nquic.migration = false\r\n'
     yield b'"a\\u0062".c = 1\n\'x.y\' = """\n[quic]\n"""\n[ quic . "sub" ]\n'
@@ -226,13 +196,12 @@ def grid_configs() -> Seeds:
 
 def customer_lists() -> Seeds:
     """Lists of customers."""
-    more: dict[str, object]
     acme = document("acme", access_key(), access_key("k2", OTHER_X, namespace="n"))
-    yield _json([acme])
-    yield _json({"customers": [acme, document("beta", access_key("k2"))]})
-    yield _json([acme, document("acme")])
-    yield _json([document("acme", access_key(), access_key("k1", OTHER_X))])
-    for more in (
+    yield as_json([acme])
+    yield as_json({"customers": [acme, document("beta", access_key("k2"))]})
+    yield as_json([acme, document("acme")])
+    yield as_json([document("acme", access_key(), access_key("k1", OTHER_X))])
+    for more in members(
         {"maxPeers": -1},
         {"maxPeers": True},
         {"maxPeers": 1e3},
@@ -242,7 +211,7 @@ def customer_lists() -> Seeds:
         {"accessKeys": {}},
         {"accessKeys": [1, {"publicKey": []}, {"publicKey": {"kid": "k", "d": SECRET}}]},
     ):
-        yield _json([{**acme, **more}, document("last")])
+        yield as_json([{**acme, **more}, document("last")])
     yield from (b"[]", b"{}", b'{"customers":[]}', b"[1]", b"<html>", b"[" * 1100, b"\xff")
 
 
@@ -299,7 +268,7 @@ def configs() -> Seeds:
 
 def turnrest_files() -> Seeds:
     """TurnRest files."""
-    good: Mapping[str, object] = {
+    good: dict[str, object] = {
         "secretKeys": ["hunter2hunter2hunter2"],
         "ttl": 60,
         "turnUris": ["turn:a.test:3478?transport=udp", "b.test"],
@@ -307,8 +276,8 @@ def turnrest_files() -> Seeds:
         "jwkUrls": ["https://a.test/jwks"],
         "userClaim": "sub",
     }
-    yield _json(good)
-    for more in (
+    yield as_json(good)
+    for more in members(
         {"forceUser": "u", "ignoreJwt": True},
         {"turnUris": ["turn:[::1", "stun:x", "turn:u:p@h"]},
         {"jwkUrls": ["http://a.test", "https://u:hunter2hunter2hunter2@h", "https://[", "x"]},
@@ -317,7 +286,7 @@ def turnrest_files() -> Seeds:
         {"nope\n": 1, "secretKey": "hunter2hunter2hunter2"},
         {"secretKeys": "hunter2hunter2hunter2"},
     ):
-        yield _json({**good, **more})
+        yield as_json({**good, **more})
     yield from (b"{}", b"[]", b"{", b"\xff", b'{"ttl":' + b"[" * 1100)
 
 
@@ -339,106 +308,6 @@ def uris() -> Seeds:
         "http:x",
     ):
         yield text.encode()
-
-
-def _request(method: str, target: str, *lines: str, body: bytes = b"") -> bytes:
-    head = [f"{method} {target} HTTP/1.1", "Host: x", *lines]
-    if body:
-        head.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*head, "", ""]).encode() + body
-
-
-def _chunked(*chunks: bytes) -> bytes:
-    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
-
-
-def http_exchanges() -> Seeds:
-    """What goes over connections to the public endpoint."""
-    bearer, basic = "Authorization: Bearer @T", "Authorization: Basic @B"
-    connect = _json(_call("Connect"))
-    one = _request("POST", "/", bearer, body=connect)
-    yield one
-    yield one + _request("GET", "/turn?ttl=60", bearer) + _request("HEAD", "/ping")
-    chunked = "Transfer-Encoding: chunked"
-    yield _request("POST", "/", bearer, chunked) + _chunked(connect[:9], connect[9:]) + one
-    report = _json([_report(("a", 1)), _call("Info"), _call("Drain", server=SERVER)])
-    yield _request("POST", "/internal", basic, body=report)
-    yield _request("POST", "/%69nternal", basic, body=b" " * 3000)
-    yield _request("POST", "/internal", basic, chunked) + _chunked(b" " * 3000, report)
-    yield _request("POST", "/", bearer, chunked) + _chunked(b" " * 1990, b" " * 20, connect)
-    update = _json(_call("RoomUpdate", room_id="room", user_data=[1]))
-    tell = _request("POST", "/internal", basic, body=_json(_report(("room", 1))))
-    yield _request("POST", "/", bearer, body=update) + tell + tell + b"GARBAGE\r\n\r\n"
-    for line in (
-        "OPTIONS * HTTP/1.1",
-        "POST http://x/ HTTP/1.1",
-        "GET / HTTP/1.0",
-        "BREW / HTTP/1.1",
-    ):
-        yield f"{line}\r\nHost: x\r\nConnection: TE, close\r\n\r\n".encode()
-    for target in ("/clients/", "/%ff", "//", "/turn?service=turn&key=@T&username=u%00", "/a b"):
-        yield _request("GET", target)
-    yield from _smuggled(connect)
-
-
-def _smuggled(body: bytes) -> Seeds:
-    """Messages of which two parsers may think differently (RFC 9112, sections 2.2, 5 and 6)."""
-    chunked, length = "Transfer-Encoding: chunked", f"Content-Length: {len(body)}"
-    for lines in (
-        (chunked, length),
-        (length, chunked),
-        ("Content-Length: 3", length),
-        (length, length),
-        (f"{length}, {len(body)}",),
-        ("Content-Length: +5",),
-        ("Content-Length: 0x5",),
-        ("Content-Length: -1",),
-        ("Content-Length: " + "9" * 400,),
-        ("Content-Length : 5",),
-        ("Transfer-Encoding: identity", length),
-        ("Transfer-Encoding: chunked, identity",),
-        ("Transfer-Encoding: gzip, chunked",),
-        ("Transfer-Encoding:\tchunked",),
-        ("Transfer-Encoding: xchunked",),
-        ("X: a", " Transfer-Encoding: chunked", length),
-        ("Transfer-Encoding:", " chunked"),
-        (" X: folded at first", length),
-        ("X: a\rTransfer-Encoding: chunked", length),
-        ("X: a\nTransfer-Encoding: chunked", length),
-        ("X: a\0b", length),
-        ("Expect: 100-continue", length),
-        ("Expect: 100-continue", "Content-Length: 99999"),
-        ("X: " + "x" * 1600,),
-        ("Host: y", length),
-        ("Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings", length),
-    ):
-        yield _request("POST", "/", *lines) + body + _request("GET", "/ping")
-    for sizes in (b"5;a=b\r\n", b"5 \r\n", b"0x5\r\n", b"5\n", b"+5\r\n", b"00000000000000005\r\n"):
-        tail = b"hello\r\n0\r\n\r\n"
-        yield _request("POST", "/", chunked) + sizes + tail + _request("GET", "/ping")
-    yield _request("POST", "/", chunked) + b"0\r\nContent-Length: 5\r\nX: y\r\n\r\n" + body
-    yield _request("POST", "/", chunked) + b"5\r\nhelloX\r\n0\r\n\r\n"
-    yield b"POST / HTTP/1.1\nHost: x\nContent-Length: 5\n\nhello"
-    yield b"\r\n\r\nGET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
-    yield b"GET /ping HTTP/1.1 \r\nHost: x\r\n\r\n"
-    yield b"GET  /ping HTTP/1.1\r\nHost: x\r\n\r\n"
-    yield b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-
-def admin_exchanges() -> Seeds:
-    """What goes over connections to the admin endpoint."""
-    accepts = ("text/html", "application/openmetrics-text; version=1.0.0; q=x", ",;=", "\xe9")
-    paths = ("/metrics", "/monitor", "/monitor/state", "/readyz", "/healthz", "/nope", "/%2e/")
-    for number, path in enumerate(paths):
-        yield _request("GET", path, f"Accept: {accepts[number % 4]}", "Origin: http://x").replace(
-            b"Host: x", b"Host: localhost:7001"
-        )
-    for host in ("", "a..b", "[::1", "127.0.0.1:x", "x" * 64, "localhost"):
-        yield f"GET /monitor HTTP/1.1\r\nHost: {host}\r\nOrigin: null\r\n\r\n".encode()
-    for query in ("q=a%00&after=x", "pool=&room=%ff", "limit=-1&offset=1e9", "a=" * 200):
-        for path in ("/monitor/rooms", "/monitor/state"):
-            yield f"GET {path}?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    yield _request("POST", "/monitor/drain", "Origin: http://localhost", body=b"server=a&pool=")
 
 
 SEEDS: Final = {

@@ -29,6 +29,8 @@ TOKEN: Final = TokenGenerator(ACCESS_KEY).create_token(
 """Good for a lifetime; an input says ``@T`` for it."""
 
 _CONFIG: Final = f"""
+[listen]
+trusted_proxies = ["127.0.0.1/32"]
 [state]
 url = "memory:"
 [limits]
@@ -145,7 +147,7 @@ class Endpoint:
     def _go_on(self) -> None:
         """Do what has been put off to the reactor's next turns."""
         for _ in range(100):
-            calls: list[Any] = self._clock.getDelayedCalls()
+            calls: Any = self._clock.getDelayedCalls()
             if not any(call.getTime() <= 0 for call in calls):
                 return
             self._clock.advance(0)

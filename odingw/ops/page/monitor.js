@@ -9,7 +9,7 @@ const PATIENCE = 8000;
 const TYPING = 250;
 const ROOMS_PER_PAGE = 20;
 // As many as the gateway passes over.
-const DEEPEST = 5000;
+const DEEPEST = 2000;
 // A search keeps the gateway busy for at most this part of the time.
 const ROOMS_SHARE = 1 / 20;
 const MOST_NEWS = 3;

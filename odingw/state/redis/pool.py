@@ -39,6 +39,7 @@ from odingw.state.redis.layout import (
     task_value,
 )
 from odingw.state.redis.replica import Replica
+from odingw.state.slices import Slices
 
 _TRIES: Final = 4
 """How often a Connect is carried out again because another gateway was quicker."""
@@ -62,6 +63,7 @@ class RedisGrid:
         replica: that picture as a copy of what Redis holds.
         exchange: with Redis.
         gateway: this gateway's id.
+        slices: runs what takes long.
         retry_after: seconds, told to those who are refused because Redis is away.
     """
 
@@ -71,12 +73,14 @@ class RedisGrid:
         replica: Replica,
         exchange: Exchange,
         gateway: str,
+        slices: Slices,
         retry_after: float,
     ) -> None:
         self.replica = replica
         self.exchange = exchange
         self._grid = grid
         self._gateway = gateway
+        self._slices = slices
         self._retry_after = retry_after
         self._tokens = 0
 
@@ -132,13 +136,16 @@ class RedisGrid:
             if until and float(until) > self.exchange.now:
                 raise Refused(reasons[index % 2], float(until) - self.exchange.now)
 
-    def report(self, report: ServerReport, now: float) -> Reported:
+    def report(self, report: ServerReport, now: float) -> Eventual[Reported]:
         """Take in a report; it is answered whether or not Redis is there."""
-        reported = self._grid.report(report, self.exchange.set_time(now))
-        self.replica.reported.add(report.address)
-        self._grid.ledger.note_server(report.address)
-        self.exchange.soon()
-        return reported
+        now = self.exchange.set_time(now)
+
+        def stepped() -> None:
+            self.replica.reported.add(report.address)
+            self._grid.ledger.note_server(report.address)
+            self.exchange.soon()
+
+        return self._slices.run(self._grid.report_in_steps(report, now), stepped)
 
     def command(self, command: Command, now: float) -> Eventual[None]:
         """Queue a task for whichever server has the room."""

@@ -19,6 +19,7 @@ from odingw.state.redis.layout import COMMIT, Keys
 from odingw.state.redis.pool import RedisGrid
 from odingw.state.redis.replica import Replica
 from odingw.state.redis.snapshot import load
+from odingw.state.slices import Slices
 from odingw.state.steps import Steps
 
 _FIRST_DELAY: Final = 0.1
@@ -236,7 +237,14 @@ class RedisStore:
                 self._read_anew,
                 self._steps,
             )
-            pool = RedisGrid(grid, replica, exchange, self._gateway, self._settings.report_interval)
+            pool = RedisGrid(
+                grid,
+                replica,
+                exchange,
+                self._gateway,
+                Slices(self._timer),
+                self._settings.report_interval,
+            )
             self._pools[name] = pool
             self._exchanges[keys.channel] = exchange
         return pool

@@ -1,0 +1,180 @@
+"""What servers report, and what that changes.
+
+A report may name tens of thousands of rooms, so it is taken in step by step.
+"""
+
+from collections.abc import Generator, Sequence
+from typing import Final
+
+from odingw.grid.changes import Changes
+from odingw.grid.placement import CostModel
+from odingw.grid.records import Room, Server
+from odingw.grid.registry import Registry
+from odingw.grid.rooms import RoomId, base_of
+from odingw.grid.tasks import Duration, RoomClose
+from odingw.grid.values import (
+    Event,
+    Reported,
+    RoomContested,
+    RoomReport,
+    ServerAttached,
+    ServerReport,
+)
+
+STEP: Final = 500
+"""How many rooms that have changed one step takes in: about 5 ms."""
+
+_LOOKED_AT: Final = 4000
+"""How many rooms that have not changed one step looks at."""
+
+_MOST_PEERS: Final = 2**31
+
+_AT_REST: Final = 1e-9
+
+
+class Reports:
+    """Takes in the reports of one pool's servers.
+
+    Args:
+        registry: what is where.
+        costs: learns what clients cost.
+        changes: takes note of what changes.
+        report_interval: seconds for which a room that is another server's stays closed.
+    """
+
+    def __init__(
+        self, registry: Registry, costs: CostModel, changes: Changes, report_interval: float
+    ) -> None:
+        self._registry = registry
+        self._costs = costs
+        self._changes = changes
+        self._report_interval = report_interval
+
+    def take_in(self, report: ServerReport, now: float) -> Generator[None, None, Reported]:
+        """Take in a report; it gives way to a later one of the same server."""
+        events: list[Event] = []
+        server = self._hear(report, events, now)
+        server.round += 1
+        mark = server.round
+        foreign = yield from self._rooms(server, report.rooms, events, now)
+        if foreign:
+            # A room of the same base that came later may have won the base.
+            foreign = yield from self._rooms(server, foreign, events, now)
+        yield from self._drop_others(server, mark)
+        if not self._is_current(server, mark):
+            return Reported((), tuple(events))
+        return Reported(self._close_foreign(server, foreign, events), tuple(events))
+
+    def _is_current(self, server: Server, mark: int) -> bool:
+        """Tell whether a report is still the server's latest, and the server there at all."""
+        return server.round == mark and self._registry.servers.get(server.address) is server
+
+    def _hear(self, report: ServerReport, events: list[Event], now: float) -> Server:
+        server = self._registry.servers.get(report.address)
+        if server is None:
+            server = self._registry.add_server(report.address, report.kid, now)
+            self._costs.join(server.load, report.load)
+            events.append(ServerAttached(report.address, report.version, returned=False))
+        else:
+            load = server.load
+            before = (load.estimate, load.cost)
+            self._costs.report(load, report.load, report.clients, server.clients)
+            if server.clients != report.clients or _moved(before, (load.estimate, load.cost)):
+                self._changes.server(report.address)
+            if server.disabled:
+                self._registry.disable(server, False)
+                events.append(ServerAttached(report.address, report.version, returned=True))
+        if server.version != report.version:
+            server.version = report.version
+            self._changes.server(report.address)
+        server.clients = report.clients
+        server.last_seen = server.heard = now
+        return server
+
+    def _rooms(
+        self, server: Server, items: Sequence[RoomReport], events: list[Event], now: float
+    ) -> Generator[None, None, list[RoomReport]]:
+        """Take in the rooms of a report; return those that belong to other servers."""
+        foreign: list[RoomReport] = []
+        mark, rooms, left = server.round, server.rooms, STEP
+        for start in range(0, len(items), _LOOKED_AT):
+            for item in items[start : start + _LOOKED_AT]:
+                room = rooms.get(item.id)
+                if room is None or room.peers != item.peers or room.customer != item.customer:
+                    if not left:
+                        left = STEP
+                        yield
+                        if not self._is_current(server, mark):
+                            return []
+                        room = rooms.get(item.id)
+                    left -= 1
+                    if room is None:
+                        room = self._find_room(server, item, events, now)
+                        if room is None:
+                            foreign.append(item)
+                            continue
+                    elif room.round == mark:
+                        # The room is named twice: the first entry counts, or each report would
+                        # count the difference as clients that came.
+                        continue
+                    self._registry.report(room, item.customer, _peers(item))
+                room.round = mark
+            if start + _LOOKED_AT < len(items):
+                yield
+                if not self._is_current(server, mark):
+                    return []
+        return foreign
+
+    def _drop_others(self, server: Server, mark: int) -> Generator[None, None, None]:
+        """Take note of the rooms that a report no longer names."""
+        gone = [room for room in server.rooms.values() if room.round != mark]
+        for start in range(0, len(gone), STEP):
+            if start:
+                yield
+            if not self._is_current(server, mark):
+                return
+            for room in gone[start : start + STEP]:
+                if server.rooms.get(room.id) is room:
+                    self._registry.unreport(room)
+
+    def _find_room(
+        self, server: Server, item: RoomReport, events: list[Event], now: float
+    ) -> Room | None:
+        """Return the record of a room that is new in a report; None if it is another server's."""
+        namespace, name = item.id
+        base_id = (namespace, base_of(name))
+        base = self._registry.bases.get(base_id)
+        if base is None:
+            base = self._registry.place(base_id, server)
+        elif base.server is not server:
+            other = base.server
+            if not other.disabled and (base.reported or not _peers(item)):
+                return None
+            events.append(RoomContested(item.id, server.address, other.address))
+            self._registry.move(base, server)
+        room = base.rooms.get(name)
+        return room or self._registry.add_room(base, name, item.customer, now)
+
+    def _close_foreign(
+        self, server: Server, foreign: Sequence[RoomReport], events: list[Event]
+    ) -> tuple[RoomClose, ...]:
+        """Return the tasks that tell a server to close rooms of others; those new are an event."""
+        closes: dict[RoomId, RoomClose] = {}
+        for item in foreign:
+            base = self._registry.bases.get((item.id[0], base_of(item.id[1])))
+            if item.id in closes or base is None or base.server is server:
+                continue
+            closes[item.id] = RoomClose(item.id, Duration.of(self._report_interval))
+            if item.id not in server.contested:
+                events.append(RoomContested(item.id, base.server.address, server.address))
+        server.contested = frozenset(closes)
+        return tuple(closes.values())
+
+
+def _moved(before: tuple[float, float], now: tuple[float, float]) -> bool:
+    """Tell whether learning goes on; it comes to rest where report after report is the same."""
+    return abs(before[0] - now[0]) > _AT_REST or abs(before[1] - now[1]) > _AT_REST
+
+
+def _peers(room: RoomReport) -> int:
+    return int(min(max(0, room.peers), _MOST_PEERS))

@@ -1,0 +1,125 @@
+"""Large reports are taken in step by step, and everybody else sees a consistent grid meanwhile."""
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from odingw.errors import Refused
+from odingw.grid.reports import STEP
+from odingw.grid.values import GridSettings, Reported
+from odingw.state.memory import MemoryStore
+from odingw.state.slices import Slices
+from tests.grids import Room, admission, report
+
+A, B = "a.test:4433", "b.test:4433"
+ROOMS = 3 * STEP + 1
+
+
+def rooms(count: int, prefix: str = "room", peers: int = 2) -> list[Room]:
+    return [Room(("acme", f"{prefix}-{number}"), peers=peers) for number in range(count)]
+
+
+class Turns:
+    """A reactor of which only the turns count."""
+
+    def __init__(self) -> None:
+        self._calls: list[Callable[..., object]] = []
+
+    def callLater(self, delay: float, callable: Callable[..., object]) -> None:  # noqa: A002, N802  -- Twisted's
+        """Call in the next turn."""
+        self._calls.append(callable)
+
+    def turn(self) -> None:
+        """Do what has been waiting for this turn."""
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+
+
+class SlicesTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = Turns()
+        self.store = MemoryStore(GridSettings(), lambda _: 0, Slices(self.reactor))
+        self.grid: Any = self.store.pool("")
+
+    def begin(self, address: str, *found: Room, now: float = 0) -> Deferred[Reported]:
+        """Hand in a report that takes several steps."""
+        answer = self.grid.report(report(address, *found), now)
+        self.assertNotIsInstance(answer, Reported)
+        deferred: Deferred[Reported] = ensureDeferred(answer)
+        self.assertNoResult(deferred)
+        return deferred
+
+    def finish(self, deferred: Deferred[Reported]) -> tuple[int, Reported]:
+        """Let the reactor turn until a report is done; return how often it had to."""
+        turns = 0
+        while not deferred.called:
+            turns += 1
+            self.reactor.turn()
+        return turns, self.successResultOf(deferred)
+
+    def counts(self) -> tuple[int, int]:
+        """Return rooms and peers of the only customer."""
+        (usage,) = self.store.usage()
+        return usage.rooms, usage.peers
+
+    def test_a_small_report_and_one_without_news_are_answered_at_once(self) -> None:
+        self.assertIsInstance(self.grid.report(report(A, *rooms(STEP)), 0), Reported)
+        self.assertIsInstance(self.grid.report(report(A, *rooms(STEP)), 5), Reported)
+
+    def test_a_large_report_takes_steps_and_nothing_is_missing(self) -> None:
+        turns, _ = self.finish(self.begin(A, *rooms(ROOMS)))
+        self.assertEqual(3, turns)
+        self.assertEqual((ROOMS, 2 * ROOMS), self.counts())
+        turns, _ = self.finish(self.begin(A, *rooms(ROOMS, peers=3)))
+        self.assertEqual(3, turns)
+        self.assertEqual((ROOMS, 3 * ROOMS), self.counts())
+        turns, _ = self.finish(self.begin(A, *rooms(1, "other")))
+        self.assertEqual(3, turns)
+        self.assertEqual((1, 2), self.counts())
+
+    def test_a_connect_in_between_finds_its_room_where_it_is(self) -> None:
+        self.grid.report(report(B), 0)
+        begun = self.begin(A, *rooms(ROOMS))
+        placed = self.grid.connect(admission(f"room-{0}"), 0)
+        self.assertEqual((A, "existing"), (placed.address, placed.how))
+        early = self.grid.connect(admission(f"room-{ROOMS - 1}", server=B), 0)
+        self.assertEqual((B, "new"), (early.address, early.how))
+        _, reported = self.finish(begun)
+        # B has it since before A's report was taken in that far, but A has peers there.
+        where = {view.id[1]: view.server for view in self.grid.rooms()}
+        self.assertEqual(A, where[f"room-{ROOMS - 1}"])
+        self.assertEqual((), reported.closes)
+
+    def test_the_latest_report_of_a_server_counts(self) -> None:
+        first = self.begin(A, *rooms(ROOMS))
+        self.reactor.turn()
+        second = self.begin(A, *rooms(ROOMS, "later"), now=1)
+        self.finish(first)
+        self.finish(second)
+        self.assertEqual((ROOMS, 2 * ROOMS), self.counts())
+        self.assertEqual(
+            {f"later-{number}" for number in range(ROOMS)},
+            {view.id[1] for view in self.grid.rooms()},
+        )
+
+    def test_a_server_that_is_removed_meanwhile_stays_removed(self) -> None:
+        begun = self.begin(A, *rooms(ROOMS))
+        self.reactor.turn()
+        self.store.tick(0)
+        self.store.tick(1)
+        for second in range(2, 700):
+            self.store.tick(second)
+        self.finish(begun)
+        self.assertEqual([], list(self.grid.servers()))
+        self.assertEqual([], list(self.grid.rooms()))
+        self.assertEqual([], list(self.store.usage()))
+        self.assertRaises(Refused, self.grid.connect, admission("room-0"), 700)
+
+    def test_the_rooms_of_a_loser_are_closed_step_by_step_too(self) -> None:
+        self.finish(self.begin(A, *rooms(ROOMS)))
+        _, reported = self.finish(self.begin(B, *rooms(ROOMS)))
+        self.assertEqual(ROOMS, len(reported.closes))
+        self.assertEqual((ROOMS, 2 * ROOMS), self.counts())
