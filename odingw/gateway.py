@@ -133,9 +133,7 @@ class Gateway:
             "healthy",
             "Whether a health check holds; a gateway is ready when all do.",
             "check",
-            lambda: (
-                (name, float(check.healthy)) for name, check in self.health.results().items()
-            ),
+            lambda: ((name, float(check.healthy)) for name, check in self.health.results().items()),
         )
         self._guard = InternalGuard(
             gateway.internal.users,

@@ -32,7 +32,7 @@ class WireTests(SynchronousTestCase):
 
     def test_slow_connections(self) -> None:
         """They are dropped in time, bounded by address, and others are served meanwhile."""
-        plan = slow.Plan(connections=200, header_timeout=1.5, per_address=20)
+        plan = slow.Plan(connections=300, header_timeout=1.5, per_address=20)
         self.check(slow.run(plan, self.quiet), 6)
 
     def test_all_servers_report_at_once(self) -> None:

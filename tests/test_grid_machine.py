@@ -27,7 +27,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from odingw.errors import Reason, Refused
 from odingw.grid.grid import Grid
 from odingw.grid.ledger import Ledger
-from odingw.grid.rooms import RoomId
+from odingw.grid.rooms import RoomId, base_of
 from odingw.grid.tasks import Delivery, Duration, RoomBanClient, RoomClose, RoomUpdate, TaskBody
 from odingw.grid.values import Admission, Command, GridSettings, RoomContested, TasksDropped
 from odingw.state.memory import MemoryStore
@@ -238,6 +238,31 @@ class GridMachine(RuleBasedStateMachine):
             assert expected in (QUEUED, LIFTED), f"{call} is accepted, not {expected}"
             known = expected == QUEUED
             self.promises.pools[name].commanded(call, self.now, known=known)
+
+    @rule(name=pools, data=st.data())
+    def knock(self, name: str, data: st.DataObject) -> None:
+        """Somebody who is kept out, or was a moment ago, wants in; also through another room."""
+        running = sorted(self.model.pools[name].bans, key=str)
+        if running:
+            (namespace, room), user = data.draw(st.sampled_from(running))
+            base = [each for each in ("{b}1", "{b}2", "solo") if base_of(each) == base_of(room)]
+            others = st.sampled_from(base)
+            rooms = data.draw(st.tuples(others, others) | st.just((room,)))
+            admission = data.draw(admissions((namespace, room)))
+            user = data.draw(users) if user is None else user
+            limits = {"max_peers": None, "max_rooms": None, "demo_peers": None, "server": None}
+            self.connects_to(name, replace(admission, rooms=rooms, user=user, **limits))
+
+    @rule(target=deliveries, name=pools, data=st.data())
+    def ask_again(self, name: str, data: st.DataObject) -> Any:
+        """Tasks come in while others are under way, and their server asks again."""
+        room = self.some_room(name, data)
+        owner = self.model.pools[name].owner.get(base_id(room))
+        sent = []
+        for _ in range(2):
+            self.command(name, room, "beta", data)
+            sent.append(self.send(name, owner or ""))
+        return multiple(*(each for each in sent if isinstance(each, tuple)))
 
     @rule(name=pools, address=servers, drained=st.booleans())
     def drain(self, name: str, address: str, drained: bool) -> None:

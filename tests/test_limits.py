@@ -107,7 +107,7 @@ class SlowTests(ProcessCase):
 class FormTests(ProcessCase):
     """Requests that are large in unusual ways."""
 
-    before = LISTEN + MEMORY
+    before = LISTEN + MEMORY + "[limits]\nrooms_per_report = 5\nbatch = 3\n"
 
     def exchange(self, data: bytes) -> bytes:
         with dial(self.gateway.port) as wire:
@@ -167,6 +167,21 @@ class FormTests(ProcessCase):
                 self.assertTrue(chunk, f"{answers.count(b'pong')} of {count}")
                 answers += chunk
         self.assertEqual(count, answers.count(b"HTTP/1.1 200"))
+
+    def test_more_rooms_than_a_report_may_name(self) -> None:
+        for count, key in ((5, "result"), (6, "error")):
+            answer = self.gateway.report("sfu.test:1", *((f"room-{n}", 1) for n in range(count)))
+            self.assertIn(key, answer)
+        self.assertEqual(-32013, answer["error"]["code"])
+        info = self.gateway.call("Info", path="/internal")["result"]
+        self.assertEqual(5, len(info["rooms"]), "nothing of it is taken in")
+
+    def test_more_calls_than_a_batch_may_hold(self) -> None:
+        call = json.loads(call_body("Connect"))
+        bearer = {"Authorization": f"Bearer {token('room')}"}
+        for count, status in ((3, 200), (4, 413)):
+            body = json.dumps([call] * count)
+            self.assertEqual(status, self.gateway.request("POST", "/", body, bearer)[0])
 
     def test_a_token_at_the_limit_and_beyond(self) -> None:
         for length, wanted in ((8192, "malformed"), (8193, "longer than 8192")):

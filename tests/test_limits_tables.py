@@ -1,10 +1,16 @@
 """Tables that strangers can grow stay bounded, and as fast as before."""
 
+from typing import Any
+
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from odingw.config import Limits
 from odingw.web import rate
 from odingw.web.address import block_of
+from odingw.web.app import Root, new_app
 from odingw.web.rate import RateLimit
+from odingw.web.site import GatewaySite
 
 
 class RateTableTests(SynchronousTestCase):
@@ -38,3 +44,20 @@ class BlockTests(SynchronousTestCase):
             ("None", "None"),
         ):
             self.assertEqual(block, block_of(text), text)
+
+
+class TurnTests(SynchronousTestCase):
+    def test_work_takes_turns_though_some_of_it_fails(self) -> None:
+        clock: Any = Clock()
+        site = GatewaySite(Root(new_app(), {}), Limits(), clock)
+        done: list[int] = []
+        site.in_turn(lambda: done.append(1))
+        site.in_turn(lambda: done.append(1 // 0))
+        site.in_turn(lambda: done.append(3))
+        self.assertEqual([], done, "not in the turn in which it comes")
+        self.assertRaises(ZeroDivisionError, clock.advance, 0)
+        clock.advance(0)
+        self.assertEqual([1, 3], done)
+        site.in_turn(lambda: done.append(4))
+        clock.advance(0)
+        self.assertEqual([1, 3, 4], done)

@@ -49,7 +49,7 @@ class WheelTests(SynchronousTestCase):
         self.assertEqual("odingw 0.1.0\n", done.stdout, done.stderr)
         self.assertFalse((target / "twisted" / "__init__.py").exists())
         self.assertFalse((target / "twisted" / "plugins" / "__init__.py").exists())
-        for kind in ("*.py", "*.js", "*.d.ts", "py.typed"):
+        for kind in ("*.py", "*.js", "*.d.ts", "*.html", "*.css", "*.lua", "py.typed"):
             installed = {path.relative_to(target) for path in (target / "odingw").rglob(kind)}
             written = {path.relative_to(ROOT) for path in (ROOT / "odingw").rglob(kind)}
             self.assertEqual(written, installed)

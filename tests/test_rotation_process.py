@@ -36,7 +36,7 @@ LISTEN: Final = (
     '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
     'admin = ["tcp:{admin}:interface=127.0.0.1"]\n'
 )
-GRID: Final = "report_interval = 0.2\ndisable_timeout = 10\nreservation_lifetime = 1\n"
+GRID: Final = "report_interval = 0.2\ndisable_timeout = 10\nreservation_lifetime = 2\n"
 
 
 class Restartable(GatewayProcess):
@@ -184,7 +184,7 @@ class RotationCase(TestCase):
             self.servers,
             ACCESS_KEY,
             rate=RATE,
-            rooms=[f"room{number}" for number in range(400)],
+            rooms=[f"room{number}" for number in range(4000)],
             mean_stay=0.1,
             clock=reactor,
             rng=random.Random(7),  # noqa: S311  -- load, no secret

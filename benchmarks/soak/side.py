@@ -85,7 +85,8 @@ class Side:
         self.ledger = Ledger()
         self.counted = Counts()
         self.events: dict[str, int] = dict.fromkeys(
-            ("reloads", "drains", "deaths", "closed rooms", "restarts", "kills"), 0
+            ("reloads", "drains", "drains refused", "deaths", "closed rooms", "restarts", "kills"),
+            0,
         )
         self._rng = chance(seed)
         self._stack = AsyncExitStack()
@@ -305,15 +306,21 @@ class Side:
         if self._over:
             return
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"server": address}}
-        self._turn_under_way += 1
-        outcome = await self._rng.choice(self._pools).call(
-            post("/internal", json.dumps(body).encode())
-        )
-        self._turn_under_way -= 1
-        if outcome.answer().result is not None:
-            self.counted.drains += 1
-        else:
-            self._faults.append(f"{method}: {outcome}")
+        while not self._over:
+            self._turn_under_way += 1
+            outcome = await self._rng.choice(self._pools).call(
+                post("/internal", json.dumps(body).encode())
+            )
+            self._turn_under_way -= 1
+            error = outcome.answer().error
+            if error is None:
+                self.counted.drains += 1
+                return
+            if error.data.reason != "store_unavailable":
+                self._faults.append(f"{method}: {error}")
+                return
+            self.events["drains refused"] += 1
+            await self._pause(1.0)
 
     async def _die_again(self) -> None:
         """Let a server die with all its rooms, and come back."""

@@ -286,9 +286,9 @@ class Grid:
             )
 
     def rooms(self) -> Iterator[RoomView]:
-        """Yield all rooms that are reported or reserved."""
-        for base in self._registry.bases.values():
-            for room in base.rooms.values():
+        """Yield all rooms that are reported or reserved; they may change meanwhile."""
+        for base in list(self._registry.bases.values()):
+            for room in list(base.rooms.values()):
                 yield RoomView(
                     id=room.id,
                     customer=room.customer,

@@ -87,7 +87,7 @@ class GridStore(Protocol):
         """Yield all servers."""
 
     def rooms(self) -> Iterable[RoomView]:
-        """Yield all rooms that are reported or reserved."""
+        """Yield all rooms that are reported or reserved; calls in between may change them."""
 
 
 class Store(Protocol):

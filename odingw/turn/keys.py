@@ -158,11 +158,10 @@ class _Jwk(Struct):
     dq: Raw | UnsetType = UNSET
     qi: Raw | UnsetType = UNSET
     oth: Raw | UnsetType = UNSET
-    k: Raw | UnsetType = UNSET
 
 
-_PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
-"""The members that hold secrets (RFC 7518, section 6; RFC 8037, section 2)."""
+_PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi", "oth")
+"""The private members of a key pair (RFC 7518, section 6; RFC 8037, section 2)."""
 
 
 class _Named(Struct):

@@ -80,14 +80,11 @@ class RoomsPage(Struct):
     Attributes:
         total: how many rooms were looked at.
         matches: how many of them were wanted.
-        complete: whether that were all there are; else rooms came and went meanwhile, so that the
-            walk had to end.
         rooms: the part asked for.
     """
 
     total: int = 0
     matches: int = 0
-    complete: bool = True
     rooms: Sequence[RoomEntry] = ()
 
 
@@ -165,15 +162,7 @@ class RoomSearch:
             if query.pool not in (None, pool):
                 continue
             rooms = iter(grid.rooms())
-            while page.complete:
-                try:
-                    looked_at = list(islice(rooms, _SLICE))
-                except RuntimeError:
-                    # A store may not bear that rooms come and go during a walk.
-                    page.complete = False
-                    break
-                if not looked_at:
-                    break
+            while looked_at := list(islice(rooms, _SLICE)):
                 page.total += len(looked_at)
                 matching = [_entry(pool, room) for room in looked_at if _fits(room, query)]
                 page.matches += len(matching)

@@ -37,8 +37,8 @@ _HIDDEN: Final = re.compile(
 _SETTINGS: Final = recommended(5, "0.0.0.0/0", {"log": {"verbosity": 2}})
 _JWK: Final = {"kid": "Ag7k", "kty": "OKP", "crv": "Ed25519", "x": "eHg", "d": "ZGQ"}
 _WANTED: Final = {**_SETTINGS, "authorization": {"keys": [_JWK]}}
-_PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
-"""The members that hold secrets (RFC 7518, section 6; RFC 8037, section 2)."""
+_PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi", "oth")
+"""The private members of a key pair (RFC 7518, section 6; RFC 8037, section 2)."""
 
 
 @cache
@@ -117,7 +117,7 @@ def keys_of_a_set(data: bytes) -> None:
 def _check_problems(problems: tuple[str, ...], parts: list[Any]) -> None:
     """No log line tells a secret."""
     for part in parts:
-        for name in _PRIVATE if isinstance(part, dict) else ():
+        for name in (*_PRIVATE, "k") if isinstance(part, dict) else ():
             secret = part.get(name)
             if isinstance(secret, str) and len(secret) > 16 and secret != part.get("kid"):
                 assert not any(secret in problem for problem in problems), "a secret is told"

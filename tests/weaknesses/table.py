@@ -235,7 +235,7 @@ TABLE: Final = (
             Edit(
                 "odingw/tokens/claims.py",
                 "must be {_WANTED[field.name]}",
-                "must be {_WANTED[field.name]}: {members[field.name]!r}",
+                "must be {_WANTED[field.name]}: {bytes(members[field.name])!r}",
             ),
         ),
     ),
@@ -431,7 +431,7 @@ TABLE: Final = (
         TURN,
         "tokens and the configuration are logged in full",
         "no token, key, password or secret reaches log, error or admin page",
-        "tests/test_security.py::SecretTests::test_no_secret_is_told",
+        "tests/test_security_secrets.py::SecretTests::test_no_secret_is_told",
         (
             Edit(
                 "odingw/web/turn.py",

@@ -828,7 +828,7 @@ function showRooms(page) {
   const filtered = Boolean(search || chosenServer());
   const all = chosenServer() && !search ? page.matches : page.total;
   const found = filtered && search ? `${count(page.matches)} of ${plural(all, "room")}` : plural(page.matches, "room");
-  setText(byId("rooms-note"), page.complete ? found : `${found}; more may be open, they came and went during the search`);
+  setText(byId("rooms-note"), found);
   byId("rooms-empty").hidden = rows.length > 0;
   byId("rooms-clear").hidden = !filtered;
   setText(byId("rooms-empty-text"), filtered ? "No room matches." : "No room is open.");
