@@ -82,7 +82,7 @@ class FleetCase(SynchronousTestCase):
 
     def reports(self, gateway: DirectStore, address: str, *rooms: Room, pool: str = "") -> Any:
         """Let a server report to a gateway, and all hear of it."""
-        result = gateway.store.pool(pool).report(report(address, *rooms), self.now)
+        result = gateway.answer(gateway.store.pool(pool).report(report(address, *rooms), self.now))
         self.settle()
         return result
 

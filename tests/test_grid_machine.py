@@ -34,7 +34,7 @@ from odingw.state.memory import MemoryStore
 from tests.grid_books import check_books, check_usage
 from tests.grid_model import LIFTED, QUEUED, Model, ModelPool, attached, base_id
 from tests.grid_promises import Promises
-from tests.grids import Room, report
+from tests.grids import Room, admission, report, update
 
 SETTINGS: Final = GridSettings(remove_timeout=20.0, queued_tasks=4, bans_per_customer=2)
 
@@ -477,3 +477,23 @@ class GridMachineTests(SynchronousTestCase):
                 profile, deadline=None, report_multiple_bugs=False, suppress_health_check=slow
             ),
         )
+
+
+class RestartTests(SynchronousTestCase):
+    def test_what_was_in_flight_follows_its_room(self) -> None:
+        """The room moved while the task was under way, and then the gateway ended."""
+        store = MemoryStore(SETTINGS, lambda _: 0)
+        grid = store.pool("")
+        grid.report(report("a.test:1", Room(("acme", "room"), 2)), 0.0)
+        grid.report(report("b.test:1"), 0.0)
+        grid.command(update("room", 7), 1.0)
+        self.assertIsNotNone(grid.take("a.test:1"))
+        for second in range(1, 10):
+            grid.report(report("b.test:1"), second)
+            store.tick(second)
+        self.assertEqual("b.test:1", grid.connect(admission("room"), 9.0).address)
+        later = MemoryStore(SETTINGS, lambda _: 0)
+        copy(grid.ledger, later.pool("").ledger)
+        later.resume(10.0)
+        self.assertIsNone(later.pool("").take("a.test:1"))
+        self.assertIsNotNone(later.pool("").take("b.test:1"))

@@ -82,7 +82,7 @@ class FullDiskTests(FaultCase):
         self.clock.advance(1)
         self.file.limit(60)
         rooms = [Room(("acme", f"room-{n}"), peers=n) for n in range(3000)]
-        grid.report(report(A, *rooms), 0)
+        self.answer(grid.report(report(A, *rooms), 0))
         self.clock.advance(1)
         self.assertIn("full", store.trouble)
         self.assertGreater(self.count_rows(), 1)
@@ -144,7 +144,7 @@ class DamageTests(FaultCase):
     def test_damage_while_closed(self) -> None:
         store = self.open()
         rooms = [Room(("acme", f"room-{n}")) for n in range(2000)]
-        store.pool("").report(report(A, *rooms), 0)
+        self.answer(store.pool("").report(report(A, *rooms), 0))
         self.clock.advance(1)
         self.file.close()
         damaged = bytearray(self.path.read_bytes())
@@ -178,7 +178,7 @@ class DamageTests(FaultCase):
         """Store a record of each kind."""
         grid = store.pool("")
         rooms = [Room(("acme", f"room-{n}"), peers=n) for n in range(50)]
-        grid.report(report(A, *rooms), 0)
+        self.answer(grid.report(report(A, *rooms), 0))
         grid.report(report(B), 0)
         self.answer(grid.connect(admission("waiting"), 0))
         self.answer(grid.command(ban("room-1", "eve", 600), 0))

@@ -124,7 +124,7 @@ class LargeReportTests(FaultCase):
 
     def test_written_in_slices_and_complete(self) -> None:
         store = self.open()
-        store.pool("").report(report(A, *self.rooms), 0)
+        self.answer(store.pool("").report(report(A, *self.rooms), 0))
         self.clock.advance(1)
         sizes = self.file.sizes
         self.assertLessEqual(max(sizes), SLICE)
@@ -138,7 +138,7 @@ class LargeReportTests(FaultCase):
         store = self.open(in_thread=self.later)
         grid = store.pool("")
         self.clock.advance(0)
-        grid.report(report(A, *self.rooms), 0)
+        self.answer(grid.report(report(A, *self.rooms), 0))
         self.clock.advance(1)
         for _ in range(5):
             self.step()
@@ -165,7 +165,7 @@ class LargeReportTests(FaultCase):
         """What is there is whole; the next report says the rest."""
         store = self.open(in_thread=self.later)
         self.clock.advance(0)
-        store.pool("").report(report(A, *self.rooms), 0)
+        self.answer(store.pool("").report(report(A, *self.rooms), 0))
         self.clock.advance(1)
         while len(self.file.sizes) < 1.5 * LARGE // SLICE:
             self.step()
@@ -173,7 +173,7 @@ class LargeReportTests(FaultCase):
         found = self.found(store)
         self.assertTrue(0 < len(found) < LARGE, len(found))
         self.assertEqual({name: self.peers[name] for name in found}, found)
-        store.pool("").report(report(A, *self.rooms), 1)
+        self.answer(store.pool("").report(report(A, *self.rooms), 1))
         self.clock.advance(1)
         self.assertEqual(self.peers, self.found(self.reopen(2)))
 

@@ -17,6 +17,9 @@ SERVER: Final = "sfu0.test:4433"
 LASTING: Final = "reservation_lifetime = 600\n"
 """For ``[gateway]``: rooms that no server reports are not forgotten while a run lasts."""
 
+CONNECTIONS: Final = 8
+"""Over how many connections good Connects come."""
+
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -170,7 +173,7 @@ class Steady:
         rooms: over how many rooms.
     """
 
-    def __init__(self, alone: Alone, rate: float = 50.0, rooms: int = 20) -> None:
+    def __init__(self, alone: Alone, rate: float = 20.0, rooms: int = 20) -> None:
         self._alone = alone
         self._rate = rate
         self._requests = [alone.caller.connect(f"steady-{index}", "user") for index in range(rooms)]
@@ -189,26 +192,21 @@ class Steady:
             await self._work
 
     async def _run(self) -> None:
-        async with Pool(self._alone.port, 4, timeout=60.0) as pool:
+        async with Pool(self._alone.port, CONNECTIONS, timeout=60.0) as pool:
             began, sent, waiting = time.monotonic(), 0, 0
 
-            def done(outcome: Outcome, due: float) -> None:
+            def done(outcome: Outcome) -> None:
                 nonlocal waiting
                 waiting -= 1
                 answer = outcome.answer()
                 if answer.result is None:
                     self.failed.append(answer.error.message if answer.error else "?")
-                # From when it was due: one that had to wait for a connection waited too.
-                self.seconds.append(outcome.done - due)
+                self.seconds.append(outcome.done - outcome.sent)
 
             while not self._over:
                 while sent < (time.monotonic() - began) * self._rate:
-                    due = began + sent / self._rate
                     waiting += 1
-                    pool.submit(
-                        self._requests[sent % len(self._requests)],
-                        lambda outcome, due=due: done(outcome, due),  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-                    )
+                    pool.submit(self._requests[sent % len(self._requests)], done)
                     sent += 1
                 await asyncio.sleep(0.005)
             while waiting:

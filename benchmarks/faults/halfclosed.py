@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from benchmarks.faults.alone import Alone, Steady, dial, read_all
+from benchmarks.faults.alone import CONNECTIONS, Alone, Steady, dial, read_all
 from benchmarks.faults.findings import Findings
 
 
@@ -34,7 +34,7 @@ async def run(plan: Plan, write: Callable[[str], object] | None = None) -> Findi
         )
         async with Steady(alone) as steady:
             wires = await asyncio.to_thread(_within_requests, alone, request, plan.connections)
-            seconds = await _left(alone, 4)
+            seconds = await _left(alone, CONNECTIONS)
         findings.promise(
             "one that ends within a request is closed, though its peer does not close",
             seconds >= 0,

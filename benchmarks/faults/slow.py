@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.faults.alone import Alone, Steady, dial
+from benchmarks.faults.alone import CONNECTIONS, Alone, Steady, dial
 from benchmarks.faults.findings import Findings
 
 _SPARE: Final = 200
@@ -70,7 +70,7 @@ async def _many(plan: Plan, count: int, findings: Findings) -> None:
         findings.promise("good Connects are answered meanwhile", not steady.failed, steady.figure())
         findings.promise(
             f"headers that are not there after {plan.header_timeout:g} s end the connection",
-            left <= 5,
+            not left,
             f"{left} of {len(wires)} are left",
         )
         findings.promise(
@@ -123,6 +123,6 @@ def _dribble(wires: list[socket.socket], seconds: float) -> None:
 
 async def _until_few(alone: Alone, timeout: float) -> int:
     end = time.monotonic() + timeout
-    while (left := await alone.connections()) > 5 and time.monotonic() < end:
+    while (left := await alone.connections()) > CONNECTIONS and time.monotonic() < end:
         await asyncio.sleep(0.2)
-    return max(0, left - 4)
+    return max(0, left - CONNECTIONS)
