@@ -92,7 +92,9 @@ async def _step(plan: Plan, alone: Alone, setting: Path, findings: Findings) -> 
         expiries: list[float] = []
         async with Steady(alone) as steady:
             for step in plan.steps:
-                setting.write_text(f"{step:+d}")
+                # Whole, or not at all: the library reads it at any time.
+                setting.with_suffix(".new").write_text(f"{step:+d}")
+                setting.with_suffix(".new").replace(setting)
                 await asyncio.sleep(plan.seconds)
                 error = (await pool.call(alone.caller.connect("room", "villain"))).answer().error
                 left = (error.data.retry_after if error else None) or 0.0

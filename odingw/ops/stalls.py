@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-INTERVAL: Final = 0.01
+INTERVAL: Final = 0.02
 """Seconds between two looks; a step is seen to last so much shorter at the most."""
 
 
