@@ -382,6 +382,7 @@ class SampleTests(ConfigCase):
             "gateway.customer_source.",
             "gateway.master_key_file",
             "state.ca_file",
+            "state.url",
             "turn.",
         )
         for path in fields(Config, ""):

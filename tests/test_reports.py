@@ -1,4 +1,4 @@
-"""Large reports are taken in step by step, and everybody else sees a consistent grid meanwhile."""
+"""What is large is done step by step, and everybody else sees a consistent grid meanwhile."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from odingw.errors import Refused
+from odingw.errors import Reason, Refused
 from odingw.grid.reports import STEP
 from odingw.grid.values import GridSettings, Reported
 from odingw.state.memory import MemoryStore
 from odingw.state.slices import Slices
-from tests.grids import Room, admission, report
+from tests.grids import Room, admission, close, report
 
 A, B = "a.test:4433", "b.test:4433"
 ROOMS = 3 * STEP + 1
@@ -123,3 +123,35 @@ class SlicesTests(SynchronousTestCase):
         _, reported = self.finish(self.begin(B, *rooms(ROOMS)))
         self.assertEqual(ROOMS, len(reported.closes))
         self.assertEqual((ROOMS, 2 * ROOMS), self.counts())
+
+    def test_a_large_server_is_forgotten_bit_by_bit(self) -> None:
+        self.finish(self.begin(A, *rooms(5 * STEP)))
+        for second in range(600):
+            self.store.tick(second)
+        self.assertEqual([A], [view.address for view in self.grid.servers()])
+        self.store.tick(601)
+        self.assertEqual([], list(self.grid.servers()))
+        left = len(list(self.grid.rooms()))
+        self.assertTrue(0 < left < 5 * STEP, left)
+        refused = self.assertRaises(Refused, self.grid.command, close(f"room-{5 * STEP - 1}"), 601)
+        self.assertEqual(Reason.ROOM_NOT_FOUND, refused.reason)
+        self.grid.report(report(B), 601)
+        last = admission(f"room-{5 * STEP - 1}")
+        self.assertEqual(B, self.grid.connect(last, 601).address)
+        for second in range(602, 606):
+            self.store.tick(second)
+        self.assertEqual([B], [view.server for view in self.grid.rooms()])
+        (usage,) = self.store.usage()
+        self.assertEqual((1, 0, 1), (usage.rooms, usage.peers, usage.reservations))
+
+    def test_many_reservations_end_bit_by_bit(self) -> None:
+        self.grid.report(report(A), 0)
+        for number in range(5 * STEP):
+            self.grid.connect(admission("room", user=f"user-{number}"), 0)
+        self.store.tick(5)
+        self.grid.report(report(A), 11)
+        (usage,) = self.store.usage()
+        self.assertTrue(0 < usage.reservations < 5 * STEP, usage)
+        for second in range(12, 16):
+            self.store.tick(second)
+        self.assertEqual([], list(self.store.usage()))

@@ -74,7 +74,7 @@ class Grid:
         Raises:
             Refused: with the reason, in this order: a limit, a fault of ``rid``, a ban, no server.
         """
-        self._registry.expire(now)
+        self._registry.expire(now, _SWEEP)
         self._registry.growth.sweep(now, _SWEEP)
         names = admission.rooms
         name = names[-1] if names else ""
@@ -92,7 +92,7 @@ class Grid:
         self._check_bans(admission, now)
         if base is None:
             base, how = self._registry.place(base_id, self._choose(admission.server)), "new"
-        elif base.server.disabled:
+        elif base.server.disabled or base.server.removed:
             self._registry.move(base, self._choose(admission.server))
             room = base.rooms.get(name)
             how = "moved"
@@ -113,7 +113,7 @@ class Grid:
 
     def report_in_steps(self, report: ServerReport, now: float) -> Generator[None, None, Reported]:
         """Take in a report bit by bit; between two steps the grid serves everybody else."""
-        self._registry.expire(now)
+        self._registry.expire(now, _SWEEP)
         return self._reports.take_in(report, now)
 
     def command(self, command: Command, now: float) -> None:
@@ -139,10 +139,10 @@ class Grid:
         Raises:
             Refused: the queue or the bans are full, or the store is unavailable.
         """
-        self._registry.expire(now)
+        self._registry.expire(now, _SWEEP)
         self._bans.sweep(now, _SWEEP)
         base = self._registry.bases.get(command.base)
-        if base is None:
+        if base is None or base.server.removed:
             return None
         if not self.may_place:
             raise Refused(Reason.STORE_UNAVAILABLE, self._settings.report_interval)
@@ -178,7 +178,8 @@ class Grid:
         by_server: dict[Server, list[Task]] = {}
         for task in again:
             base = self._registry.bases.get(task.base)
-            by_server.setdefault(base.server if base else server, []).append(task)
+            there = base.server if base and not base.server.removed else server
+            by_server.setdefault(there, []).append(task)
         for target, tasks in by_server.items():
             target.tasks.merge(tasks)
         return (TasksDropped(delivery.address, dropped),) if dropped else ()
@@ -225,11 +226,12 @@ class Grid:
             elif silent > self._settings.disable_timeout and not server.disabled:
                 self._registry.disable(server, True)
                 events.append(ServerDisabled(server.address, silent))
+        self._registry.tidy(_SWEEP)
         return tuple(events)
 
     def sweep(self, now: float) -> None:
         """End the reservations and bans whose time is over."""
-        self._registry.expire(now)
+        self._registry.expire(now, _SWEEP)
         self._registry.growth.sweep(now, _SWEEP)
         self._bans.sweep(now, _SWEEP)
 

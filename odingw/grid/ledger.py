@@ -238,6 +238,7 @@ class Ledger:
             if server is not None:
                 self._costs.forget(server.load)
                 self._registry.remove_server(server)
+                self._registry.clear(server, len(server.bases))
 
     def put_key(self, address: str, row: KeyRow) -> None:
         """Take in which key a server was given, unless a later one is known."""

@@ -13,6 +13,8 @@ class Server:
     Attributes:
         rooms: the rooms that it reported last and that are its own.
         reservations: places reserved in rooms that are on it.
+        bases: those that live on it.
+        removed: whether it counts for nothing any more; its bases are forgotten one by one.
         heard: when it last gave a sign of life, or was excused from one.
         round: number of its latest report, which marks the rooms that the report names.
         kid: id of the key that it has, as far as is known.
@@ -21,6 +23,7 @@ class Server:
 
     __slots__ = (
         "address",
+        "bases",
         "clients",
         "contested",
         "disabled",
@@ -31,6 +34,7 @@ class Server:
         "last_seen",
         "load",
         "peers",
+        "removed",
         "reservations",
         "rooms",
         "round",
@@ -47,8 +51,10 @@ class Server:
         self.peers = 0
         self.rooms: dict[RoomId, Room] = {}
         self.reservations = 0
+        self.bases: dict[BaseId, Base] = {}
         self.disabled = False
         self.drained = False
+        self.removed = False
         self.first_seen = now
         self.last_seen = now
         self.heard = now
@@ -59,7 +65,7 @@ class Server:
     @property
     def open(self) -> bool:
         """Whether new rooms may go there."""
-        return not (self.disabled or self.drained)
+        return not (self.disabled or self.drained or self.removed)
 
 
 class GivenKey(Struct, frozen=True, gc=False):

@@ -4,6 +4,8 @@ Every change of a room, a reservation or a server's liveness goes through here, 
 expected load and the indexes always agree.
 """
 
+from collections import OrderedDict, deque
+from itertools import islice
 from typing import Final
 
 from odingw.grid.changes import Changes
@@ -37,7 +39,8 @@ class Registry:
         self._changes = changes
         self._tasks_of: dict[BaseId, int] = {}
         # All reservations last equally long, so the order of this is the order of their ends.
-        self._reservations: dict[Reservation, None] = {}
+        self._reservations: OrderedDict[Reservation, None] = OrderedDict()
+        self._removed: deque[Server] = deque()
 
     def add_server(self, address: str, kid: str, now: float) -> Server:
         """Make the record of a new server; ``kid`` counts if it is not known what it was given."""
@@ -51,14 +54,29 @@ class Registry:
         return server
 
     def remove_server(self, server: Server) -> None:
-        """Forget a server and all that is on it, its tasks too."""
+        """Forget a server and its tasks; :meth:`tidy` forgets what is on it."""
         del self.servers[server.address]
+        server.removed = True
         self._changes.server(server.address)
         server.tasks.clear()
         self.by_kid.pop(server.kid, None)
-        for base in [base for base in self.bases.values() if base.server is server]:
-            self.forget(base)
+        self._removed.append(server)
         self.list_open_servers()
+
+    def tidy(self, most: int) -> None:
+        """Forget bases of servers that have been removed, at most so many."""
+        while self._removed and most:
+            server = self._removed[0]
+            most -= self.clear(server, most)
+            if not server.bases:
+                self._removed.popleft()
+
+    def clear(self, server: Server, most: int) -> int:
+        """Forget bases of a server, at most so many, and return how many."""
+        bases = list(islice(server.bases.values(), most))
+        for base in bases:
+            self.forget(base)
+        return len(bases)
 
     def set_kid(self, server: Server, kid: str) -> None:
         """Take note of which key a server has, unless it is known that it was given another."""
@@ -100,7 +118,7 @@ class Registry:
 
     def place(self, base_id: BaseId, server: Server) -> Base:
         """Put a new base on a server; tasks from before it was forgotten follow."""
-        base = self.bases[base_id] = Base(base_id, server)
+        base = self.bases[base_id] = server.bases[base_id] = Base(base_id, server)
         self._changes.base(base_id)
         if base_id in self._tasks_of:
             for other in self.servers.values():
@@ -111,7 +129,9 @@ class Registry:
         """Put a base on another server; its queued tasks and reservations follow."""
         old = base.server
         server.tasks.merge(old.tasks.remove(base.id))
+        del old.bases[base.id]
         base.server = server
+        server.bases[base.id] = base
         base.reported = False
         self._changes.base(base.id)
         for room in list(base.rooms.values()):
@@ -205,12 +225,18 @@ class Registry:
         self._usage.add(reservation.customer, reservations=-1)
         self._changes.place(reservation)
 
-    def expire(self, now: float) -> None:
-        """End the reservations whose time is over, and forget rooms that only they kept."""
-        while self._reservations:
+    def expire(self, now: float, most: int) -> None:
+        """End the reservations whose time is over, and forget rooms that only they kept.
+
+        Args:
+            now: the time.
+            most: how many to end in one go; the others end a little later.
+        """
+        while self._reservations and most:
             reservation = next(iter(self._reservations))
             if reservation.ends > now:
                 return
+            most -= 1
             self.cancel(reservation)
 
     @property
@@ -231,7 +257,8 @@ class Registry:
                 self.end_reservation(reservation)
             self.unreport(room)
         # A base without rooms has nothing that would take it along.
-        self.bases.pop(base.id, None)
+        if self.bases.get(base.id) is base:
+            self._drop(base)
 
     def renew(self, ends: float) -> None:
         """Let every reservation end at this time."""
@@ -256,8 +283,12 @@ class Registry:
         base = room.base
         del base.rooms[room.id[1]]
         if not base.rooms:
-            del self.bases[base.id]
-            self._changes.base(base.id)
+            self._drop(base)
+
+    def _drop(self, base: Base) -> None:
+        del self.bases[base.id]
+        del base.server.bases[base.id]
+        self._changes.base(base.id)
 
     def _count(self, room: Room, counted: bool) -> None:
         if room.counted is counted:

@@ -148,7 +148,8 @@ class Reports:
             base = self._registry.place(base_id, server)
         elif base.server is not server:
             other = base.server
-            if not other.disabled and (base.reported or not _peers(item)):
+            settled = base.reported or not _peers(item)
+            if settled and not (other.disabled or other.removed):
                 return None
             events.append(RoomContested(item.id, server.address, other.address))
             self._registry.move(base, server)

@@ -2,11 +2,10 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +16,10 @@ from rich.table import Table
 
 from tests.fuzz.targets import CORPUS, FOLDER, FOUND, TARGETS, corpus
 from tests.fuzz.words import WORDS
+from tests.fuzz.work import Way, ways
 
 _MAX_LENGTH: Final = 8192
+_KEPT_LENGTH: Final = 3000
 _TIMEOUT: Final = 20
 """Seconds for one input, after which it has hung."""
 
@@ -102,17 +103,21 @@ def _escaped(word: bytes) -> str:
     return "".join(f"\\x{byte:02X}" for byte in word)
 
 
-def _merge(name: str) -> int:
-    """Add to the corpus what reaches new code; return how many files that are."""
-    with tempfile.TemporaryDirectory() as folder:
-        merged = Path(folder) / "merged"
-        shutil.copytree(CORPUS / name, merged)
-        _start(name, ["-merge=1", f"-max_len={_MAX_LENGTH}", str(merged), str(GROWN / name)])
-        known = {path.read_bytes() for path in corpus(name)}
-        new = [path for path in sorted(merged.iterdir()) if path.read_bytes() not in known]
-        for path in new:
-            shutil.copy(path, CORPUS / name / path.name[:12])
-    return len(new)
+def _keep(name: str) -> int:
+    """Add to the corpus what takes new ways, the small first; return how many files that are."""
+    target, folder = TARGETS[name], _ROOT / "odingw"
+    known: set[Way] = set()
+    for path in corpus(name):
+        known |= ways(partial(target, path.read_bytes()), folder)
+    added = 0
+    for path in sorted((GROWN / name).iterdir(), key=lambda path: (path.stat().st_size, path.name)):
+        data = path.read_bytes()
+        taken = ways(partial(target, data), folder)
+        if len(data) <= _KEPT_LENGTH and taken - known:
+            known |= taken
+            added += 1
+            (CORPUS / name / path.name[:12]).write_bytes(data)
+    return added
 
 
 def _reproduce(name: str, file: Path) -> None:
@@ -150,7 +155,7 @@ def main(seconds: int, once: Path | None, keep: bool, names: tuple[str, ...]) ->
         one = outcomes[name] = _fuzz(name, seconds)
         click.echo(f"{name}: {one.executions} executions, {len(one.findings)} findings")
         if keep:
-            click.echo(f"{name}: {_merge(name)} inputs added to the corpus")
+            click.echo(f"{name}: {_keep(name)} inputs added to the corpus")
     _print(outcomes, seconds)
     if any(one.findings or not one.executions for one in outcomes.values()):
         sys.exit(1)
