@@ -17,6 +17,7 @@ from odingw.grid.values import GridSettings
 from odingw.state.journal import SLICE
 from odingw.state.journal_file import MIGRATIONS, JournalFile
 from odingw.state.local import LocalStore
+from odingw.state.places import PlacesRow
 from odingw.state.rows import decode, encode
 from odingw.state.thread import OneThread
 from tests.grids import Room, admission, report
@@ -69,8 +70,9 @@ class SchemaTests(FaultCase):
         self.assertEqual({("places", ""), ("places", "eu")}, found.keys())
         for pool in ("", "eu"):
             (number,), row = found["places", pool]
+            assert isinstance(row, PlacesRow)
             self.assertEqual((0, 20.0), (number, row.until))
-            keys = {key[1][0]: place.customer for key, place in row.places}
+            keys = {key[1][0]: place and place.customer for key, place in row.places}
             self.assertEqual({user: "acme" for at, user in places if at == pool}, keys)
 
     def test_a_migration_that_fails_changes_nothing(self) -> None:

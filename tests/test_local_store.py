@@ -163,8 +163,6 @@ class LocalStoreTests(SynchronousTestCase):
         self.assertIn("another program", str(error))
 
     def test_a_newer_schema_is_refused(self) -> None:
-        JournalFile(
-            self.path, "normal", (*MIGRATIONS, "SELECT 1")
-        ).close()
+        JournalFile(self.path, "normal", (*MIGRATIONS, "SELECT 1")).close()
         error = self.assertRaises(ConfigError, JournalFile, self.path, "normal")
         self.assertIn("newer version", str(error))
