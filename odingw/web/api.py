@@ -123,7 +123,7 @@ class ClientHttp(Api):
 
     def _answer(self, request: GatewayRequest) -> Reply | Awaitable[Reply]:
         now, wall = self._now(), time.time()
-        check_rate(self._per_address, lambda: str(client_address(request, self._trusted)), now)
+        check_rate(self._per_address, lambda: client_address(request, self._trusted), now)
         caller = self._authenticate(request, wall)
         check_rate(self._per_key, lambda: caller.kid, now)
         for rule in caller.relaxed:

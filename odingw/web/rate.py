@@ -51,12 +51,13 @@ class RateLimit:
         return 0.0 if allowed else (1 - left) / self._rate
 
 
-def check_rate(limit: RateLimit, key: Callable[[], str], now: float) -> None:
+def check_rate(limit: RateLimit, key: Callable[[], object], now: float) -> None:
     """Count a request.
 
     Args:
         limit: the limit.
-        key: returns who asks; called only where there is a limit.
+        key: returns who asks, or None if that cannot be told, as on a unix socket; called only
+            where there is a limit.
         now: seconds by any steady clock.
 
     Raises:
@@ -64,7 +65,8 @@ def check_rate(limit: RateLimit, key: Callable[[], str], now: float) -> None:
     """
     if not limit.active:
         return
-    wait = limit.wait(key(), now)
+    who = key()
+    wait = limit.wait(str(who), now) if who is not None else 0.0
     if wait:
         raise RpcError(
             TOO_MANY_REQUESTS,

@@ -96,7 +96,7 @@ class TurnHttp:
         try:
             turn = self._turn()
             check_rate(
-                self._per_address, lambda: str(client_address(request, self._trusted)), self._now()
+                self._per_address, lambda: client_address(request, self._trusted), self._now()
             )
             claims = self._claims(request, turn)
             if isinstance(claims, Deferred):

@@ -377,5 +377,6 @@ class Exchange:
 
 
 def failed(failure: Any) -> None:
-    """Log what nobody waits for and should not have failed."""
-    _log.failure("work with Redis failed", failure)
+    """Log what nobody waits for and should not have failed; that Redis is away is known."""
+    if failure.check(RedisAwayError) is None:
+        _log.failure("work with Redis failed", failure)
