@@ -28,7 +28,7 @@ LAYERS = {
 }
 """What each part may import of the others; ``gateway`` and ``tap`` put everything together."""
 
-FREE = {"gateway", "listeners", "stores", "tap"}
+FREE = {"gateway", "listeners", "options", "stores", "tap"}
 PURE = {"tokens", "grid", "rpc"}
 IMPURE = ("klein", "os", "random", "secrets", "time", "twisted", "treq")
 

@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from odingw.cli import main
-from odingw.tap import Options
+from odingw.options import Options
 
 _VALUES: Final = {
     "certificate": "FILE",

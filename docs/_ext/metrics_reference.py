@@ -9,7 +9,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from twisted.internet.testing import MemoryReactorClock
 
-from odingw.tap import GatewayService, Options
+from odingw.options import Options
+from odingw.tap import GatewayService
 
 MASTER_KEY: Final = "bm90IGEgc2VjcmV0"
 """Given so that none is made and kept; nothing is signed here."""
