@@ -129,8 +129,8 @@ class GatewayChannel(HTTPChannel):
         body_limit: how many bytes the body of the request at hand may have.
     """
 
-    # A dictionary of more than thirty attributes, or one from which some are deleted (Twisted deletes
-    # _command, _path and _version), does not share its keys with others: 1.5 kB more for each.
+    # A dictionary of more than thirty attributes, or one that loses some (Twisted deletes _command,
+    # _path and _version), does not share its keys with others: 1.5 kB more for each.
     __slots__ = (
         "_closing",
         "_command",
