@@ -8,6 +8,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.config import Limits
+from odingw.rpc.jsonrpc import Reply
 from odingw.web.app import Root
 from odingw.web.deadlines import Deadlines
 from odingw.web.site import GatewaySite
@@ -52,10 +53,12 @@ class Transport(StringTransport):
         self.protocol.connectionLost()
 
 
-class SilenceTests(SynchronousTestCase):
+class ChannelCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.site = GatewaySite(Root(Klein(), {}), Limits(), self.timer())
+        answer = Reply(200, b"{}")
+        root = Root(Klein(), {(b"POST", b"/"): (lambda _: answer, True)})
+        self.site = GatewaySite(root, Limits(), self.timer())
         self.site.startFactory()
         self.transport = Transport()
         self.channel = self.site.buildProtocol(None)
@@ -66,6 +69,8 @@ class SilenceTests(SynchronousTestCase):
         """Return the clock; Twisted and the site name its parameters differently."""
         return self.clock
 
+
+class SilenceTests(ChannelCase):
     def test_half_a_request_ends_though_nothing_listens_any_more(self) -> None:
         self.channel.dataReceived(b"POST / HTTP/1.1\r\n")
         self.site.stopFactory()
@@ -81,3 +86,34 @@ class SilenceTests(SynchronousTestCase):
         self.assertNotEqual([], self.clock.getDelayedCalls())
         self.site.stopFactory()
         self.assertEqual([], self.clock.getDelayedCalls())
+
+
+class RowTests(ChannelCase):
+    """Requests that come in all at once are answered some at a time, for others want a turn."""
+
+    REQUEST = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"
+    COUNT = 100
+
+    def answered(self) -> int:
+        count: int = self.transport.value().count(b"200 OK")
+        return count
+
+    def test_a_row_ends_after_some_and_goes_on_in_another_turn(self) -> None:
+        self.channel.dataReceived(self.REQUEST * self.COUNT)
+        self.assertEqual(16, self.answered())
+        self.clock.advance(0)
+        self.assertEqual(self.COUNT, self.answered())
+
+    def test_a_peer_that_does_not_read_is_not_answered_for_ever(self) -> None:
+        self.channel.dataReceived(self.REQUEST * self.COUNT)
+        self.channel.pauseProducing()
+        self.clock.advance(0)
+        self.assertEqual(16, self.answered())
+        self.channel.resumeProducing()
+        self.clock.advance(0)
+        self.assertEqual(self.COUNT, self.answered())
+
+    def test_each_read_begins_a_new_row(self) -> None:
+        for _ in range(self.COUNT):
+            self.channel.dataReceived(self.REQUEST)
+        self.assertEqual(self.COUNT, self.answered())

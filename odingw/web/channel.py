@@ -30,6 +30,9 @@ _LARGE: Final = 8192
 _IN_A_ROW: Final = 16
 """How many requests of one connection are answered before others get a turn."""
 
+_ROW_TIME: Final = 0.005
+"""Seconds after which others get one all the same."""
+
 _HERE: Final = IPv4Address("TCP", "127.0.0.1", 80)
 
 
@@ -44,6 +47,9 @@ class GatewayRequest(Request):
     def getRequestHostname(self) -> bytes:  # noqa: N802  -- Twisted's name
         """Return a name for Klein, whose routes do not depend on it and which trips over some."""
         return b"localhost"
+
+    def parseCookies(self) -> None:  # noqa: N802  -- Twisted's name
+        """Read no cookies: nothing here depends on any."""
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802  -- Twisted's name
         """Get ready for the body. Bodies are bounded, so none needs Twisted's temporary file."""
@@ -138,7 +144,9 @@ class GatewayChannel(HTTPChannel):
         "_in_body",
         "_in_headers",
         "_path",
+        "_peer",
         "_replaying",
+        "_row_began",
         "_version",
         "body_limit",
         "busy",
@@ -162,8 +170,10 @@ class GatewayChannel(HTTPChannel):
         self.busy = False
         self.host = ""
         self.refused = False
+        self._peer: Any = None
         self._replaying = False
         self._in_a_row = 0
+        self._row_began = 0.0
         self._in_headers = False
         self._in_body = False
         self._closing = False
@@ -176,6 +186,12 @@ class GatewayChannel(HTTPChannel):
     def getHost(self) -> IPv4Address:  # noqa: N802  -- Twisted's name
         """Return an address for Twisted, which asks for one at each request: a system call."""
         return _HERE
+
+    def getPeer(self) -> Any:  # noqa: N802  -- Twisted's name
+        """Return the peer's address, which Twisted asks for at each request too."""
+        if self._peer is None:
+            self._peer = self.transport.getPeer()
+        return self._peer
 
     def send(self, data: bytes) -> None:
         """Write a reply: at once if nothing is ahead of it, which spares a turn of the reactor."""
@@ -212,7 +228,9 @@ class GatewayChannel(HTTPChannel):
         """Take in bytes; a request's headers must be complete in time from its first one."""
         if self.refused:
             return
-        self._in_a_row = 0
+        if not self._replaying:
+            self._in_a_row = 0
+            self._row_began = self.site.timer.seconds()
         begins = self.idle and data != b"\r\n"
         if begins:
             self._in_headers = True
@@ -271,7 +289,7 @@ class GatewayChannel(HTTPChannel):
     def checkPersistence(self, request: Any, version: bytes) -> bool:  # noqa: N802  -- Twisted's
         """Tell whether the connection may stay open after the reply."""
         lines = request.requestHeaders.getRawHeaders(b"connection", ())
-        options = {option.strip() for option in b",".join(lines).lower().split(b",")}
+        options = lines and {option.strip() for option in b",".join(lines).lower().split(b",")}
         if version == b"HTTP/1.1" and b"close" not in options and not self.site.closing:
             return True
         request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
@@ -298,19 +316,26 @@ class GatewayChannel(HTTPChannel):
             self._replaying = False
         # So many requests fit into what is read at once that others would wait for long.
         self._in_a_row += 1
-        if self._in_a_row >= _IN_A_ROW and self._buffer and not (self.paused or self.refused):
+        if not self._buffer or self.paused or self.refused:
+            return
+        if self._in_a_row >= _IN_A_ROW or self.site.timer.seconds() > self._row_began + _ROW_TIME:
             self.paused = True
             self._networkProducer.pauseProducing()
             self.site.in_turn(self._go_on)
 
     def _go_on(self) -> None:
-        """Take in the next of many requests that are here already."""
-        self.paused = False
-        if self.refused or self not in self.site.channels:
+        """Take in the next of many requests that are here already, if their answers are read."""
+        if self.refused or self not in self.site.channels or self._waitingForTransport:
             return
-        if not self._waitingForTransport:
-            self._networkProducer.resumeProducing()
+        self.paused = False
+        self._networkProducer.resumeProducing()
         self.dataReceived(b"")
+
+    def resumeProducing(self) -> None:  # noqa: N802  -- Twisted's name
+        """Go on: what has been written is on its way to the peer."""
+        super().resumeProducing()
+        if self.paused and not self.refused:
+            self.site.in_turn(self._go_on)
 
     def refuse_body(self) -> None:
         """Answer at once that the body is too large, and close without reading it."""
