@@ -2,9 +2,11 @@
 
 import secrets
 import string
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
@@ -24,7 +26,7 @@ from odingw.ops.threads import dump
 from odingw.rpc import callers
 from odingw.rpc.client_api import ClientApi, ClientHooks
 from odingw.rpc.grid_config import recommended
-from odingw.rpc.jsonrpc import Engine
+from odingw.rpc.jsonrpc import Engine, Turns
 from odingw.rpc.server_api import ServerApi, ServerRules
 from odingw.rpc.server_keys import ServerKeys
 from odingw.stores import make_store
@@ -34,6 +36,7 @@ from odingw.web.address import block_of
 from odingw.web.admin import AdminPages
 from odingw.web.api import ClientHttp, ServerHttp
 from odingw.web.app import Root, ShortCut, gateway_root, new_app
+from odingw.web.attempts import Attempts
 from odingw.web.channel import GatewayRequest
 from odingw.web.clients import ClientFiles
 from odingw.web.description import ApiDescriptions
@@ -135,14 +138,27 @@ class Gateway:
             "check",
             lambda: ((name, float(check.healthy)) for name, check in self.health.results().items()),
         )
+        self._attempts = Attempts(
+            config.limits.requests_per_second,
+            config.listen.trusted_proxies,
+            now,
+            self.metrics.wrong_password,
+            lambda realm, who: _log.warn(
+                "wrong {odingw_realm} credentials from {odingw_address}",
+                odingw_realm=realm,
+                odingw_address=who,
+            ),
+        )
         self._guard = InternalGuard(
             gateway.internal.users,
             gateway.internal.allow,
             config.listen.trusted_proxies,
             once(lambda text: _log.warn("a call of /internal was refused: {text}", text=text)),
+            self._attempts,
         )
         self._per_address = RateLimit(config.limits.requests_per_second, block_of)
         self._per_key = RateLimit(config.limits.requests_per_second_per_key)
+        self._turns = Turns(time.thread_time, self._pause)
         self._clients: dict[str, ClientHttp] = {}
         self._servers: dict[str, ServerHttp] = {}
         for pool in dict.fromkeys((gateway.pools.default, *gateway.pools.available)):
@@ -223,7 +239,7 @@ class Gateway:
         )
 
     def _admin_pages(self, *, shared: bool) -> AdminPages:
-        users = BasicUsers(self._config.admin.users, "admin")
+        users = BasicUsers(self._config.admin.users, "admin", self._attempts)
         monitor = Monitor(
             self.store,
             self.metrics,
@@ -269,6 +285,7 @@ class Gateway:
                 config.limits.batch,
                 lambda method, outcome: metrics.call("client", method, outcome),
                 self._crashed,
+                self._turns,
             ),
             callers.Authenticator(
                 client_api.methods,
@@ -298,6 +315,7 @@ class Gateway:
             _in_thread,
             self._events.event,
             metrics.call_counts,
+            self._pause,
         )
         self._servers[pool] = ServerHttp(
             Engine(
@@ -305,6 +323,7 @@ class Gateway:
                 config.limits.batch,
                 lambda method, outcome: metrics.call("server", method, outcome),
                 self._crashed,
+                self._turns,
             ),
             store,
             self._guard,
@@ -313,6 +332,12 @@ class Gateway:
             self._events.event,
             config.listen.trusted_proxies,
         )
+
+    def _pause(self) -> Deferred[None]:
+        """Let the reactor do other things."""
+        paused: Deferred[None] = Deferred()
+        self._reactor.callLater(0, paused.callback, None)
+        return paused
 
     def _access_rules(self) -> callers.AccessRules:
         gateway = self._config.gateway
@@ -334,9 +359,7 @@ class Gateway:
 
     def _is_configured(self, name: str) -> bool:
         directory = self._customers.directory
-        return name in directory.customers or any(
-            key.namespace == name for key in directory.keys.values()
-        )
+        return name in directory.customers or name in directory.namespaces
 
     def _check_customers(self) -> Check:
         count = len(self._customers.directory.keys)

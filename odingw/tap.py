@@ -22,6 +22,7 @@ from twisted.python.logfile import LogFile
 from odingw import __version__
 from odingw.clock import SteadyClock
 from odingw.config import Config, state_folder
+from odingw.config.parts import is_forgeable, is_within_reach
 from odingw.customers import refresher, static_directory
 from odingw.errors import ConfigError
 from odingw.file_state import FileState, file_state
@@ -262,14 +263,34 @@ class GatewayService(Service):
 
     def _explain(self) -> None:
         """Tell operators what is closed, and how to open it."""
-        gateway = self._config.gateway
+        gateway, listen = self._config.gateway, self._config.listen
         if not gateway.internal.users:
             _log.info(
                 "/internal takes calls from {networks} only, and none through a proxy; for ODIN "
                 "servers elsewhere set gateway.internal.users and gateway.internal.allow",
                 networks=", ".join(map(str, gateway.internal.allow)) or "nowhere",
             )
-        if not gateway.customers and gateway.customer_source is None:
+            # What comes through a PROXY line is refused.
+            shared = [
+                endpoint
+                for endpoint in (() if listen.internal else listen.public)
+                if not endpoint.startswith("haproxy:")
+                and (listen.trusted_proxies or is_within_reach(endpoint))
+            ]
+            if shared:
+                _log.warn(
+                    "/internal, which hands out private keys, has no users and shares the public "
+                    "endpoints {which}: a proxy, forwarder or tunnel on this host that leaves no "
+                    "trace opens it to everybody; set gateway.internal.users or listen.internal",
+                    which=", ".join(shared),
+                )
+        source = gateway.customer_source
+        if source is not None and source.url is not None and is_forgeable(source.url):
+            _log.warn(
+                "CUSTOMERS COME OVER PLAIN HTTP: whoever is on the way can add customers of their "
+                "own; let gateway.customer_source.url begin with https"
+            )
+        if not gateway.customers and source is None:
             _log.warn(
                 "no customer is configured, so nobody is let in; add [[gateway.customers]] with an "
                 "access key's public_key, or a [gateway.customer_source]"
@@ -278,7 +299,7 @@ class GatewayService(Service):
             _log.warn(
                 "DEMO MODE: gateway.unknown_customers lets in anybody, without checking signatures"
             )
-        if self._config.listen.reuse_port and not self._config.state.address.shared:
+        if listen.reuse_port and not self._config.state.address.shared:
             _log.warn(
                 "listen.reuse_port is on, but the state is this process's own: other processes on "
                 "the port would place rooms elsewhere; set state.url to a Redis"

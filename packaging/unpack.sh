@@ -8,15 +8,17 @@ start=@START@
 
 say() { echo "odingw: $*" >&2; }
 
-# complete FOLDER: whether the program is there; a cleaner may have taken some of it away.
+# complete FOLDER: whether the program is there, and the user's own; a cleaner may have taken some of
+# it away.
 complete() {
-    [ -x "$1/odingw" ] && [ "$(find "$1" -type f | wc -l)" -eq "$files" ]
+    [ -O "$1" ] && [ -O "$1/odingw" ] && [ -x "$1/odingw" ] && [ "$(find "$1" -type f | wc -l)" -eq "$files" ]
 }
 
 # own FOLDER: make it if need be; nobody else must be able to put anything there.
 own() {
     mkdir -p "$1" 2>/dev/null
-    [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] && [ -w "$1" ]
+    [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] && [ -w "$1" ] &&
+        [ -z "$(find "$1" -prune -perm /022)" ]
 }
 
 # unpack FOLDER: have the program in FOLDER/ID. Others may do the same at this moment.
@@ -37,7 +39,8 @@ unpack() {
 # find_place: print the first folder in which the program is, or can be unpacked.
 find_place() {
     umask 077
-    PATH=${PATH:-}:/usr/bin:/bin
+    # An empty entry would be the working directory.
+    PATH=${PATH:+$PATH:}/usr/bin:/bin
     user=$(id -u)
     home=${HOME:-}
     [ -n "$home" ] && [ -O "$home" ] || home=''

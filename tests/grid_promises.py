@@ -6,7 +6,9 @@ model shares is found too. Each message begins with the promise that is broken.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, TypeAlias
+
+from msgspec.json import Encoder
 
 from odingw.grid.bans import TEN_YEARS, BanKey
 from odingw.grid.grid import Grid
@@ -15,6 +17,11 @@ from odingw.grid.tasks import MAX_RETURNS, Delivery, TaskBody
 from odingw.grid.values import Admission, Command, Event, GridSettings, Placed, ServerRemoved
 from odingw.state.memory import Grids
 from tests.grid_model import base_id
+
+Text: TypeAlias = bytes
+"""A task as it goes over the wire, by which it can be told from all others."""
+
+_text: Final = Encoder().encode
 
 ONE_SERVER: Final = "a base is on one server"
 OPEN_SERVER: Final = "no placement on a dead, drained or foreign server"
@@ -36,8 +43,8 @@ class PoolPromises:
         self._drained: set[str] = set()
         self._bans: dict[BanKey, float] = {}
         # In the order in which they were accepted.
-        self._tasks: dict[TaskBody, BaseId] = {}
-        self._returned: dict[TaskBody, int] = {}
+        self._tasks: dict[Text, BaseId] = {}
+        self._returned: dict[Text, int] = {}
         self._flights: dict[str, Delivery] = {}
 
     def owners(self) -> dict[BaseId, str]:
@@ -48,10 +55,10 @@ class PoolPromises:
             assert owner == view.server, f"{ONE_SERVER}: {view.id} is on {owner} and {view.server}"
         return owners
 
-    def queues(self) -> dict[str, list[TaskBody]]:
+    def queues(self) -> dict[str, list[Text]]:
         """Return what waits or is in flight for each server."""
         servers = self.grid._registry.servers
-        return {a: [task.body for task in server.tasks.tasks()] for a, server in servers.items()}
+        return {a: [_text(task.body) for task in s.tasks.tasks()] for a, s in servers.items()}
 
     def reported(self, address: str, now: float) -> None:
         """A server was heard of."""
@@ -85,25 +92,23 @@ class PoolPromises:
         elif command.ban is not None:
             self._bans.pop(key, None)
         if known:
-            self._tasks[command.body] = command.base
+            self._tasks[_text(command.body)] = command.base
 
     def taken(self, address: str, delivery: Delivery) -> None:
         """Tasks were sent to a server."""
         assert address not in self._flights, f"{ORDER}: two deliveries at a time"
         owners, order = self.owners(), list(self._tasks)
-        flying = {task.body for flight in self._flights.values() for task in flight.tasks}
+        flying = {_text(task.body) for flight in self._flights.values() for task in flight.tasks}
         for task in delivery.tasks:
-            base = task.base
+            base, text = task.base, _text(task.body)
             owner = owners.get(base, address)
             assert owner == address, f"{RIGHT_SERVER}: {base} is on {owner}, not {address}"
-            assert task.body in self._tasks, (
-                f"{NONE_LOST}: {task.body} was never asked for, or done"
-            )
-            assert task.body not in flying, f"{ORDER}: {task.body} is sent twice at a time"
-            for earlier in order[: order.index(task.body)]:
+            assert text in self._tasks, f"{NONE_LOST}: {text!r} was never asked for, or done"
+            assert text not in flying, f"{ORDER}: {text!r} is sent twice at a time"
+            for earlier in order[: order.index(text)]:
                 ahead = self._tasks[earlier] != base or earlier in flying
-                assert ahead, f"{ORDER}: {task.body} overtakes {earlier}"
-            flying.add(task.body)
+                assert ahead, f"{ORDER}: {text!r} overtakes {earlier!r}"
+            flying.add(text)
         self._flights[address] = delivery
 
     def settled(self, delivery: Delivery, dropped: Iterable[TaskBody], *, arrived: bool) -> None:
@@ -112,22 +117,21 @@ class PoolPromises:
             return
         del self._flights[delivery.address]
         for task in delivery.tasks:
+            text = _text(task.body)
             if arrived:
-                del self._tasks[task.body]
+                del self._tasks[text]
             else:
-                self._returned[task.body] = self._returned.get(task.body, 0) + 1
-        for body in dropped:
-            often = self._returned[body]
+                self._returned[text] = self._returned.get(text, 0) + 1
+        for text in map(_text, dropped):
+            often = self._returned[text]
             assert often > MAX_RETURNS, f"{NONE_LOST}: given up after {often} tries"
-            del self._tasks[body]
+            del self._tasks[text]
 
     def excused(self, now: float) -> None:
         """Nobody was there to hear servers."""
         self._heard = dict.fromkeys(self._heard, now)
 
-    def ticked(
-        self, events: Iterable[Event], queues: Mapping[str, list[TaskBody]], now: float
-    ) -> None:
+    def ticked(self, events: Iterable[Event], queues: Mapping[str, list[Text]], now: float) -> None:
         """The periodic work was done; ``queues`` are those of before."""
         removed = {(e.address, e.tasks) for e in events if isinstance(e, ServerRemoved)}
         attached = {view.address for view in self.grid.servers()}
@@ -139,8 +143,8 @@ class PoolPromises:
                 assert silent > self._settings.remove_timeout, f"{address} is forgotten too early"
                 told = (address, len(queues[address])) in removed
                 assert told, f"{NONE_LOST}: nobody was told of the tasks of {address}"
-                for body in queues[address]:
-                    del self._tasks[body]
+                for text in queues[address]:
+                    del self._tasks[text]
                 for known in (self._heard, self._flights):
                     known.pop(address, None)
                 self._dead.discard(address)
@@ -162,8 +166,8 @@ class PoolPromises:
             assert until <= now or (kept and kept.until >= until), f"{BAN}: {key} is gone"
         # What has ended once does not begin again where a clock is set back.
         self._bans = {key: until for key, until in self._bans.items() if until > now}
-        queued = sorted(map(repr, (body for queue in queues.values() for body in queue)))
-        assert queued == sorted(map(repr, self._tasks)), f"{NONE_LOST}: queues hold {queued}"
+        queued = sorted(text for queue in queues.values() for text in queue)
+        assert queued == sorted(self._tasks), f"{NONE_LOST}: queues hold {queued}"
         self._check_queues(owners)
 
     def _carriers(self) -> dict[RoomId, set[str]]:
@@ -176,10 +180,10 @@ class PoolPromises:
 
     def _check_queues(self, owners: Mapping[BaseId, str]) -> None:
         """What waits, waits for the server of its base, in the order of all."""
-        order = {body: number for number, body in enumerate(self._tasks)}
+        order = {text: number for number, text in enumerate(self._tasks)}
         for server in self.grid._registry.servers.values():
             waiting = list(server.tasks._waiting)
-            numbers = [order[task.body] for task in waiting]
+            numbers = [order[_text(task.body)] for task in waiting]
             assert numbers == sorted(numbers), f"{ORDER}: {server.address} has {numbers}"
             for task in waiting:
                 owner = owners.get(task.base, server.address)
@@ -211,7 +215,7 @@ class Promises:
         if admission.max_rooms is not None and placed.how == "new" and own is not None:
             assert own.rooms <= admission.max_rooms, f"{LIMIT}: {own.rooms} rooms"
 
-    def queues(self) -> Iterator[tuple[str, dict[str, list[TaskBody]]]]:
+    def queues(self) -> Iterator[tuple[str, dict[str, list[Text]]]]:
         """Yield what waits or is in flight in each pool."""
         for name, pool in self.pools.items():
             yield name, pool.queues()
@@ -219,7 +223,7 @@ class Promises:
     def ticked(
         self,
         events: Iterable[Event],
-        queues: Mapping[str, Mapping[str, list[TaskBody]]],
+        queues: Mapping[str, Mapping[str, list[Text]]],
         now: float,
     ) -> None:
         """The periodic work was done; ``queues`` are those of before."""

@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
+import msgspec
+
 from odingw.grid.rooms import RoomId
-from odingw.grid.tasks import Duration, RoomBanClient, RoomClose, RoomUpdate
+from odingw.grid.tasks import Duration, RoomBanClient, RoomClose, RoomUpdate, byte_list
 from odingw.grid.values import Admission, Command, GridSettings, ServerReport
 from odingw.state.memory import MemoryStore
 
@@ -59,4 +61,9 @@ def ban(room: str, user: str, seconds: float | None, customer: str = "acme") -> 
 
 def update(room: str, *data: int, customer: str = "acme") -> Command:
     """Return a RoomUpdate."""
-    return Command(customer, RoomUpdate(("acme", room), data))
+    return Command(customer, RoomUpdate(("acme", room), byte_list(data)))
+
+
+def data_of(body: RoomUpdate) -> tuple[int, ...]:
+    """Return the data of a RoomUpdate."""
+    return msgspec.json.decode(body.user_data, type=tuple[int, ...])

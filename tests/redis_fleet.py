@@ -11,7 +11,7 @@ from odingw.grid.tasks import RoomUpdate
 from odingw.grid.values import Admission, Event, GridSettings, Placed
 from odingw.state.redis.layout import LAYOUT, Keys
 from odingw.state.redis.pool import RedisGrid
-from tests.grids import Room, admission, report
+from tests.grids import Room, admission, data_of, report
 from tests.redis_link import DirectStore
 from tests.redis_server import RedisServer
 
@@ -189,7 +189,7 @@ def grid(gateway: DirectStore, pool: str = "") -> RedisGrid:
 
 def numbers(delivery: Any) -> list[int]:
     """Return what tells one RoomUpdate from another."""
-    return [task.body.user_data[0] for task in delivery.tasks if isinstance(task.body, RoomUpdate)]
+    return [data_of(task.body)[0] for task in delivery.tasks if isinstance(task.body, RoomUpdate)]
 
 
 def address_of(placed: Placed) -> str:

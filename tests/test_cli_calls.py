@@ -12,6 +12,7 @@ from click.shell_completion import BashComplete
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.cli import main
+from odingw.tokens import AccessKey
 from tests.process import ACCESS_KEY, customer, free_port, token
 from tests.terminal import (
     PATIENCE,
@@ -119,7 +120,7 @@ class CallTests(GatewayCase):
         self.report()
         for status, said, arguments in (
             (1, "room_not_found", ["RoomClose", "--room", "nowhere"]),
-            (1, "access denied", ["Dance", "--room", "lobby"]),
+            (2, "Dance is no method; one of Connect, ", ["Dance", "--room", "lobby"]),
             (1, "user_id", ["RoomBanClient", "--room", "lobby"]),
             (1, "token", ["Connect", "--token", "a.b.c"]),
             (2, "--room is needed", ["Connect"]),
@@ -131,7 +132,34 @@ class CallTests(GatewayCase):
         ):
             self.assertEqual("", self.bad(status, said, "call", *arguments).out, arguments)
         other = odingw("access-key", "new", "--json").document["access_key"]
-        self.bad(1, "", "call", "Connect", "--room", "lobby", ODINGW_ACCESS_KEY=other)
+        kid = AccessKey(other).kid
+        self.bad(
+            1,
+            f"not authorized; the gateway does not know this access key (kid {kid})",
+            *("call", "Connect", "--room", "lobby"),
+            ODINGW_ACCESS_KEY=other,
+        )
+
+    def test_where_the_url_is_wrong(self) -> None:
+        said = "is no client API; --url must name the public endpoint"
+        for port, path in (
+            (self.gateway.port, "/nosuch/"),
+            (self.gateway.port, "/internal"),
+            (self.gateway.admin, "/"),
+        ):
+            url = f"http://127.0.0.1:{port}{path}"
+            self.bad(1, f"{url} {said}", "call", "Connect", "--room", "lobby", "--url", url)
+        url = f"http://127.0.0.1:{self.gateway.admin}/"
+        self.bad(1, "is no server API", "drain", "x", "--internal", url)
+
+    def test_token_for_another_method(self) -> None:
+        given = ("--token", token("lobby"), "--room", "lobby")
+        self.bad(1, "sub does not name RoomClose", "call", "RoomClose", *given)
+
+    def test_discover(self) -> None:
+        """A method that answers whoever has a token."""
+        document = self.good("call", "rpc.discover", "--room", "lobby", "--json").document
+        self.assertIn("openrpc", document)
 
     def test_nobody_there(self) -> None:
         nowhere = f"http://127.0.0.1:{free_port()}"
@@ -146,7 +174,8 @@ class CallTests(GatewayCase):
             ("simulate", "--url", nowhere),
             ("customers", f"{nowhere}/customers?key=secret"),
         ):
-            ended = self.bad(3, "127.0.0.1", *arguments)
+            ended = self.bad(3, "cannot reach http://127.0.0.1", *arguments)
+            self.assertIn(": connection refused", ended.err)
             self.assertEqual("", ended.out, arguments)
             self.assertNotIn("secret", ended.err)
 
@@ -191,7 +220,7 @@ class CallTests(GatewayCase):
 
     def test_where(self) -> None:
         self.report(peers=7)
-        self.assertRegex(self.good("where", "lobby").out, r"lobby +acme +- +sfu1\.test:4433 +ready")
+        self.assertRegex(self.good("where", "lobby").out, r"lobby +acme +- +sfu1\.test:4433 +live")
         (room,) = self.good("where", "{b}2", "--json").document["rooms"]
         self.assertEqual(
             ("{b}1", "acme", SERVERS[0], "ready"),
@@ -224,7 +253,7 @@ class CallTests(GatewayCase):
         for arguments in (["--once"], ["--once", "--sort", "peers"], []):
             # Without a terminal one picture is enough.
             shown = self.good("top", *arguments).out
-            self.assertRegex(shown, r"(?m)^sfu1\.test:4433 +ready .* 0% ")
+            self.assertRegex(shown, r"(?m)^sfu1\.test:4433 +live .* 0% ")
             self.assertRegex(shown, r"(?m)^acme +\d+(/50)? ")
             self.assertRegex(shown, r"(?m)^lobby +acme +sfu1\.test:4433 +7 ")
             self.assertNotIn("\x1b", shown)
@@ -284,7 +313,10 @@ class UserTests(GatewayCase):
         self.assertNotIn("hunter2", shown.out)
 
     def test_internal(self) -> None:
-        self.bad(1, "", "call", "Info", "--server-api")
+        url = f"http://127.0.0.1:{self.gateway.port}/internal"
+        said = f"{url} wants a user and password, or others: see "
+        self.bad(1, f"{said}--internal-user", "call", "Info", "--server-api")
+        self.bad(1, f"{said}--user", "drain", "x", "--user", "odin:wrong")
         self.good("call", "Info", "--server-api", ODINGW_INTERNAL_USER="odin:p:w")
         self.bad(1, "server_not_found", "drain", "x", "--user", "odin:p:w")
         url = f"http://odin:p%3Aw@127.0.0.1:{self.gateway.port}/internal"

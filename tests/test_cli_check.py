@@ -31,9 +31,19 @@ class CheckTests(SynchronousTestCase):
         self.assertIs(True, document["good"])
         self.assertEqual(["tcp:7000"], document["public"])
         self.assertEqual(
-            (1, "memory", False), tuple(document[name] for name in ("customers", "state", "turn"))
+            (1, "memory", None, False),
+            tuple(document[name] for name in ("customers", "state", "state_file", "turn")),
         )
+        self.assertRegex(ended.out, r"(?m)^turn +no$")
         self.assertEqual([self.path], list(self.folder.iterdir()), "nothing is made")
+
+    def test_state_file(self) -> None:
+        text = f'[state]\nurl = "sqlite:{self.folder}/a.sqlite"\n{customer()}'
+        ended = self.check(text)
+        self.assertRegex(ended.out, rf"(?m)^state_file +{self.folder}/a\.sqlite$")
+        self.assertEqual(
+            f"{self.folder}/a.sqlite", self.check(text, "--json").document["state_file"]
+        )
 
     def test_warnings(self) -> None:
         for text, said in (
@@ -53,7 +63,7 @@ class CheckTests(SynchronousTestCase):
     def test_bad(self) -> None:
         for text, said in (
             ("[gateway]\nmaster_kye = 1\n", "gateway.master_kye"),
-            ("=", "odingw.toml"),
+            ("\n=", "odingw.toml: line 2, column 1: "),
             ('[listen]\npublic = ["tcp:seven"]\n', "listen.public[0]"),
             ('[listen]\npublic = ["ssl:443"]\n', "privkey.pem"),
             ('[state]\nurl = "sqlite:/no/such/folder/x"\n', "/no/such/folder"),

@@ -1,13 +1,17 @@
 """``odingw demo``, with a gateway of its own."""
 
 import json
+import os
 import re
 import shlex
 import shutil
 import signal
 import socket
 import subprocess
+import time
 import tomllib
+from pathlib import Path
+from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,6 +19,18 @@ from odingw.sim import demo
 from odingw.tokens import AccessKey, parse
 from tests.sim_stub import ACCESS_KEY, temporary_folder
 from tests.terminal import ROOT, command, environment
+
+
+def gateway_of(process: subprocess.Popen[str]) -> int:
+    """Wait for the one child of a demo and return its process id."""
+    place = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not place.exists():
+        raise SkipTest("this system does not list the children of a process in /proc")
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        if found := place.read_text().split():
+            return int(found[0])
+    raise AssertionError("the demo has started no gateway")
 
 
 class DemoTests(SynchronousTestCase):
@@ -86,20 +102,41 @@ class DemoTests(SynchronousTestCase):
         document = json.loads(out)
         self.assertRegex(document["url"], r"^http://127\.0\.0\.1:\d+/$")
         self.assertEqual(44, len(document["access_key"]))
-        self.assertEqual(self.folder.stat().st_mode & 0o777, 0o700)
-        self.assertEqual((self.folder / "odingw.toml").stat().st_mode & 0o777, 0o600)
+        (config,) = self.folder.glob("*/odingw.toml")
+        self.assertIn(f":{config.parent.name}/", document["url"])
+        self.assertEqual(config.parent.stat().st_mode & 0o777, 0o700)
+        self.assertEqual(config.stat().st_mode & 0o777, 0o600)
 
     def test_dead_gateway(self) -> None:
-        """A gateway that cannot start is not waited for."""
+        """A gateway that does not come up is not waited for."""
+        process = self.start()
+        os.kill(gateway_of(process), signal.SIGKILL)
+        printed = self.until(process, "odingw: demo: the gateway ended by itself: signal SIGKILL")
+        self.assertNotIn("Traceback", printed)
+        self.assertEqual(process.wait(60), 1)
+
+    def test_taken_port(self) -> None:
+        """Whoever listens there is left alone, also on the port of the admin endpoint."""
+        port = demo.free_ports(21_000) + 1
         with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
+            taken.bind(("127.0.0.1", port))
             taken.listen()
-            process = self.start("--port", str(taken.getsockname()[1]))
-            printed = self.until(
-                process, "odingw: demo: the gateway ended by itself: exit status 1"
-            )
-            self.assertNotIn("Traceback", printed)
-            self.assertEqual(process.wait(60), 1)
+            for given in (port, port - 1):
+                process = self.start("--port", str(given))
+                self.until(
+                    process,
+                    f"odingw: demo: port {port} is taken; leave --port out, or choose another",
+                )
+                self.assertEqual(process.wait(60), 1)
+            self.assertFalse(self.folder.exists())
+
+    def test_interrupted_gateway(self) -> None:
+        """Ctrl-C that reaches the gateway alone, or first, ends the demo as it ends by itself."""
+        process = self.start()
+        self.until(process, "Ctrl-C stops everything")
+        os.kill(gateway_of(process), signal.SIGINT)
+        self.assertNotIn("ended by itself", self.until(process, "demo: stopped"))
+        self.assertEqual(process.wait(60), 0)
 
 
 class DemoPartsTests(SynchronousTestCase):
@@ -134,6 +171,20 @@ class DemoPartsTests(SynchronousTestCase):
             (header,) = (word for word in shlex.split(one) if word.startswith("Authorization"))
             payload = parse(header.removeprefix("Authorization: Bearer ")).payload
             self.assertIn(b'"exp":1700086400', payload)
+
+    def test_first_port_is_taken(self) -> None:
+        """Without a wish another one is taken, and said."""
+        said: list[str] = []
+        first = demo.free_ports(20_000)
+        self.patch(demo, "FIRST_PORT", first)
+        self.assertEqual(first, demo.choose_port(None, said.append))
+        self.assertEqual([], said)
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", first))
+            taken.listen()
+            port = demo.choose_port(None, said.append)
+            self.assertGreaterEqual(port, first + 2)
+            self.assertEqual([f"{first} is taken, so this one listens on {port}"], said)
 
     def test_next_free_ports(self) -> None:
         """A port counts as free only together with the next one."""

@@ -46,7 +46,7 @@ class HelpTests(SynchronousTestCase):
             for option in one.params:
                 if isinstance(option, click.Option):
                     self.assertTrue(option.help, f"{name} {option.name}")
-            if name != "completion":
+            if name not in ("completion", "run"):
                 self.assertIn("--json", ended.out, name)
 
     def test_the_overview_says_what_the_commands_say(self) -> None:
@@ -93,6 +93,10 @@ class HelpTests(SynchronousTestCase):
             (["access-key", "show", "--access-key-file", "/no/such/file"], "No such file"),
             (["top", "--admin", "ftp://host"], "not a URL"),
             (["top", "--admin", "http://host:port"], "not a URL"),
+            *(
+                (["call", "Connect", "--room", "lobby", "--url", url], "not a URL")
+                for url in ("htp:/bad", "http:/host", "htp:host", "host:port", "/path", "", ":7000")
+            ),
             (["top", "--interval", "-1"], "is no duration"),
             (["call", "Connect", "--room", "lobby", "--timeout", "0"], "seconds at least"),
             (["simulate", "--servers", "0"], "--servers"),
@@ -248,10 +252,18 @@ class AccessKeyTests(SynchronousTestCase):
             (ACCESS_KEY.text[:-4] + "AAAA", "wrong checksum"),
         ):
             ended = odingw("access-key", "show", ODINGW_ACCESS_KEY=wrong)
-            self.assertEqual((1, ""), (ended.status, ended.out))
+            self.assertEqual((2, ""), (ended.status, ended.out))
             assert_one_line(ended)
+            self.assertIn("odingw: ODINGW_ACCESS_KEY: ", ended.err)
             self.assertIn(said, ended.err)
             self.assertNotIn(wrong, ended.err)
+            path = temporary_folder(self) / "acme.key"
+            path.write_text(wrong)
+            ended = odingw("token", "lobby", "--access-key-file", str(path))
+            self.assertEqual((2, ""), (ended.status, ended.out))
+            self.assertIn(f"odingw: {path}: ", ended.err)
+            ended = odingw("token", "lobby", "--access-key", wrong)
+            self.assertIn("odingw: --access-key: ", ended.err)
 
 
 class TokenTests(SynchronousTestCase):
@@ -320,6 +332,7 @@ class TokenTests(SynchronousTestCase):
             ended = odingw("decode", stdin=text)
             self.assertEqual((1, ""), (ended.status, ended.out), text[:10])
             assert_one_line(ended)
+            self.assertIn("odingw: this is no JWT: ", ended.err)
 
 
 class ArrowTests(SynchronousTestCase):

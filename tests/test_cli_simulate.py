@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
 
 from tests.process import ACCESS_KEY, customer
-from tests.sim_stub import StubGateway
+from tests.sim_stub import RpcFault, StubGateway
 from tests.terminal import ROOT, Terminal, command, environment, shared_gateway
 
 
@@ -92,6 +92,21 @@ class StubTests(TestCase):
         self.assertEqual((b"", 0), (err, status))
         self.assertIsNone(json.loads(out)["clients"])
         self.assertEqual([], self.stub.of("Connect"))
+
+    async def test_too_short(self) -> None:
+        """For a client to come."""
+        out, err, status = await self.simulate("-d", "0.001", "--rate", "0.001")
+        self.assertEqual(1, status)
+        self.assertEqual(0, json.loads(out)["clients"]["calls"])
+        self.assertTrue(err.startswith(b"odingw: no client came; "), err)
+
+    async def test_not_let_in(self) -> None:
+        """One line says so, and no other."""
+        self.stub.overrides["sfu.GridConfig"] = RpcFault(-32003, "no authorization", 403)
+        out, err, status = await self.simulate("--rate", "0")
+        self.assertEqual((b"", 1), (out, status))
+        self.assertEqual(1, len(err.splitlines()), err)
+        self.assertIn(b"odingw: the servers could not start: no authorization", err)
 
     async def test_misbehaviour(self) -> None:
         self.stub.overrides["Connect"] = {"address": "nowhere"}

@@ -42,7 +42,7 @@ class LifeTests(TopCase):
             terminal.wait_for("none has reported yet")
             self.report()
             text = terminal.wait_for("11 peers")
-            self.assertRegex(text, r"(?m)^sfu1\.test:4433 +ready .* 0% ")
+            self.assertRegex(text, r"(?m)^sfu1\.test:4433 +live .* 0% ")
             self.assertIn("2 servers · 3 rooms · 11 peers", text)
             self.assertIn("q quit", text)
             terminal.type("s")
@@ -116,7 +116,7 @@ class PictureTests(TopCase):
             ) as terminal:
                 self.assertEqual(0, terminal.wait())
                 terminal.wait_for("BUSIEST ROOMS")
-                self.assertEqual(coloured, b"\x1b[32mready" in terminal.raw)
+                self.assertEqual(coloured, b"\x1b[32mlive" in terminal.raw)
 
 
 class DashboardTests(SynchronousTestCase):
@@ -174,7 +174,7 @@ class DashboardTests(SynchronousTestCase):
         text = self.shown(state)
         self.assertTrue(text.startswith("odingw 1.0 · up 3h03m · NOT READY · "), text)
         self.assertIn("3 servers (1 disabled, 1 drained) · 1 rooms · 9 peers, 2 coming", text)
-        self.assertRegex(text, r"(?m)^full:1 +eu +ready +█+ +100% +150% +9 +0 +0 +3s *$")
+        self.assertRegex(text, r"(?m)^full:1 +eu +live +█+ +100% +150% +9 +0 +0 +3s *$")
         self.assertRegex(text, r"(?m)^off:1 +eu +disabled +0% .* 15m *$")
         self.assertRegex(text, r"(?m)^out:1 +eu +drained +█+ +50% +0% +0\+2 +0 +3 +- *$")
         self.assertRegex(text, r"(?m)^acme +9/9 ")

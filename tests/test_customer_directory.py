@@ -43,6 +43,7 @@ class DirectoryTests(SynchronousTestCase):
                     "k2": CustomerKey("k2", other, "other", ACME),
                 },
                 {"acme": ACME, "bare": Customer("bare", 0, 3)},
+                namespaces=frozenset({"acme", "other"}),
             ),
         )
 

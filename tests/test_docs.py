@@ -190,6 +190,16 @@ class ExampleTests(SynchronousTestCase):
             for target in re.findall(r"^\.\. _[^:]+: ([^:\s]+)$", text, re.MULTILINE):
                 self.assertTrue((path.parent / target).exists(), f"{path.name}: {target}")
 
+    def test_check_beside_a_running_gateway(self) -> None:
+        """In the folder of a running one, twistd checks nothing unless it is told otherwise."""
+        found = 0
+        for path, text in [*pages(), (SAMPLE, SAMPLE.read_text("utf-8"))]:
+            words = " ".join(text.replace("\n#", "\n").split())
+            for call in re.findall(r"twistd\b[^`]*? --check\b", words):
+                self.assertIn("--pidfile=", call, path.name)
+                found += 1
+        self.assertEqual(1, found)
+
     def test_json(self) -> None:
         for place, block in shown("json"):
             try:
@@ -242,7 +252,7 @@ def with_files(text: str, folder: Path) -> str:
 class QuickStartTests(SynchronousTestCase):
     """The quick start, word for word; with other ports, and in the environment that is there."""
 
-    LASTING = ("twistd ", "odingw simulate ", "turnserver ")
+    LASTING = ("odingw run ", "twistd ", "odingw simulate ", "turnserver ")
 
     def test_carried_out(self) -> None:
         if shutil.which("turnserver") is None:

@@ -68,7 +68,7 @@ class CorpusTests(SynchronousTestCase):
                 try:
                     target(file.read_bytes())
                 except Exception as error:
-                    error.add_note(f"again: python -m tests.fuzz --once {name} {file}")
+                    error.add_note(f"again: python -m tests.fuzz {name} --once {file}")
                     raise
 
 

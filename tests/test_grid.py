@@ -14,7 +14,7 @@ from odingw.grid.values import (
     ServerRemoved,
     TasksDropped,
 )
-from tests.grids import Room, admission, ban, close, report, store, update
+from tests.grids import Room, admission, ban, close, data_of, report, store, update
 
 A, B, C = "a.test:4433", "b.test:4433", "c.test:4433"
 
@@ -476,7 +476,7 @@ class TaskTests(GridCase):
         self.assertEqual([1], numbers(delivery := self.grid.take(A)))
         (event,) = self.grid.give_back(existing(delivery))
         assert isinstance(event, TasksDropped)
-        self.assertEqual([1], [task.body.user_data[0] for task in event.tasks])  # type: ignore[union-attr]  # a RoomUpdate
+        self.assertEqual([1], [data_of(task.body)[0] for task in event.tasks])  # type: ignore[arg-type]  # a RoomUpdate
         self.queue(3)
         self.assertEqual([2], numbers(delivery := self.grid.take(A)))
         self.grid.acknowledge(existing(delivery))
@@ -550,7 +550,7 @@ def existing(delivery: Delivery | None) -> Delivery:
 
 def numbers(delivery: Delivery | None) -> list[object]:
     bodies = [task.body for task in delivery.tasks] if delivery else []
-    return [body.user_data[0] if isinstance(body, RoomUpdate) else body for body in bodies]
+    return [data_of(body)[0] if isinstance(body, RoomUpdate) else body for body in bodies]
 
 
 def taken(grid: Grid, address: str) -> list[object]:

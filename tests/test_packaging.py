@@ -33,7 +33,7 @@ class WheelTests(SynchronousTestCase):
     def test_twistd_finds_the_plugin_of_an_installed_wheel(self) -> None:
         source = self.folder / "source"
         source.mkdir()
-        for name in ("setup.cfg", "pyproject.toml", "README.rst"):
+        for name in ("setup.cfg", "pyproject.toml", "README.rst", "LICENSE"):
             shutil.copy(ROOT / name, source)
         for name in ("odingw", "twisted"):
             shutil.copytree(ROOT / name, source / name)

@@ -47,6 +47,7 @@ class Asked:
 
     def __init__(self, peer: Any, **headers: str) -> None:
         self.transport = Socket(peer)
+        self.clientproto = b"HTTP/1.1"
         self.requestHeaders = Headers({"host": ["127.0.0.1:7000"]})
         for name, value in headers.items():
             self.requestHeaders.setRawHeaders(name, [value])

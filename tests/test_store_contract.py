@@ -18,7 +18,7 @@ from odingw.grid.values import (
     TasksDropped,
     UsageView,
 )
-from tests.grids import Room, admission, ban, close, report, update
+from tests.grids import Room, admission, ban, close, data_of, report, update
 from tests.redis_server import RedisServer, require_redis
 from tests.stores import LocalWorld, MemoryWorld, RedisWorld, World
 
@@ -70,7 +70,7 @@ class StoreContract:
     def bodies(self, delivery: Delivery | None) -> list[tuple[int, ...]]:
         """Return the data of the updates in a delivery."""
         tasks = delivery.tasks if delivery else ()
-        return [task.body.user_data for task in tasks if isinstance(task.body, RoomUpdate)]
+        return [data_of(task.body) for task in tasks if isinstance(task.body, RoomUpdate)]
 
     def test_no_server(self) -> None:
         self.refused(Reason.NO_SERVER, "connect", admission("room"), 1)

@@ -26,10 +26,7 @@ from odingw.grid.rooms import RoomId
 from odingw.grid.store import GridStore
 from odingw.grid.tasks import Delivery, RoomBanClient, RoomUpdate
 from odingw.grid.values import Command, Reported, RoomView, ServerView, TasksDropped
-from tests.grids import Room, report
-from tests.redis_server import RedisServer, require_redis
-from tests.stores import LocalWorld, MemoryWorld, RedisWorld, World
-from tests.test_grid_machine import (
+from tests.grid_histories import (
     POOLS,
     SERVERS,
     SETTINGS,
@@ -43,6 +40,9 @@ from tests.test_grid_machine import (
     room_ids,
     servers,
 )
+from tests.grids import Room, report
+from tests.redis_server import RedisServer, require_redis
+from tests.stores import LocalWorld, MemoryWorld, RedisWorld, World
 
 Seen = Any
 """What a caller sees of a call, in a form that can be compared."""

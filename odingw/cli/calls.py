@@ -2,12 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import click
+from rich.highlighter import JSONHighlighter
 from rich.json import JSON
 
 from odingw.cli.keys import make_token, read_access_key
@@ -23,30 +25,75 @@ from odingw.cli.options import (
     internal_options,
     json_option,
 )
-from odingw.cli.output import UNREACHABLE, Failed, emit, plain, standard_input
+from odingw.cli.output import UNREACHABLE, Failed, emit, json_text, plain, standard_input
 from odingw.cli.state import Server, complete_rooms, complete_servers, fetch
 from odingw.cli.tables import console
-from odingw.client import GatewayClient, GatewayError, InternalClient, TransportError
+from odingw.client import (
+    Forbidden,
+    GatewayClient,
+    GatewayError,
+    InternalClient,
+    MethodNotAllowed,
+    MethodNotFound,
+    NotFound,
+    TransportError,
+    Unauthorized,
+    UnexpectedReply,
+)
+from odingw.errors import TokenError
+from odingw.tokens import parse
 
 _TOKEN_LIFETIME: Final = 60.0
 _BYTES: Final = frozenset({"user_data", "message"})
 _CLIENT_API: Final = ("Connect", "RoomClose", "RoomUpdate", "RoomBanClient", "RoomSendMessage")
+_DISCOVER: Final = "rpc.discover"
 _POLL: Final = 0.5
 
 
 @contextmanager
-def failures() -> Iterator[None]:
-    """Make one line and an exit status of what a call can end with."""
+def failures(hint: Callable[[GatewayError], str]) -> Iterator[None]:
+    """Make one line and an exit status of what a call can end with.
+
+    Args:
+        hint: returns what may be behind an error, or an empty text.
+    """
     try:
         yield
     except TransportError as error:
         raise Failed(str(error), UNREACHABLE) from None
     except GatewayError as error:
         text = f"{error}; try again in {error.retry_after:g} s" if error.retry_after else str(error)
-        raise Failed(f"{text} [{error.reason}]" if error.reason else text) from None
+        if error.reason:
+            raise Failed(f"{text} [{error.reason}]") from None
+        more = hint(error)
+        raise Failed(f"{text}; {more}" if more else text) from None
     except ValueError as error:
         # Something that cannot be sent: a token that is none, an odd URL.
         raise click.UsageError(plain(error)) from None
+
+
+def _is_elsewhere(error: GatewayError) -> bool:
+    """Whether what answered is no API of this kind, or none at all."""
+    return type(error) is NotFound or isinstance(error, MethodNotAllowed | UnexpectedReply)
+
+
+def _client_hint(url: str, token: str, method: str, error: GatewayError) -> str:
+    if _is_elsewhere(error) or urlsplit(url).path.endswith("/internal"):
+        return f"{url} is no client API; --url must name the public endpoint"
+    if isinstance(error, Unauthorized) and error.message.lower() == "not authorized":
+        with suppress(TokenError):
+            return f"the gateway does not know this access key (kid {parse(token).header.kid})"
+    if isinstance(error, Forbidden):
+        return f"the access key or the token is not for {method}, or not for this room"
+    if isinstance(error, MethodNotFound):
+        return f"the token's sub does not name {method}, or this gateway does not have it"
+    return ""
+
+
+def _internal_hint(url: str, user_option: str, error: GatewayError) -> str:
+    if isinstance(error, Unauthorized):
+        return f"{url} wants a user and password, or others: see {user_option}"
+    return f"{url} is no server API; see --internal" if _is_elsewhere(error) else ""
 
 
 def call_gateway(gateway: Address, token: str, method: str, params: Mapping[str, object]) -> Any:
@@ -56,20 +103,28 @@ def call_gateway(gateway: Address, token: str, method: str, params: Mapping[str,
         Failed: there is no result.
     """
     with (
-        failures(),
+        failures(lambda error: _client_hint(gateway.url, token, method, error)),
         GatewayClient(gateway.url, token, timeout=gateway.timeout, verify=gateway.verify) as client,
     ):
         return client.call(method, params)
 
 
-def call_internal(internal: Address, method: str, params: Mapping[str, object]) -> Any:
+def call_internal(
+    internal: Address, method: str, params: Mapping[str, object], user_option: str = "--user"
+) -> Any:
     """Call a method of the server API.
+
+    Args:
+        internal: where it is.
+        method: its name.
+        params: its parameters.
+        user_option: the option that a missing user and password is given with.
 
     Raises:
         Failed: there is no result.
     """
     with (
-        failures(),
+        failures(lambda error: _internal_hint(internal.url, user_option, error)),
         InternalClient(
             internal.url, auth=internal.auth, timeout=internal.timeout, verify=internal.verify
         ) as client,
@@ -141,15 +196,16 @@ def call(
 
     Prints the result of METHOD. The token is made with the access key, for METHOD and --room.
 
-    Methods of the client API: Connect, RoomClose, RoomUpdate, RoomBanClient, RoomSendMessage; of
-    the server API (with --server-api): Info, Drain, Undrain and what ODIN servers call.
+    Methods of the client API: Connect, RoomClose, RoomUpdate, RoomBanClient, RoomSendMessage,
+    rpc.discover; of the server API (with --server-api): Info, Drain, Undrain and what ODIN
+    servers call.
     """
     arguments = _arguments(params, pairs)
     if server_api:
         internal = address(internal_url, internal_user, gateway.timeout, gateway.verify)
-        result = call_internal(internal, method, arguments)
+        result = call_internal(internal, method, arguments, "--internal-user")
     else:
-        name = next((one for one in _CLIENT_API if one.lower() == method.lower()), method)
+        name = _client_method(method)
         if room is not None and name != "Connect":
             arguments.setdefault("room_id", room)
         text = token or _own_token(access_key, name, room, arguments, user)
@@ -158,7 +214,25 @@ def call(
         emit(result)
     else:
         out = console()
-        out.print(JSON.from_data(result, ensure_ascii=not out.is_terminal), soft_wrap=True)
+        if out.is_terminal:
+            out.print(JSONHighlighter()(json_text(result)), soft_wrap=True)
+        else:
+            out.print(JSON.from_data(result, ensure_ascii=True), soft_wrap=True)
+
+
+def _client_method(text: str) -> str:
+    """Return the name of a method as the client API writes it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for name in (*_CLIENT_API, _DISCOVER):
+        if name.lower() == text.lower():
+            return name
+    raise click.UsageError(
+        f"{plain(text)} is no method; one of {', '.join(_CLIENT_API)}, {_DISCOVER}, "
+        "or, of the server API, any with --server-api"
+    )
 
 
 def _own_token(
@@ -259,13 +333,14 @@ def _until_empty(admin: Address, server: str, patience: float | None) -> int:
     with console(err=True).status("waiting") as status:
         while True:
             try:
-                found = [one for one in fetch(admin).all_servers() if one.address == server]
+                state = fetch(admin, rooms=False)
             except Failed as error:
                 # A gateway that is just being started anew knows of the drain all the same.
                 if error.status != UNREACHABLE or rooms is None:
                     raise
                 status.update(error.message)
             else:
+                found = [one for one in state.all_servers() if one.address == server]
                 rooms = sum(one.rooms for one in found)
                 status.update(_remains(server, found))
             if not rooms or (end is not None and time.monotonic() > end):

@@ -63,18 +63,22 @@ def check(config: Path | None, turn_config: str | None, as_json: bool) -> None:
         emit({"good": True, "warnings": warnings} | summary)
         return
     show(
-        facts(
-            {name: ", ".join(v) if isinstance(v, list) else v for name, v in summary.items()}
-            | {"configuration": "good"}
-        )
+        facts({name: _words(value) for name, value in summary.items()} | {"configuration": "good"})
     )
+
+
+def _words(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else value
 
 
 def _load(path: Path | None, turn_config: str | None) -> Config:
     # Twisted, which takes a while to load.
     from odingw import tap
+    from odingw.options import Options
 
-    options = tap.Options()
+    options = Options()
     options["config"] = None if path is None else str(path)
     options["turn-config"] = turn_config
     # Warnings about the configuration are logged; they belong to standard error, not into JSON.
@@ -100,10 +104,18 @@ def _summary(config: Config) -> dict[str, Any]:
         "internal": list(listen.internal) or list(listen.public),
         "admin": list(listen.admin),
         "state": config.state.url.partition(":")[0],
+        "state_file": _state_file(config.state.url),
         "customers": len(gateway.customers),
         "customer_source": source is not None,
         "turn": config.turn is not None,
     }
+
+
+def _state_file(url: str) -> str | None:
+    """Return where a ``sqlite:`` state is; other URLs may hold passwords."""
+    scheme, _, path = url.partition(":")
+    # As the start does, from the working directory.
+    return str(Path(path).absolute()) if scheme == "sqlite" else None
 
 
 @click.command(

@@ -19,13 +19,18 @@ SORTS: Final = ("load", "peers", "rooms", "tasks", "address")
 T = TypeVar("T")
 
 _BAR: Final = 8
-_FEW: Final = 10
+FEW: Final = 10
+"""How many of the less important things are shown, rooms for one."""
+
 _WINDOW: Final = 10.0
 """Seconds over which rates are taken: servers report every 5."""
 
 _WARM: Final = 0.7
 _HOT: Final = 0.9
 _STYLES: Final = {"ready": "green", "drained": "yellow", "disabled": "red"}
+_WORDS: Final = {"ready": "live"}
+"""States that are called otherwise than in the JSON: as on the status page."""
+
 _BRIEF: Final = {"success": "OK", "rejected": "REJECTED", "failure": "FAILED"}
 
 
@@ -139,7 +144,7 @@ def dashboard(view: View) -> RenderableType:
         parts += ["", _turn(turn)]
         room.use(2)
     if rooms and room.fits(4):
-        parts += ["", _rooms(room.take(rooms, 0, most=_FEW))]
+        parts += ["", _rooms(room.take(rooms, 0, most=FEW))]
     if view.live:
         parts += [Text(f"q quit   s sort (now by {view.sort})", "dim")]
     return Group(*parts)
@@ -158,7 +163,7 @@ class _Space:
     @property
     def few(self) -> int:
         """How many of the less important things are shown."""
-        return _FEW if self._height is None else min(_FEW, max(3, self._height // 8))
+        return FEW if self._height is None else min(FEW, max(3, self._height // 8))
 
     def fits(self, lines: int) -> bool:
         return self._left is None or self._left >= lines
@@ -198,7 +203,7 @@ def _totals(view: View, shot: Snapshot) -> Text:
     coming = sum(one.reservations for one in servers)
     parts = [
         f"{len(servers)} servers{hint}",
-        f"{sum(1 for _ in shot.state.all_rooms())} rooms",
+        f"{shot.state.count_rooms()} rooms",
         f"{peers} peers, {coming} coming",
     ]
     if view.rates.total is not None:
@@ -227,7 +232,7 @@ def _servers(shot: Snapshot, pairs: list[tuple[str, Server]]) -> Table:
         rows.add_row(
             cell(one.address, style),
             *([cell(pool)] if pools else []),
-            cell(one.state, _STYLES[one.state]),
+            cell(state_word(one.state), _STYLES[one.state]),
             Bar(1.0, 0.0, min(1.0, max(0.0, one.load)), width=_BAR, color=_heat(one.load)),
             cell(f"{one.load:.0%}"),
             cell(f"{one.expected_load:.0%}"),
@@ -240,6 +245,11 @@ def _servers(shot: Snapshot, pairs: list[tuple[str, Server]]) -> Table:
     if not pairs:
         rows.add_row(cell("none has reported yet", "yellow"))
     return rows
+
+
+def state_word(state: str) -> str:
+    """Return what people read for a server's state."""
+    return _WORDS.get(state, state)
 
 
 def _heat(load: float) -> str:

@@ -24,13 +24,14 @@ from odingw.sim.console import say
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("var/demo"),
     show_default=True,
-    help="For the gateway's configuration.",
+    help="For the gateway's configuration, in a folder that the port names.",
 )
 @click.option(
     "--port",
     metavar="P",
     type=click.IntRange(1, 65534),
-    help="Of the gateway; the next one is its admin endpoint. Default: 7000, or what is free.",
+    help="Of the gateway; the next one is its admin endpoint. Both must be free. "
+    "Default: 7000, or what is free.",
 )
 @click.option(
     "--rate",

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from odingw.cli.options import Duration, access_key_options, epilog, json_option
 from odingw.cli.output import REFUSED, Failed, emit, plain, standard_input
@@ -25,8 +26,7 @@ def read_access_key(text: str | None) -> AccessKey:
     """Return an access key.
 
     Raises:
-        UsageError: there is none.
-        Failed: it is not one; the message does not repeat it.
+        UsageError: there is none, or it is not one; the message does not repeat it.
     """
     if not text:
         raise click.UsageError(
@@ -36,7 +36,16 @@ def read_access_key(text: str | None) -> AccessKey:
     try:
         return AccessKey(text.strip())
     except KeyMaterialError as error:
-        raise Failed(str(error)) from None
+        raise click.UsageError(f"{_access_key_source()}: {error}") from None
+
+
+def _access_key_source() -> str:
+    """Return where the access key of the running command comes from."""
+    context = click.get_current_context()
+    if context.params.get("access_key") is None:
+        return str(context.params["access_key_file"].name)
+    source = context.get_parameter_source("access_key")
+    return "ODINGW_ACCESS_KEY" if source is ParameterSource.ENVIRONMENT else "--access-key"
 
 
 @click.group()
@@ -251,9 +260,9 @@ def decode(text: str, access_key: str | None, as_json: bool) -> None:
         jws = parse(text.strip().removeprefix("Bearer "))
         claims = msgspec.json.decode(jws.payload, type=dict[str, Any])
     except TokenError as error:
-        raise Failed(error.message) from None
+        raise Failed(f"this is no JWT: {error.message}") from None
     except ValueError:
-        raise Failed("the token's payload is not a JSON object") from None
+        raise Failed("this is no JWT: its payload is not a JSON object") from None
     signed = None
     if access_key:
         key = read_access_key(access_key)

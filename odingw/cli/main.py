@@ -16,6 +16,10 @@ from odingw.cli.options import epilog
 from odingw.cli.output import INTERRUPTED, REFUSED, USAGE, Failed, complain, hush, one_line
 
 SECTIONS: Final = {
+    "Run": {
+        "run": ("run:run", "Run a gateway in the foreground."),
+        "demo": ("demo:demo", "Run a gateway with simulated servers and clients on this machine."),
+    },
     "Keys and tokens": {
         "access-key": ("keys:access_key", "Make and inspect access keys."),
         "token": ("keys:token", "Make a client token."),
@@ -39,7 +43,6 @@ SECTIONS: Final = {
             "simulate:simulate",
             "Put simulated servers and clients on a gateway, and measure.",
         ),
-        "demo": ("demo:demo", "Run a gateway with simulated servers and clients on this machine."),
     },
     "Set up": {
         "completion": ("completion:completion", "Print a shell's completion script."),
@@ -116,7 +119,8 @@ class Sections(click.Group):
 def odingw() -> None:
     """Operate odingw: an ODIN voice gateway and TURN REST server.
 
-    The gateway itself is started with "twistd odingw"; "odingw demo" shows one at work.
+    The gateway itself is started with "odingw run" or, as a daemon, "twistd odingw"; "odingw
+    demo" shows one at work.
 
     Where a gateway is, and the keys for it, can stand in the environment: ODINGW_URL,
     ODINGW_ADMIN, ODINGW_INTERNAL, ODINGW_ACCESS_KEY, ODINGW_ACCESS_KEY_FILE and others, which

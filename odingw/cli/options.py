@@ -18,6 +18,9 @@ DEFAULT_ADMIN: Final = "http://127.0.0.1:7001"
 ADMIN_VARIABLE: Final = "ODINGW_ADMIN"
 
 _UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_HOST_AND_PORT: Final = re.compile(
+    r"(?:[^/?#]*@)?(?:[^:/?#@\[\]]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?(?:/.*)?", re.ASCII
+)
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd]?)", re.ASCII)
 
 
@@ -55,7 +58,9 @@ class Url(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the URL."""
-        text = str(value) if "://" in str(value) else f"http://{value}"
+        text = str(value)
+        if "://" not in text and _HOST_AND_PORT.fullmatch(text):
+            text = f"http://{text}"
         try:
             parts = urlsplit(text)
             # Reading the port checks it.

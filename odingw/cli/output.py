@@ -7,6 +7,8 @@ from typing import Any, BinaryIO, Final
 
 import click
 
+from odingw.escapes import IN_JSON
+
 OK: Final = 0
 REFUSED: Final = 1
 USAGE: Final = 2
@@ -49,9 +51,14 @@ def plain(text: object) -> str:
     )
 
 
+def json_text(document: Any) -> str:
+    """Return JSON that no terminal takes for a command."""
+    return json.dumps(document, indent=2, ensure_ascii=False).translate(IN_JSON)
+
+
 def emit(document: Any) -> None:
     """Print the one JSON document of a ``--json``."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    click.echo(json_text(document))
 
 
 def complain(message: str) -> None:

@@ -125,8 +125,8 @@ def simulate(
     Real clients of the same gateway would be sent to the simulated servers too: never do this
     to a gateway in use.
 
-    Ctrl-C ends it early, with the summary. Status 1 if the servers could not start, no call was
-    granted, or the gateway broke the wire reference.
+    Ctrl-C ends it early, with the summary. Status 1 if the servers could not start, no client
+    came, no call was granted, or the gateway broke the wire reference.
     """
     plan = Plan(
         servers=[address_format.format(number + 1) for number in range(servers)],
@@ -158,7 +158,9 @@ def simulate(
     if run.interrupted:
         click.get_current_context().exit(INTERRUPTED)
     clients = summary["clients"]
-    if clients is not None and clients["calls"] and not clients["granted"]:
+    if clients is not None and not clients["calls"]:
+        raise Failed("no client came; try a longer --duration or a higher --rate")
+    if clients is not None and not clients["granted"]:
         raise Failed("no call was granted")
 
 

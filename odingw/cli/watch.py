@@ -10,11 +10,11 @@ import click
 import msgspec
 from rich.live import Live
 
-from odingw.cli.dashboard import SORTS, Rates, View, dashboard
+from odingw.cli.dashboard import FEW, SORTS, Rates, View, dashboard, state_word
 from odingw.cli.keyboard import Keyboard
 from odingw.cli.options import Address, Duration, admin_options, epilog, json_option
 from odingw.cli.output import UNREACHABLE, Failed, emit
-from odingw.cli.state import Room, complete_rooms, open_session, snapshot
+from odingw.cli.state import Room, complete_rooms, open_session, snapshot, summary
 from odingw.cli.tables import cell, console, duration, show, table
 from odingw.grid.rooms import base_of
 
@@ -56,7 +56,7 @@ def top(admin: Address, interval: float, sort: str, once: bool, as_json: bool) -
     out = console()
     if once or as_json or not out.is_terminal or out.is_dumb_terminal:
         with open_session(admin) as session:
-            shot = snapshot(admin, session)
+            shot = snapshot(admin, session) if as_json else summary(admin, session, FEW)
         if as_json:
             emit(shot.document)
         else:
@@ -81,7 +81,7 @@ def _watch(admin: Address, interval: float, sort: str) -> None:
     ):
         while True:
             try:
-                shot = snapshot(admin, session)
+                shot = summary(admin, session, FEW)
             except Failed as error:
                 if error.status != UNREACHABLE and view.shot is None:
                     raise
@@ -141,7 +141,7 @@ def where(
                 cell(one.id[0]),
                 cell(name or "-"),
                 cell(one.server),
-                cell(states.get(one.server, "gone")),
+                cell(state_word(states.get(one.server, "gone"))),
                 cell(one.peers),
                 cell(one.reservations),
                 cell(seen),

@@ -1,5 +1,6 @@
 """Clients for Twisted: every method returns a Deferred, which can be awaited and cancelled."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from http.cookiejar import DefaultCookiePolicy
@@ -10,6 +11,7 @@ from OpenSSL import SSL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.task import deferLater
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
@@ -176,7 +178,7 @@ class _AsyncClient(ABC):
         except Exception as error:
             if _is_tls(error):
                 return InsecureConnection(f"no TLS with {self._url}: is its certificate trusted?")
-            return TransportError(f"no reply from {self._url}: {_kind(error)}")
+            return TransportError(_trouble(self._url, error))
         waits = response.headers.getRawHeaders("retry-after", [None])
         return response.code, waits[0], body
 
@@ -196,9 +198,14 @@ def _is_tls(error: BaseException) -> bool:
     )
 
 
-def _kind(error: BaseException) -> str:
+def _trouble(url: str, error: BaseException) -> str:
     """Say what kind of error it is; the texts of errors may repeat what was sent or received."""
-    return type(_reasons(error)[-1]).__name__
+    cause = _reasons(error)[-1]
+    if isinstance(cause, DNSLookupError):
+        return f"cannot reach {url}: its name is not known"
+    if isinstance(cause, ConnectError) and isinstance(cause.osError, int):
+        return f"cannot reach {url}: {os.strerror(cause.osError).lower()}"
+    return f"no reply from {url}: {type(cause).__name__}"
 
 
 class AsyncGatewayClient(_AsyncClient):

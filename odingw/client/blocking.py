@@ -51,6 +51,7 @@ Token: TypeAlias = str | Callable[[], str] | AccessKeyTokens
 """A token, a function that returns one for each request, or tokens from an access key."""
 
 _CHUNK: Final = 65536
+_BROKEN: Final = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 _DEEPEST: Final = 8
 
 
@@ -179,25 +180,26 @@ class _Client(ABC):
             return self._late()
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             # ValueError: what some malformed replies lead to.
-            return TransportError(f"no reply from {self._url}: {_kind(error)}")
+            return TransportError(_trouble(self._url, error))
 
     def _late(self) -> TransportError:
         return TransportError(f"no whole reply from {self._url} within {self._timeout:g} s")
 
 
-def _kind(error: BaseException) -> str:
+def _trouble(url: str, error: BaseException) -> str:
     """Say what kind of error it is; the texts of errors may repeat what was sent or received."""
     names: list[str] = []
     cause: object = error
     while isinstance(cause, BaseException) and len(names) < _DEEPEST:
         if isinstance(cause, gaierror):
-            return "its name is not known"
+            return f"cannot reach {url}: its name is not known"
         if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno)
+            what = "no reply from" if isinstance(cause, _BROKEN) else "cannot reach"
+            return f"{what} {url}: {os.strerror(cause.errno).lower()}"
         names.append(type(cause).__name__)
         inner = (cause.__cause__, getattr(cause, "reason", None), *cause.args)
         cause = next((part for part in inner if isinstance(part, BaseException)), None)
-    return names[-1]
+    return f"no reply from {url}: {names[-1]}"
 
 
 class GatewayClient(_Client):

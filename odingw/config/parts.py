@@ -222,6 +222,27 @@ def check_http_url(url: str) -> None:
     _split_url(url, wanted)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this very host (RFC 6761, section 6.3)."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def is_forgeable(url: str) -> bool:
+    """Whether what an http or https URL answers can be changed on the way."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
+def is_within_reach(endpoint: str) -> bool:
+    """Whether other hosts may reach an endpoint, as far as its string tells."""
+    kind, *arguments = re.split(r"(?<!\\):", endpoint.removeprefix("haproxy:"))
+    hosts = (one.removeprefix("interface=").replace("\\:", ":") for one in arguments)
+    return kind != "unix" and not any(map(is_loopback, hosts))
+
+
 def _split_url(url: str, wanted: str) -> tuple[SplitResult, str, int | None]:
     # urlsplit drops some control characters without a word.
     if not url.isascii() or not url.isprintable() or " " in url:

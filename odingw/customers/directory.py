@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from odingw.config import CustomerConfig
 from odingw.errors import KeyMaterialError, OdingwError
-from odingw.tokens import load_public_jwk
+from odingw.tokens import KeyType, is_key_id_of, load_public_jwk
 
 
 class Customer(Struct, frozen=True, gc=False):
@@ -53,12 +53,14 @@ class Directory(Struct, frozen=True):
         customers: customers by id, those without keys too.
         problems: what was left out and why, a line each.
         refused: key ids that are valid for nobody because several claim them.
+        namespaces: of all keys, looked up for every stranger.
     """
 
     keys: dict[str, CustomerKey] = field(default_factory=dict)
     customers: dict[str, Customer] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     refused: frozenset[str] = frozenset()
+    namespaces: frozenset[str] = frozenset()
 
 
 class _RefusedError(OdingwError):
@@ -106,7 +108,7 @@ def directory(documents: Sequence[object]) -> Directory:
                 claims.setdefault(key.kid, []).append(key)
     keys = {kid: found[0] for kid, found in claims.items() if _agree(found)}
     problems += (_disagreement(kid, found) for kid, found in claims.items() if kid not in keys)
-    return Directory(keys, customers, tuple(problems), frozenset(claims.keys() - keys.keys()))
+    return _made(keys, customers, problems, frozenset(claims.keys() - keys.keys()))
 
 
 def static_directory(customers: Iterable[CustomerConfig]) -> Directory:
@@ -150,7 +152,17 @@ def combined(static: Directory, fetched: Directory) -> Directory:
         else:
             keys[key.kid] = key
     refused = (static.refused | fetched.refused) - keys.keys()
-    return Directory(keys, customers, tuple(problems), refused)
+    return _made(keys, customers, problems, refused)
+
+
+def _made(
+    keys: dict[str, CustomerKey],
+    customers: dict[str, Customer],
+    problems: Iterable[str],
+    refused: frozenset[str],
+) -> Directory:
+    namespaces = frozenset(key.namespace for key in keys.values())
+    return Directory(keys, customers, tuple(problems), refused, namespaces)
 
 
 def _limit(document: Mapping[str, object], member: str) -> int | None:
@@ -171,6 +183,9 @@ def _key(customer: Customer, access_key: object) -> CustomerKey:
     if not isinstance(namespace, str) or not namespace:
         raise KeyMaterialError("namespace must be a text that is not empty")
     jwk = load_public_jwk(access_key.get("publicKey"))
+    if is_key_id_of(jwk.kid, KeyType.DERIVED):
+        # Found first as a customer's, it would lock out the server whose key has this id.
+        raise KeyMaterialError("its kid has the form of a server's key")
     return CustomerKey(jwk.kid, jwk.public_key, namespace, customer)
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.web.client import Agent
 
@@ -27,6 +28,7 @@ from odingw.customers.sources import (
     within,
 )
 from odingw.errors import ConfigError, OdingwError
+from odingw.plain_agent import PlainAgent
 
 FETCH_TIMEOUT: Final = 60.0
 """Seconds after which a fetch has failed, whatever its source does."""
@@ -48,6 +50,7 @@ class CustomerRefresher:
         clock: for the interval and time limits.
         log: gets a line for each failed refresh and each new problem of a list.
         on_change: called with the new directory whenever customers or keys have changed.
+        aside: calls a function that may take a while, in a thread preferably.
 
     Attributes:
         source: as given.
@@ -66,6 +69,7 @@ class CustomerRefresher:
         log: Logger,
         *,
         on_change: Callable[[Directory], None] | None = None,
+        aside: Callable[..., Deferred[Any]] = maybeDeferred,
     ) -> None:
         self.on_change = on_change
         self.failures = 0
@@ -78,6 +82,7 @@ class CustomerRefresher:
         self.interval = interval
         self._clock = clock
         self._log = log
+        self._aside = aside
         self._fetch: Deferred[bool] | None = None
         self._waiting: list[Deferred[bool]] = []
         self._stopped = False
@@ -144,7 +149,7 @@ class CustomerRefresher:
     async def _refresh(self, source: Source) -> bool:
         try:
             documents = await within(FETCH_TIMEOUT, self._clock, source.fetch())
-            fetched = _usable(documents)
+            fetched: Directory = await self._aside(_usable, documents)
         except (Exception, SystemExit) as error:
             if self._stopped:
                 return False
@@ -199,13 +204,17 @@ def refresher(gateway: GatewayConfig, reactor: Any) -> CustomerRefresher:
     source = None if config is None else _source(config, reactor)
     interval = 0.0 if config is None else config.interval
     static = static_directory(gateway.customers)
-    return CustomerRefresher(static, source, interval, reactor, Logger("odingw"))
+    return CustomerRefresher(
+        static, source, interval, reactor, Logger("odingw"), aside=deferToThread
+    )
 
 
 def _source(config: CustomerSource, reactor: Any) -> Source:
     if config.url is not None:
         agent: Any = Agent(reactor)  # type: ignore[no-untyped-call]  # twisted.web has few types
-        return UrlSource(config.url, HTTPClient(agent), reactor)
+        plain: Any = PlainAgent(agent)
+        client = HTTPClient(plain)
+        return UrlSource(config.url, client, reactor, aside=deferToThread)
     if config.function is not None:
         return FunctionSource(config.function, reactor)
     if config.file is not None:

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.internet.threads import deferToThread
@@ -22,6 +22,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from odingw.errors import ConfigError, OdingwError
+from odingw.plain_agent import EncodedBodyError
 
 T = TypeVar("T")
 
@@ -173,10 +174,11 @@ class UrlSource:
 
     Args:
         url: an http or https URL; a user and password in it are sent as HTTP Basic.
-        client: the HTTP client.
+        client: the HTTP client; its agent should be a ``PlainAgent``.
         clock: for the time limit.
         timeout: seconds that the whole of it may take.
         max_bytes: the longest body that is read.
+        aside: calls a function that may take a while, in a thread preferably.
 
     Raises:
         ConfigError: it is not a URL.
@@ -190,6 +192,7 @@ class UrlSource:
         *,
         timeout: float = TIMEOUT,
         max_bytes: int = MAX_BYTES,
+        aside: Callable[..., Deferred[Any]] = maybeDeferred,
     ) -> None:
         try:
             parts = urlsplit(url)
@@ -205,6 +208,7 @@ class UrlSource:
         self._client = client
         self._clock = clock
         self._timeout = timeout
+        self._aside = aside
         self._max_bytes = max_bytes
 
     @property
@@ -218,11 +222,14 @@ class UrlSource:
 
     async def _fetch(self) -> list[object]:
         try:
-            return _decoded(await self._get(self._url))
+            found: list[object] = await self._aside(_decoded, await self._get(self._url))
         except (SourceError, CancelledError):
             raise
+        except EncodedBodyError as error:
+            raise SourceError(str(error)) from None
         except Exception as error:
             raise SourceError(_network_cause(error)) from None
+        return found
 
     async def _get(self, url: str, redirects: int = 0) -> bytes:
         response = await self._client.get(

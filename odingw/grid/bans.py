@@ -16,6 +16,9 @@ _SLACK: Final = 64
 BanKey: TypeAlias = tuple[RoomId, str | None]
 """A room, and the banned user in it; None: the room itself."""
 
+_End: TypeAlias = tuple[float, RoomId, bool, str]
+"""When a ban ends, its room, and whether it is a user's and whose."""
+
 
 class Bans:
     """Who may not connect where, and until when.
@@ -29,7 +32,7 @@ class Bans:
         self._per_customer = per_customer
         self._changed = changed
         self._until: dict[BanKey, tuple[float, str]] = {}
-        self._ends: list[tuple[float, RoomId, str]] = []
+        self._ends: list[_End] = []
         self._of_customer: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -99,8 +102,8 @@ class Bans:
         """Forget bans that have ended, looking at no more than ``most`` of them."""
         while most and self._ends and self._ends[0][0] <= now:
             most -= 1
-            until, room, mark = heapq.heappop(self._ends)
-            user = None if mark == "r" else mark[1:]
+            until, room, of_user, name = heapq.heappop(self._ends)
+            user = name if of_user else None
             ban = self._until.get((room, user))
             if ban is not None and ban[0] == until:
                 self.lift(room, user)
@@ -111,7 +114,7 @@ def end_of(seconds: float, now: float) -> float:
     return now + min(seconds, TEN_YEARS)
 
 
-def _end(key: BanKey, until: float) -> tuple[float, RoomId, str]:
+def _end(key: BanKey, until: float) -> _End:
     # A heap cannot order None against str; the empty user is a user like any other.
     room, user = key
-    return until, room, "r" if user is None else "u" + user
+    return until, room, user is not None, user or ""

@@ -5,6 +5,7 @@ when it is time to write, and asks the grid for the rows as they are then
 (:meth:`odingw.grid.grid.Grid.rows`).
 """
 
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from odingw.grid.bans import BanKey
@@ -15,6 +16,8 @@ from odingw.grid.tasks import Task
 PlaceKey: TypeAlias = tuple[RoomId, ReservationKey]
 """A room, and who has a place reserved in it."""
 
+_PLACES: Final = 10_000
+"""Changed reservations that are kept at least, before those that are over are looked for."""
 
 _KINDS: Final = ("servers", "keys", "bases", "rooms", "moved", "places", "bans", "tasks")
 
@@ -36,6 +39,7 @@ class Changes:
     """
 
     __slots__ = (
+        "_many_places",
         "bans",
         "bases",
         "keys",
@@ -57,6 +61,7 @@ class Changes:
         self.places: set[PlaceKey] = set()
         self.bans: set[BanKey] = set()
         self.tasks: dict[int, Task] = {}
+        self._many_places = _PLACES
 
     def __bool__(self) -> bool:
         """Whether anything has changed."""
@@ -120,6 +125,18 @@ class Changes:
         self.places |= other.places
         self.bans |= other.bans
         self.tasks = other.tasks | self.tasks
+
+    def forget_places(self, matters: Callable[[PlaceKey], bool]) -> None:
+        """Forget reservations that came and went while nothing could be stored.
+
+        They are looked for whenever there are twice as many as the last time.
+
+        Args:
+            matters: tells whether a reservation runs or may be stored.
+        """
+        if len(self.places) >= self._many_places:
+            self.places = {key for key in self.places if matters(key)}
+            self._many_places = max(_PLACES, 2 * len(self.places))
 
     def take(self) -> "Changes":
         """Take all away, and return it."""

@@ -12,7 +12,7 @@ from odingw.grid.records import Base, GivenKey, Room, Server
 from odingw.grid.registry import Registry
 from odingw.grid.reports import Reports
 from odingw.grid.rooms import RoomId, base_of, common_base
-from odingw.grid.tasks import Delivery, Task
+from odingw.grid.tasks import MAX_BYTES, Delivery, Task, size_of
 from odingw.grid.usage import Usage
 from odingw.grid.values import (
     Admission,
@@ -146,7 +146,11 @@ class Grid:
             return None
         if not self.may_place:
             raise Refused(Reason.STORE_UNAVAILABLE, self._settings.report_interval)
-        if base.server.tasks.of_customer(command.customer) >= self._settings.queued_tasks:
+        tasks, customer = base.server.tasks, command.customer
+        if (
+            tasks.of_customer(customer) >= self._settings.queued_tasks
+            or tasks.bytes_of_customer(customer) + size_of(command.body) > MAX_BYTES
+        ):
             raise Refused(Reason.TOO_MANY_TASKS, self._settings.report_interval)
         if command.ban:
             self._bans.check((command.room, command.user), command.customer)

@@ -9,16 +9,30 @@ the order in which tasks were accepted, even where some come from other servers'
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
-from typing import Final, TypeAlias, TypeVar
+from typing import Annotated, Final, TypeAlias, TypeVar
 
-from msgspec import Struct
+from msgspec import Meta, Raw, Struct
+from msgspec.json import Encoder
 
 from odingw.grid.rooms import BaseId, RoomId
 
 MAX_RETURNS = 3
 """A task that came back this often is sent alone; coming back once more, it is dropped."""
 
+MAX_BYTES: Final = 4 * 2**20
+"""How many bytes of tasks one customer may have in one server's queue."""
+
+DELIVERY_BYTES: Final = 2**20
+"""A delivery takes no further task once it holds so many bytes."""
+
 _NUMBER: Final = attrgetter("number")
+
+_encode: Final = Encoder().encode
+
+ByteList: TypeAlias = Annotated[
+    Raw, Meta(extra_json_schema={"type": "array", "items": {"type": "integer"}})
+]
+"""Bytes as they go over the wire, a JSON list of numbers: as objects they would take far more."""
 
 K = TypeVar("K")
 
@@ -50,7 +64,7 @@ class RoomUpdate(Struct, frozen=True, gc=False, tag_field="task", tag="RoomUpdat
     """Replace a room's user data, given as a list of byte values."""
 
     id: RoomId
-    user_data: tuple[int, ...]
+    user_data: ByteList
 
 
 class RoomBanClient(Struct, frozen=True, gc=False, tag_field="task", tag="RoomBanClient"):
@@ -66,11 +80,21 @@ class RoomSendMessage(Struct, frozen=True, gc=False, tag_field="task", tag="Room
 
     id: RoomId
     user_id: str
-    message: tuple[int, ...]
+    message: ByteList
 
 
 TaskBody: TypeAlias = RoomClose | RoomUpdate | RoomBanClient | RoomSendMessage
 """A task as it stands in the reply to a report (wire reference, section 4)."""
+
+
+def byte_list(values: Iterable[int]) -> Raw:
+    """Return values of bytes as they go over the wire."""
+    return Raw(_encode(list(values)))
+
+
+def size_of(body: TaskBody) -> int:
+    """Return how many bytes a task takes in a reply."""
+    return len(_encode(body))
 
 
 class Task:
@@ -83,9 +107,10 @@ class Task:
         number: its place in the order in which the pool's tasks were accepted.
         returned: how often it was sent without arriving.
         server: address of the server in whose queue it is; empty: it is in none.
+        size: how many bytes it takes in a reply.
     """
 
-    __slots__ = ("base", "body", "customer", "number", "returned", "server")
+    __slots__ = ("base", "body", "customer", "number", "returned", "server", "size")
 
     def __init__(
         self, body: TaskBody, customer: str, base: BaseId, number: int, returned: int = 0
@@ -96,6 +121,7 @@ class Task:
         self.number = number
         self.returned = returned
         self.server = ""
+        self.size = size_of(body)
 
 
 class Delivery(Struct, frozen=True, eq=False):
@@ -119,7 +145,15 @@ class TaskQueue:
         changed: told of each task that comes or goes.
     """
 
-    __slots__ = ("_changed", "_in_flight", "_of_base", "_of_customer", "_waiting", "address")
+    __slots__ = (
+        "_bytes_of_customer",
+        "_changed",
+        "_in_flight",
+        "_of_base",
+        "_of_customer",
+        "_waiting",
+        "address",
+    )
 
     def __init__(
         self, address: str, of_base: dict[BaseId, int], changed: Callable[[Task], None]
@@ -130,6 +164,7 @@ class TaskQueue:
         self._waiting: deque[Task] = deque()
         self._in_flight: Delivery | None = None
         self._of_customer: dict[str, int] = {}
+        self._bytes_of_customer: dict[str, int] = {}
 
     def __len__(self) -> int:
         """Count all tasks, those in flight too."""
@@ -138,6 +173,10 @@ class TaskQueue:
     def of_customer(self, customer: str) -> int:
         """Count a customer's tasks, those in flight too."""
         return self._of_customer.get(customer, 0)
+
+    def bytes_of_customer(self, customer: str) -> int:
+        """Return how many bytes a customer's tasks have, those in flight too."""
+        return self._bytes_of_customer.get(customer, 0)
 
     def append(self, task: Task) -> None:
         """Add a task that is newer than all others."""
@@ -155,13 +194,18 @@ class TaskQueue:
     def take(self) -> Delivery | None:
         """Put in flight what may be sent now; None if there is nothing, or something is in flight.
 
-        A task that came back too often goes alone, whatever waits before or behind it.
+        A task that came back too often goes alone, whatever waits before or behind it. What would
+        make the reply too large waits for the next one.
         """
         if self._in_flight is not None or not self._waiting:
             return None
         batch = [self._waiting.popleft()]
         if batch[0].returned < MAX_RETURNS:
+            size = batch[0].size
             while self._waiting and self._waiting[0].returned < MAX_RETURNS:
+                size += self._waiting[0].size
+                if size > DELIVERY_BYTES:
+                    break
                 batch.append(self._waiting.popleft())
         self._in_flight = Delivery(self.address, tuple(batch))
         return self._in_flight
@@ -237,6 +281,7 @@ class TaskQueue:
         task.server = self.address if step > 0 else ""
         self._changed(task)
         _add(self._of_customer, task.customer, step)
+        _add(self._bytes_of_customer, task.customer, step * task.size)
         _add(self._of_base, task.base, step)
 
 

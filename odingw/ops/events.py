@@ -1,5 +1,7 @@
 """Turns what happens in the grid into log lines and counts."""
 
+from typing import Final
+
 from twisted.logger import Logger, LogLevel
 
 from odingw.errors import Refused
@@ -14,6 +16,9 @@ from odingw.grid.values import (
 )
 from odingw.ops.metrics import Metrics
 from odingw.rpc.callers import Caller
+
+_LONGEST: Final = 200
+"""Characters of a name that a caller chose, in the audit log."""
 
 _log = Logger("odingw.grid")
 _audit = Logger("odingw.audit")
@@ -92,6 +97,8 @@ class EventLog:
             outcome = "failed" if error else "accepted"
         if error is None:
             self._metrics.tasks("queued")
+        room = _cut(room)
+        user = None if user is None else _cut(user)
         _audit.emit(
             LogLevel.info,
             "{odingw_method} of room {odingw_room!r}{whom} by key {odingw_kid} "
@@ -104,3 +111,7 @@ class EventLog:
             odingw_outcome=outcome,
             whom=f", user {user!r}," if user is not None else "",
         )
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"

@@ -16,8 +16,9 @@ from twisted.logger import (
     formatEvent,
 )
 
-_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
-"""What strangers write must not look like a line of its own, nor command a terminal."""
+from odingw.escapes import IN_JSON, IN_TEXT
+
+_IN_TRACEBACK: Final = {code: text for code, text in IN_TEXT.items() if code != ord("\n")}
 
 _QUIET: Final = 10.0
 """Seconds between two lines that say that there are no descriptors left."""
@@ -68,10 +69,10 @@ def _time(event: LogEvent) -> str:
 
 
 def _text(event: LogEvent) -> str:
-    text = formatEvent(event).translate(_CONTROLS)
+    text = formatEvent(event).translate(IN_TEXT)
     failure = event.get("log_failure")
     if failure is not None:
-        text += f"\n{failure.getTraceback()}"
+        text += f"\n{failure.getTraceback().translate(_IN_TRACEBACK)}"
     return text
 
 
@@ -100,7 +101,7 @@ def _json_line(event: LogEvent) -> str | None:
     for key, value in event.items():
         if key.startswith(_FIELDS):
             line[key.removeprefix(_FIELDS)] = value
-    return json.dumps(line, ensure_ascii=False, default=str) + "\n"
+    return json.dumps(line, ensure_ascii=False, default=str).translate(IN_JSON) + "\n"
 
 
 def once(log: Callable[[str], None]) -> Callable[[str], None]:

@@ -24,6 +24,11 @@ from odingw.rpc.callers import Licence
 
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
+_LARGE_PAGE: Final = 256 * 1024
+"""Bytes of a page from which on it is kept; a smaller one is always of this moment."""
+
+_PAGE_AGE: Final = 1.0
+"""Seconds for which a large page is good."""
 
 # A series more for each counter, which says when the process first counted something.
 disable_created_metrics()
@@ -39,6 +44,7 @@ class Metrics:
     def __init__(self, now: Callable[[], float]) -> None:
         self.registry = CollectorRegistry()
         self._now = now
+        self._pages: dict[str, tuple[float, bytes]] = {}
         self._requests = self._counter(
             "requests", "Calls by API, method and outcome.", ("api", "method", "outcome")
         )
@@ -71,6 +77,11 @@ class Metrics:
         self._files = self._counter("client_files", "Requests for client files.", ("file",))
         self._issued = self._counter("turn_credentials_issued", "TURN credentials handed out.", ())
         self._issued.add(count=0)
+        self._wrong_passwords = self._counter(
+            "basic_auth_refused", "HTTP Basic credentials that were wrong, by realm.", ("realm",)
+        )
+        for realm in ("internal", "admin"):
+            self._wrong_passwords.add(realm, count=0)
         Info("odingw_build", "The program.", registry=self.registry).info({"version": __version__})
         for rule in ("leeway", "require_expiry", "require_subject", "room_match"):
             self._compat.add(rule, count=0)
@@ -139,6 +150,10 @@ class Metrics:
         else:
             self._store_seconds.observe(seconds)
 
+    def wrong_password(self, realm: str) -> None:
+        """Count HTTP Basic credentials that were wrong: ``internal`` or ``admin``."""
+        self._wrong_passwords.add(realm)
+
     def client_file(self, name: str) -> None:
         """Count a request for a file of the JavaScript clients."""
         self._files.add(name)
@@ -177,11 +192,21 @@ class Metrics:
     def page(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics and their content type.
 
+        A large page may be up to a second old.
+
         Args:
             accept: the ``Accept`` header of the scraper, which chooses the format.
         """
         encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        now = self._now()
+        made, page = self._pages.get(content_type, (now - _PAGE_AGE, b""))
+        if now - made < _PAGE_AGE:
+            return page, content_type
+        page = encode(self.registry)
+        # One of thousands of customers takes a while to make, however often it is asked for.
+        if len(page) > _LARGE_PAGE:
+            self._pages[content_type] = (now, page)
+        return page, content_type
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Tally:
         tally = Tally(f"odingw_{name}", text, labels)

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from msgspec.json import Encoder
 
 from odingw.errors import TOO_MANY_REQUESTS, Reason, Refused, invalid_params
@@ -17,6 +17,7 @@ from odingw.grid.tasks import (
     RoomSendMessage,
     RoomUpdate,
     TaskBody,
+    byte_list,
 )
 from odingw.grid.values import Admission, Command, Placed
 from odingw.rpc.callers import Caller, match_room
@@ -60,7 +61,8 @@ class _UpdateParams(Struct, frozen=True):
 
 class _BanParams(Struct, frozen=True):
     room_id: str
-    user_id: str
+    # A ban is kept for years, and nobody has such a name.
+    user_id: Annotated[str, Meta(max_length=1024)]
     ban_time: Seconds | UnsetType = UNSET
 
 
@@ -313,11 +315,11 @@ class ClientApi:
         return _EMPTY
 
 
-def _bytes(field: str, values: Bytes) -> tuple[int, ...]:
+def _bytes(field: str, values: Bytes) -> Raw:
     for index, value in enumerate(values):
         if type(value) is float and not value.is_integer():
             raise invalid_params(f"{field}[{index}]: expected an integer from 0 to 255")
-    return tuple(map(int, values))
+    return byte_list(map(int, values))
 
 
 def _ban(ban_time: float | UnsetType) -> float | None:

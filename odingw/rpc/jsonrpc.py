@@ -1,14 +1,18 @@
 """JSON-RPC 2.0: bytes in, calls to methods, bytes out; no I/O.
 
 A method is a plain function or returns an awaitable; the engine answers at once if it can, and with
-a coroutine otherwise. The calls of a batch are carried out one after the other, in order.
+a coroutine otherwise. The calls of a batch are carried out one after the other, in order, and
+others get their turn in between.
 """
 
-from collections.abc import Awaitable, Callable, Container
+import itertools
+from collections.abc import Awaitable, Callable, Container, Iterator
+from functools import cache
 from typing import Any, Final, Generic, TypeAlias, TypeGuard, TypeVar
 
-from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError
+from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError, defstruct
 from msgspec.json import Decoder, Encoder
+from msgspec.structs import astuple
 
 from odingw.errors import (
     HTTP_STATUS,
@@ -97,12 +101,23 @@ class _Failure(Struct, frozen=True, gc=False):
     jsonrpc: str = "2.0"
 
 
+STEP: Final = 0.005
+"""Seconds of work on one batch after which others get their turn."""
+
+MAX_REPLY: Final = 16 * 2**20
+"""Bytes of replies after which the rest of a batch is not carried out."""
+
+_LONG: Final = 1000
+"""A batch that may be longer is read as a list."""
+
 _ENVELOPE: Final = Decoder(_Envelope)
-_BATCH: Final = Decoder(list[Raw])
 _ANY: Final = Decoder(Any)
 _encode: Final = Encoder().encode
 
 _NOT_JSON: Final = (DecodeError, UnicodeDecodeError, RecursionError)
+
+_TOO_MUCH: Final[frozenset[str]] = frozenset()
+"""What may be called when the replies of a batch are too large already: nothing."""
 
 _Answer: TypeAlias = _Success | _Failure | None
 
@@ -124,6 +139,18 @@ def _invalid_request() -> RpcError:
     return RpcError(INVALID_REQUEST, "Invalid Request")
 
 
+class Turns(Struct, frozen=True):
+    """How the work on a batch lets others get their turn.
+
+    Attributes:
+        clock: tells how many seconds this thread has worked.
+        pause: what it returns is done when others have had their turn.
+    """
+
+    clock: Callable[[], float]
+    pause: Callable[[], Awaitable[object]]
+
+
 class Engine(Generic[C]):
     """Carries out calls.
 
@@ -133,6 +160,7 @@ class Engine(Generic[C]):
         on_outcome: told of every call of a known method: its name, and ``success``, ``rejected``
             (a rule or a right forbids it) or ``failure``.
         on_crash: told of an exception that no method should raise.
+        turns: lets others get their turn between the calls of a batch; None: there are none.
     """
 
     def __init__(
@@ -141,11 +169,14 @@ class Engine(Generic[C]):
         batch: int,
         on_outcome: Callable[[str, str], None],
         on_crash: Callable[[str, Exception], None],
+        turns: Turns | None = None,
     ) -> None:
         self._methods = methods
         self._batch = batch
         self._on_outcome = on_outcome
         self._on_crash = on_crash
+        self._turns = turns
+        self._read_batch = _batch_decoder(batch).decode
 
     def handle(
         self, body: bytes, context: C, allowed: Container[str] | None = None
@@ -172,7 +203,7 @@ class Engine(Generic[C]):
         self, body: bytes, context: C, allowed: Container[str] | None
     ) -> Reply | Awaitable[Reply]:
         try:
-            parts = _BATCH.decode(body)
+            parts = list(_parts(self._read_batch(body)))
         except ValidationError:
             try:
                 _ANY.decode(body)
@@ -190,17 +221,25 @@ class Engine(Generic[C]):
     async def _handle_batch(
         self, parts: list[Raw], context: C, allowed: Container[str] | None
     ) -> Reply:
-        answers = []
+        answers: list[bytes] = []
+        size = 0
+        turns = self._turns
+        began = turns.clock() if turns else 0.0
         for part in parts:
+            if turns and turns.clock() - began > STEP:
+                await turns.pause()
+                began = turns.clock()
             try:
-                answer = self._call(_ENVELOPE.decode(part), context, allowed)
+                envelope = _ENVELOPE.decode(part)
+                answer = self._call(envelope, context, allowed if size < MAX_REPLY else _TOO_MUCH)
                 if is_eventual(answer):
                     answer = await answer
             except _NOT_JSON:
                 answer = _failure(_invalid_request(), None)
             if answer is not None:
-                answers.append(answer)
-        return Reply(200, _encode(answers)) if answers else Reply(204, None)
+                answers.append(_encode(answer))
+                size += len(answers[-1])
+        return Reply(200, b"[%b]" % b",".join(answers)) if answers else Reply(204, None)
 
     def _call(
         self, envelope: _Envelope, context: C, allowed: Container[str] | None
@@ -217,7 +256,10 @@ class Engine(Generic[C]):
             return _failure(_invalid_request(), call_id)
         method = self._methods.get(name)
         if method is None or (allowed is not None and name not in allowed):
-            error = RpcError(METHOD_NOT_FOUND, "Method not found")
+            if allowed is _TOO_MUCH:
+                error = RpcError(TOO_LARGE, f"a batch is answered with at most {MAX_REPLY} bytes")
+            else:
+                error = RpcError(METHOD_NOT_FOUND, "Method not found")
             return _failure(error, call_id) if answered else None
         try:
             result = method.run(context, method.read(envelope.params), answered)
@@ -246,6 +288,24 @@ class Engine(Generic[C]):
             self._on_outcome(name, "failure")
             error = RpcError(INTERNAL_ERROR, "Internal error")
         return _failure(error, call_id) if answered else None
+
+
+@cache
+def _batch_decoder(most: int) -> Decoder[Any]:
+    """Return what reads a batch; one of more calls has one member more than ``most``.
+
+    An array read as a struct: what is beyond its last field is skipped at once. Of a list, the
+    length would be known when eight megabytes of ones had become four million objects.
+    """
+    if most > _LONG:
+        return Decoder(list[Raw])
+    fields = [(f"call_{number}", Raw | UnsetType, UNSET) for number in range(most + 1)]
+    return Decoder(defstruct("_Batch", fields, array_like=True))
+
+
+def _parts(batch: Any) -> Iterator[Raw]:
+    members = batch if isinstance(batch, list) else astuple(batch)
+    return itertools.takewhile(lambda member: member is not UNSET, members)
 
 
 def is_eventual(value: Any) -> TypeGuard[Awaitable[Any]]:

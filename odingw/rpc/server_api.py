@@ -1,18 +1,21 @@
 """The server API: settings, reports, tasks and drains (wire reference, section 4)."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from inspect import isawaitable
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Struct
+from msgspec import Raw, Struct
+from msgspec.json import Encoder
 
 from odingw.errors import FORBIDDEN, INVALID_REQUEST, TOO_LARGE, RpcError, invalid_params
 from odingw.grid.rooms import room_hash
 from odingw.grid.store import GridStore
 from odingw.grid.tasks import Delivery
-from odingw.grid.values import Event, Reported, ServerReport
+from odingw.grid.values import Event, Reported, RoomView, ServerReport
 from odingw.rpc.grid_config import extend
 from odingw.rpc.openrpc import NoParams
 from odingw.rpc.server_keys import ServerKeys
@@ -42,7 +45,17 @@ if TYPE_CHECKING:
 DEFAULT_PORT: Final = 4433
 """Port of a server that does not name its public endpoint."""
 
+# What is allowed is matched against the whole text, so that must be what clients connect to.
+_ADDRESS: Final = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?):[0-9]{1,5}"
+)
+
 _MOST_CLIENTS: Final = 2.0**31
+
+INFO_SLICE: Final = 500
+"""Rooms that Info describes before others get their turn."""
+
+_encode: Final = Encoder().encode
 
 InThread = Callable[[Callable[[], str]], Awaitable[str]]
 """Runs a slow function elsewhere."""
@@ -94,6 +107,7 @@ class ServerApi:
         in_thread: runs a slow function elsewhere.
         on_event: told of what operators want to know.
         call_counts: yields name, and counts of success, failure and rejection, of every method.
+        pause: lets others get their turn before what it returns is done; None: there are none.
     """
 
     def __init__(
@@ -104,6 +118,7 @@ class ServerApi:
         in_thread: InThread,
         on_event: Callable[[Event], None],
         call_counts: Callable[[], Sequence[tuple[str, int, int, int]]],
+        pause: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -111,6 +126,7 @@ class ServerApi:
         self._in_thread = in_thread
         self._on_event = on_event
         self._call_counts = call_counts
+        self._pause = pause
         self.methods: dict[str, Method[ServerCall]] = SERVER_API.bind(
             {
                 "sfu.GridConfig": self._config,
@@ -208,13 +224,26 @@ class ServerApi:
             delivery = await delivery
         return _tasks(call, outcome, delivery)
 
-    def _info(self, call: ServerCall, params: NoParams, answered: bool) -> Info:
-        views = list(self._store.rooms())
-        reported: dict[str, list[ReportedRoom]] = {}
-        for room in views:
-            if room.reported:
-                rooms_of = reported.setdefault(room.server, [])
-                rooms_of.append(ReportedRoom(room.id, room.customer, room.peers))
+    def _info(self, call: ServerCall, params: NoParams, answered: bool) -> Info | Awaitable[Info]:
+        views, found = iter(self._store.rooms()), _Rooms()
+        if self._pause is None:
+            found.add(views)
+        elif found.add(islice(views, INFO_SLICE)) == INFO_SLICE:
+            return self._info_later(views, found, self._pause)
+        return self._info_of(found)
+
+    async def _info_later(
+        self,
+        views: Iterable[RoomView],
+        found: "_Rooms",
+        pause: Callable[[], Awaitable[object]],
+    ) -> Info:
+        await pause()
+        while found.add(islice(views, INFO_SLICE)) == INFO_SLICE:
+            await pause()
+        return self._info_of(found)
+
+    def _info_of(self, found: "_Rooms") -> Info:
         servers = [
             ServerInfo(
                 hostname=view.address.rpartition(":")[0] or view.address,
@@ -223,19 +252,15 @@ class ServerApi:
                 disabled=view.disabled,
                 drained=view.drained,
                 key_id=self._keys.signing(view.address, view.kid).kid,
-                report=ReportInfo(view.load, view.clients, reported.get(view.address, [])),
+                report=ReportInfo(view.load, view.clients, found.reported(view.address)),
                 first_seen=_date(view.first_seen),
                 last_seen=_date(view.last_seen),
                 tasks=view.tasks,
             )
             for view in self._store.servers()
         ]
-        rooms = [
-            RoomInfo(room_hash(*view.id), view.id, view.customer, view.server, _date(view.updated))
-            for view in views
-        ]
         counts = [CallInfo(*counts) for counts in self._call_counts()]
-        return Info(servers, rooms, Stats(counts))
+        return Info(servers, found.rooms, Stats(counts))
 
     def _drain(self, call: ServerCall, params: DrainParams, answered: bool) -> Any:
         return self._set_drained(call, params.server, True)
@@ -255,7 +280,7 @@ class ServerApi:
                 raise invalid_params("public_endpoint: needed, the caller's address is not known")
             host = f"[{call.peer}]" if ":" in call.peer else call.peer
             address = f"{host}:{DEFAULT_PORT}"
-        elif not address.isprintable():
+        elif not _ADDRESS.fullmatch(address):
             raise invalid_params("public_endpoint: expected a host and a port, as host:port")
         self._check_allowed(call, address)
         return address
@@ -267,6 +292,41 @@ class ServerApi:
                     FORBIDDEN,
                     f"the server {address} is not allowed here; see gateway.internal.servers",
                 )
+
+
+class _Rooms:
+    """What Info says of rooms, as JSON: encoded all at once, 50,000 would stop everybody."""
+
+    def __init__(self) -> None:
+        self._rooms: list[bytes] = []
+        self._reported: dict[str, list[bytes]] = {}
+
+    def add(self, views: Iterable[RoomView]) -> int:
+        """Describe rooms, and return how many these were."""
+        rooms: list[RoomInfo] = []
+        reported: dict[str, list[ReportedRoom]] = {}
+        for view in views:
+            if view.reported:
+                room = ReportedRoom(view.id, view.customer, view.peers)
+                reported.setdefault(view.server, []).append(room)
+            updated = _date(view.updated)
+            rooms.append(
+                RoomInfo(room_hash(*view.id), view.id, view.customer, view.server, updated)
+            )
+        if rooms:
+            self._rooms.append(_encode(rooms)[1:-1])
+        for server, found in reported.items():
+            self._reported.setdefault(server, []).append(_encode(found)[1:-1])
+        return len(rooms)
+
+    @property
+    def rooms(self) -> Any:
+        """All rooms."""
+        return Raw(b"[%b]" % b",".join(self._rooms))
+
+    def reported(self, server: str) -> Any:
+        """The rooms that a server reports."""
+        return Raw(b"[%b]" % b",".join(self._reported.get(server, ())))
 
 
 async def _nothing_later(done: Awaitable[None]) -> dict[str, object]:

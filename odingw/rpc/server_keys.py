@@ -5,11 +5,15 @@ which one it has is a matter of when it last asked; the grid remembers that by t
 """
 
 from collections.abc import Callable, Set
+from itertools import islice
 from typing import Final, Protocol
 
 from odingw.tokens import KeyType, SecretKey, is_key_id_of, server_key
 
 _KEPT: Final = 10_000
+
+_DERIVED: Final = 20
+"""Servers whose keys are derived to look for one id: deriving them all would stop everybody."""
 
 
 class Attached(Protocol):
@@ -67,14 +71,18 @@ class ServerKeys:
         return key
 
     def verifying(self, kid: str, attached: Attached) -> SecretKey | None:
-        """Return the key of an attached server by its id, whichever master key it comes from."""
+        """Return the key of an attached server by its id, whichever master key it comes from.
+
+        The key that a server is known to have is found at once; another one of its keys perhaps
+        only at a later try, if there are many servers that have not reported here.
+        """
         address = attached.address_of_key(kid)
         if address is None:
             if not is_key_id_of(kid, KeyType.DERIVED):
                 return None
             addresses = attached.addresses()
             if kid not in self._address_of:
-                for unseen in addresses - self._keys.keys():
+                for unseen in islice(addresses - self._keys.keys(), _DERIVED):
                     self._of(unseen)
             address = self._address_of.get(kid)
             if address is None or address not in addresses:

@@ -26,6 +26,10 @@ class GatewayProcess(ProcessProtocol):
         on_death: called with one line when the process ends without having been stopped.
         quiet: its output goes to standard error, and nothing to standard output.
 
+    Attributes:
+        running: whether it has not ended yet.
+        interrupted: whether it ended by SIGINT: Ctrl-C at a terminal reaches it, too.
+
     Raises:
         OSError: there is no ``twistd`` in this environment.
     """
@@ -38,12 +42,13 @@ class GatewayProcess(ProcessProtocol):
         self._stopping = False
         self._ended: Deferred[None] | None = None
         self.running = True
-        command = [*_twistd(), "-n", "--pidfile=", "odingw", "--config", str(config)]
+        self.interrupted = False
+        command = gateway_command("--config", str(config))
         self._process: Any = reactor.spawnProcess(
             self,
             command[0],
             command,
-            env=_environment(),
+            env=gateway_environment(),
             path=str(config.parent),
             childFDs={0: "w", 1: 2 if quiet else 1, 2: 2},
         )
@@ -53,10 +58,12 @@ class GatewayProcess(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:  # noqa: N802  -- Twisted's name
         """Take note of the end."""
         self.running = False
+        how = reason.value
+        self.interrupted = isinstance(how, ProcessTerminated) and how.signal == signal.SIGINT
         if self._ended is not None:
             self._ended.callback(None)
         if not self._stopping:
-            self._on_death(f"the gateway ended by itself: {_how(reason.value)}")
+            self._on_death(f"the gateway ended by itself: {_how(how)}")
 
     def stop(self, patience: float) -> Deferred[None]:
         """End the process and wait for it.
@@ -86,6 +93,18 @@ class GatewayProcess(ProcessProtocol):
             self._process.signalProcess(number)
 
 
+def gateway_command(*options: str) -> list[str]:
+    """Return the command line of a gateway that stays in the foreground and writes no pid file.
+
+    Args:
+        options: of ``twistd odingw``.
+
+    Raises:
+        FileNotFoundError: there is no ``twistd`` in this environment.
+    """
+    return [*_twistd(), "-n", "--pidfile=", "odingw", *options]
+
+
 def _twistd() -> list[str]:
     """Return how ``twistd`` is called.
 
@@ -102,7 +121,7 @@ def _twistd() -> list[str]:
     return [str(twistd)]
 
 
-def _environment() -> dict[str, str]:
+def gateway_environment() -> dict[str, str]:
     """Return the environment, with which this very odingw is found even if it is not installed."""
     root = str(Path(odingw.__file__).parent.parent)
     path = os.environ.get("PYTHONPATH")

@@ -1,5 +1,6 @@
 """A gateway, servers and clients, all on this machine."""
 
+import errno
 import random
 import secrets
 import socket
@@ -15,6 +16,7 @@ import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError
 from twisted.web.client import Agent
+from twisted.web.http_headers import Headers
 
 from odingw.errors import OdingwError
 from odingw.sim.child import GatewayProcess
@@ -36,7 +38,7 @@ _DAY: Final = 86400
 _TERMINAL_PATIENCE: Final = 1.0
 _STATUS_INTERVAL: Final = 30.0
 _READY_WITHIN: Final = 30.0
-_PING_WITHIN: Final = 2.0
+_ANSWER_WITHIN: Final = 2.0
 _NOT_YET: Final[tuple[type[Exception], ...]] = (Unreachable, *TRANSPORT_ERRORS)
 
 _CONFIG: Final = """\
@@ -95,7 +97,7 @@ class Plan(msgspec.Struct, frozen=True):
     """How the demo runs.
 
     Attributes:
-        folder: for the gateway's configuration.
+        folder: for the gateway's configuration, which is in a folder that the port names.
         port: of the gateway; the next one is the admin endpoint's. None: what is free.
         rate: clients per second.
         stay: seconds that a client stays, on average.
@@ -132,14 +134,33 @@ def free_ports(first: int) -> int:
 
 
 def _is_free(port: int) -> bool:
+    """Whether nobody listens there; what else may be wrong with a port, the gateway says."""
     with socket.socket() as probe:
         # As the gateway will: a port whose last connections only linger is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_LOOPBACK, port))
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
     return True
+
+
+def choose_port(wanted: int | None, status: Callable[[str], None]) -> int:
+    """Return the first of two free ports.
+
+    Raises:
+        DemoFailed: the wanted one, or the next, is taken.
+        OSError: there are none.
+    """
+    first = FIRST_PORT if wanted is None else wanted
+    taken = next((port for port in (first, first + 1) if not _is_free(port)), None)
+    if taken is None:
+        return first
+    if wanted is not None:
+        raise DemoFailed(f"port {taken} is taken; leave --port out, or choose another")
+    port = free_ports(FIRST_PORT)
+    status(f"{taken} is taken, so this one listens on {port}")
+    return port
 
 
 def write_config(folder: Path, port: int, access_key: AccessKey) -> Path:
@@ -218,7 +239,8 @@ def entries(port: int, access_key: AccessKey, now: float, command: str) -> list[
         ),
         Entry(
             "turn",
-            "Get TURN credentials (another token, that names turn)",
+            "Get TURN credentials (another token, that names turn); "
+            "no TURN server runs behind these credentials, the demo starts none",
             f"curl -sS {url}turn -H {quote('Authorization: Bearer ' + turn)}",
         ),
     ]
@@ -253,15 +275,18 @@ async def demo(
     access_key = AccessKey.generate(secrets.token_bytes)
     trouble: list[str] = []
 
+    interrupted = False
+
     def died(how: str) -> None:
-        trouble.append(how)
+        # A Ctrl-C, and other signals to all that runs here, may reach the gateway first.
+        if not interrupted and not child.interrupted:
+            trouble.append(how)
         work.cancel()
 
     try:
-        port = plan.port or free_ports(FIRST_PORT)
-        child = GatewayProcess(
-            reactor, write_config(plan.folder, port, access_key), died, plan.quiet
-        )
+        port = choose_port(plan.port, status)
+        config = write_config(plan.folder / str(port), port, access_key)
+        child = GatewayProcess(reactor, config, died, plan.quiet)
     except OSError as error:
         raise DemoFailed(str(error)) from None
     addresses = [f"sfu-{number + 1}.demo:4433" for number in range(SERVERS)]
@@ -271,7 +296,6 @@ async def demo(
         tell(entries(port, access_key, reactor.seconds(), plan.command))
 
     work = Deferred.fromCoroutine(_work(reactor, plan, port, access_key, fleet, ready, status))
-    interrupted = False
     try:
         await work
     except CancelledError:
@@ -297,7 +321,7 @@ async def _work(
     ready: Callable[[], None],
     status: Callable[[str], None],
 ) -> None:
-    await _until_ready(reactor, f"http://{_LOOPBACK}:{port}/ping")
+    await _until_ready(reactor, f"http://{_LOOPBACK}:{port}/", access_key)
     await fleet.start(spread=1.0)
     fleet.bring_crowd(
         access_key,
@@ -311,18 +335,21 @@ async def _work(
     await fleet.watch(status, _STATUS_INTERVAL, plan.duration)
 
 
-async def _until_ready(reactor: Any, url: str) -> None:
-    """Wait until the gateway answers.
+async def _until_ready(reactor: Any, url: str, access_key: AccessKey) -> None:
+    """Wait until the gateway answers that knows this access key: no other one does.
 
     Raises:
         Unreachable: it takes too long.
     """
     agent = Agent(reactor)
+    token = TokenGenerator(access_key).create_token(
+        ROOM, "demo", now=reactor.seconds(), lifetime=_DAY, subject="turn"
+    )
     give_up = reactor.seconds() + _READY_WITHIN
     while reactor.seconds() < give_up:
-        ping = Deferred.fromCoroutine(_ping(agent, url)).addTimeout(_PING_WITHIN, reactor, _late)
+        asked = Deferred.fromCoroutine(_ask(agent, f"{url}turn", token))
         try:
-            if await ping == 200:
+            if await asked.addTimeout(_ANSWER_WITHIN, reactor, _late) == 200:
                 return
         except _NOT_YET:
             pass
@@ -334,7 +361,7 @@ def _late(_outcome: object, seconds: float) -> NoReturn:
     raise Unreachable(f"no answer within {seconds:g} s")
 
 
-async def _ping(agent: Requester, url: str) -> int:
+async def _ask(agent: Requester, url: str, token: str) -> int:
     """Return the status of the answer.
 
     Raises:
@@ -342,7 +369,8 @@ async def _ping(agent: Requester, url: str) -> int:
             other failure.
     """
     try:
-        response = await agent.request(b"GET", url.encode())
+        headers = Headers({"Authorization": [f"Bearer {token}"]})
+        response = await agent.request(b"GET", url.encode(), headers)
         await read_body(response)
     except TRANSPORT_ERRORS as error:
         reasons = getattr(error, "reasons", ())

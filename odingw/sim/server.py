@@ -217,8 +217,9 @@ class SimulatedServer:
                 # What a call that is cancelled ends with is no news.
                 if self.state in (ServerState.STOPPED, ServerState.FAILED):
                     raise CancelledError from None
-                self._note(failure, failures)
-                if not patient and _is_final(failure):
+                final = not patient and _is_final(failure)
+                self._note(failure, repeated=bool(failures) or final)
+                if final:
                     raise
             else:
                 self.last_error = None
@@ -229,14 +230,14 @@ class SimulatedServer:
             await sleep(self._clock, delay)
             delay = min(2 * delay, _LONGEST_RETRY)
 
-    def _note(self, failure: OdingwError, failures: int) -> None:
-        """Log a failed call; of several in a row, the first one."""
+    def _note(self, failure: OdingwError, *, repeated: bool) -> None:
+        """Log a failed call; of several in a row, the first one, unless it is raised."""
         self.last_error = failure
         if isinstance(failure, Misbehaviour):
             self.misbehaviours.append(failure)
             # With the failure, so that a test fails in which nobody expected it.
             self.log.failure("the gateway misbehaved towards {address}", address=self.address)
-        elif not failures:
+        elif not repeated:
             self.log.warn(  # noqa: G010  -- Twisted's Logger has no warning()
                 "{address}: {failure}; trying again",
                 address=self.address,

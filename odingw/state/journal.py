@@ -205,6 +205,10 @@ class Journal:
         self._measured(None)
         for pool, changes in group:
             pool.changes.add(changes)
+        for pool in self._pools.values():
+            if not self.trouble:
+                pool.stored_until = pool.places.until
+            pool.forget_places()
         if self.trouble != reason:
             self.trouble = reason
             _log.error(
@@ -246,6 +250,11 @@ class _Pool:
         name: of the pool.
         grid: its grid.
         changes: what the grid has changed and is not written yet.
+
+    Attributes:
+        places: its reservations in the file.
+        stored_until: when the last of them that had been written ends by itself, as the trouble
+            began.
     """
 
     def __init__(self, name: str, grid: Grid, changes: Changes) -> None:
@@ -253,6 +262,15 @@ class _Pool:
         self.grid = grid
         self.changes = changes
         self.places = PlaceLog()
+        self.stored_until = 0.0
+
+    def forget_places(self) -> None:
+        """Forget reservations that came and went while nothing could be stored."""
+        ledger = self.grid.ledger
+        oldest = ledger.oldest_place()
+        # What is stored of others is over as well by then, and goes with the next group.
+        if oldest is None or oldest > self.stored_until:
+            self.changes.forget_places(lambda place: ledger.place(place) is not None)
 
 
 def _parts(pool: _Pool, changes: Changes, outdated: list[int]) -> Iterator[tuple[bytes, bytes]]:

@@ -31,11 +31,15 @@ class PlacesRow(Struct, frozen=True, array_like=True, gc=False):
 
 
 class PlaceLog:
-    """The records of one pool's reservations in the file."""
+    """The records of one pool's reservations in the file.
+
+    Attributes:
+        until: when the last reservation that was written ends by itself.
+    """
 
     def __init__(self) -> None:
         self._last = 0
-        self._until = 0.0
+        self.until = 0.0
         self._kept: deque[tuple[int, float]] = deque()
 
     def found(self, number: int) -> None:
@@ -47,10 +51,10 @@ class PlaceLog:
         """Yield numbers and rows of new records, for reservations that have changed."""
         keys = iter(keys)
         while batch := tuple((key, ledger.place(key)) for key in islice(keys, BATCH)):
-            self._until = max(self._until, *(row.ends for _, row in batch if row), 0.0)
+            self.until = max(self.until, *(row.ends for _, row in batch if row), 0.0)
             self._last += 1
-            self._kept.append((self._last, self._until))
-            yield self._last, PlacesRow(self._until, batch)
+            self._kept.append((self._last, self.until))
+            yield self._last, PlacesRow(self.until, batch)
 
     def outdated(self, ledger: Ledger) -> list[int]:
         """Return the numbers of the records that nothing running depends on."""

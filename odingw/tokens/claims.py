@@ -13,6 +13,9 @@ from odingw.tokens.jws import ALGORITHMS, check_algorithms, check_signature, par
 STRICT_LEEWAY: Final = 60
 """How many seconds two clocks may differ before a larger leeway counts as a relaxed rule."""
 
+MAX_ROOMS: Final = 64
+"""How many rooms ``rid`` may name: each is looked up, for one place in the last of them."""
+
 _LARGEST: Final = 2**53 - 1
 
 _RANGE: Final = msgspec.Meta(ge=-_LARGEST, le=_LARGEST)
@@ -144,8 +147,8 @@ def verify(
 
     Raises:
         TokenError: the token is refused; the first of these that does not hold: the form, the
-            key, the signature, the types of the claims, ``aud``, ``exp``, ``nbf``, and that
-            ``rid`` and ``uid`` are there.
+            key, the signature, the types of the claims, ``aud``, ``exp``, ``nbf``, that
+            ``rid`` and ``uid`` are there, and ``rid`` names not too many rooms.
     """
     jws = parse(token, policy.algorithms)
     key = find_key(jws.header.kid)
@@ -170,8 +173,8 @@ def check_claims(claims: Claims, *, now: float, policy: Policy) -> tuple[str, ..
         ``Verified``.
 
     Raises:
-        TokenError: the first of these that does not hold: ``aud``, ``exp``, ``nbf``, and that
-            ``rid`` and ``uid`` are there.
+        TokenError: the first of these that does not hold: ``aud``, ``exp``, ``nbf``, that
+            ``rid`` and ``uid`` are there, and ``rid`` names not too many rooms.
     """
     audience = claims.aud
     if isinstance(audience, str):
@@ -181,6 +184,8 @@ def check_claims(claims: Claims, *, now: float, policy: Policy) -> tuple[str, ..
     relaxed = _check_times(claims, now, policy)
     if claims.rid is UNSET or claims.uid is UNSET:
         raise TokenError(TokenFault.CLAIMS, "missing required claims in token")
+    if not isinstance(claims.rid, str) and len(claims.rid) > MAX_ROOMS:
+        raise TokenError(TokenFault.CLAIMS, f"rid names more than {MAX_ROOMS} rooms")
     return relaxed
 
 

@@ -29,6 +29,9 @@ MAX_AGE: Final = 24 * 3600.0
 PROBLEMS_LOGGED: Final = 10
 """How many problems of one set get a log line of their own."""
 
+MOST_WAITING: Final = 1000
+"""How many tokens may wait for a fetch; the keys there are decide over others."""
+
 # Who waits for a fetch goes on in one of many steps of the reactor, each about this long (s).
 _STEP: Final = 0.005
 
@@ -99,13 +102,15 @@ class JwkSet:
             kid: its id; None: any key may be meant.
 
         Returns:
-            None: the keys there are will not change now. Else, fires with the seconds that it took
-            when a fetch has ended, well or not.
+            None: the keys there are will not change now, or too many wait already. Else, fires
+            with the seconds that it took when a fetch has ended, well or not.
         """
         if kid is not None and any(key.kid == kid for key in self.keys):
             return None
         idle = self._fetch is None
         if idle and (not self._running or self._pausing()):
+            return None
+        if len(self._waiting) >= MOST_WAITING:
             return None
         waiting: Deferred[float] = Deferred()
         self._waiting.append((waiting, self._clock.seconds()))

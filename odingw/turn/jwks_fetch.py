@@ -24,10 +24,11 @@ from twisted.web import client as web_client
 from twisted.web.client import URI, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory
+from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
 from odingw.errors import OdingwError
+from odingw.plain_agent import Discard, EncodedBodyError, PlainAgent
 
 TIMEOUT: Final = 10.0
 """Seconds that a whole fetch may take."""
@@ -103,27 +104,20 @@ async def _get(url: str, client: HTTPClient) -> bytes:
             unbuffered=True,
         )
         if response.code != 200:
-            response.deliverBody(_Discard())
+            response.deliverBody(Discard())
             raise FetchError(f"HTTP status {response.code}")
         body = _Body()
         response.deliverBody(body)
         return await body.received
     except FetchError:
         raise
+    except EncodedBodyError as error:
+        raise FetchError(str(error)) from None
     except Exception as error:
         cause = _cause(error)
         if isinstance(cause, CancelledError):
             raise cause from None
         raise FetchError(_text(cause)) from None
-
-
-class _Discard(TwistedProtocol):
-    """Wants no body, and closes the connection."""
-
-    def connectionMade(self) -> None:  # noqa: N802  # Twisted's name
-        """Begin, and end."""
-        transport: Any = self.transport
-        transport.loseConnection()
 
 
 class _Body(TwistedProtocol):
@@ -186,42 +180,9 @@ def jwk_client(reactor: Any, policy: Any = None) -> HTTPClient:
         policy: which certificates are good, an ``IPolicyForHTTPS``; None: what the system trusts.
     """
     endpoints = _Endpoints(reactor, policy or _web.BrowserLikePolicyForHTTPS())
-    agent: Any = _PlainAgent(_web.Agent.usingEndpointFactory(reactor, endpoints))
+    agent: Any = PlainAgent(_web.Agent.usingEndpointFactory(reactor, endpoints))
     cookies: Any = CookieJar(DefaultCookiePolicy(allowed_domains=()))
     return HTTPClient(agent, cookies)
-
-
-@implementer(IAgent)
-class _PlainAgent:
-    """An agent that accepts no encoded bodies.
-
-    A compressed body is unpacked a received piece at a time, and what becomes of 64 KiB is up to
-    the sender: 64 MiB, or, compressed twice, 64 GiB.
-    """
-
-    def __init__(self, agent: Any) -> None:
-        self._agent = agent
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: object = None,  # noqa: N803  # IAgent's name
-    ) -> Deferred[Any]:
-        """Send a request that accepts no encoding (``IAgent``)."""
-        headers = Headers() if headers is None else headers.copy()
-        headers.setRawHeaders("Accept-Encoding", ["identity"])
-        response: Deferred[Any] = self._agent.request(method, uri, headers, bodyProducer)
-        return response.addCallback(_refuse_encoded)
-
-
-def _refuse_encoded(response: Any) -> Any:
-    encodings = response.headers.getRawHeaders("Content-Encoding", [])
-    if all(encoding.strip().lower() == "identity" for encoding in encodings):
-        return response
-    response.deliverBody(_Discard())
-    raise FetchError("the body is compressed, which was not asked for")
 
 
 @implementer(IAgentEndpointFactory)

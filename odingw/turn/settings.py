@@ -3,7 +3,6 @@
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
 from typing import Any, Final, get_type_hints
 from urllib.parse import urlsplit
 
@@ -11,6 +10,7 @@ import msgspec
 
 from odingw.config import Turn
 from odingw.config.errors import config_error, convert
+from odingw.config.parts import is_loopback
 from odingw.config.turn import BESIDE_FILE
 from odingw.config.types import Text, key_text
 from odingw.errors import ConfigError
@@ -317,15 +317,7 @@ def _check_jwk_url(url: str) -> None:
         raise ValueError(f"not an absolute https URL; {wanted}")
     if parts.username is not None:
         raise ValueError(f"a user cannot be given here; {wanted}")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise ValueError(
             f"keys that come over http can be forged on the way, unless from this host; {wanted}"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        # RFC 6761, section 6.3
-        return host == "localhost" or host.endswith(".localhost")

@@ -22,9 +22,17 @@ UNKNOWN: Final = IPv4Address(0)
 """The address of somebody of whom a proxy tells nothing that can be read."""
 
 
-@lru_cache(10_000)
+_LONGEST: Final = 64
+"""Characters of an address with its zone. What is kept must not be as long as strangers like."""
+
+
 def parse_address(text: str) -> Address | None:
     """Read an IP address; one that is IPv4 in IPv6 clothes becomes plain. None if it is none."""
+    return _parse_address(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(10_000)
+def _parse_address(text: str) -> Address | None:
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
@@ -33,12 +41,16 @@ def parse_address(text: str) -> Address | None:
     return mapped or address
 
 
-@lru_cache(10_000)
 def block_of(text: str) -> str:
     """Return what one household has: an IPv4 address, or the 2^64 addresses of an IPv6 network.
 
     Limits by address count these as one. What is no address is returned as it is.
     """
+    return _block_of(text) if len(text) <= _LONGEST else text
+
+
+@lru_cache(10_000)
+def _block_of(text: str) -> str:
     address = parse_address(text)
     if isinstance(address, IPv6Address):
         return str(ip_network((address, 64), strict=False))

@@ -22,7 +22,8 @@ class AdminPages:
         users: who may look; if there are none, everybody who can reach the endpoint.
         monitor: the status page.
         dump_threads: returns what every thread is doing.
-        shared: whether the port is public too, where without users little is shown.
+        shared: whether the port is public too, where without users little is shown, and readiness,
+            which needs none, without its reasons.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class AdminPages:
         """Return the user who asks; empty where nobody has to say who they are.
 
         Raises:
-            RpcError: the request is not accepted (401, 403).
+            RpcError: the request is not accepted (401, 403, 429).
         """
         if is_foreign(request) or not (self._users or self._shared or is_local_name(request)):
             raise RpcError(
@@ -106,8 +107,10 @@ class AdminPages:
 
     def _show_readiness(self, request: GatewayRequest) -> bytes:
         ready = self._health.ready
-        body = encode({"ready": ready, "checks": self._health.results()})
-        return prepare(request, Reply(200 if ready else 503, body), internal=True)
+        told: dict[str, object] = {"ready": ready}
+        if not self._shared:
+            told["checks"] = self._health.results()
+        return prepare(request, Reply(200 if ready else 503, encode(told)), internal=True)
 
     def _show_threads(self, request: GatewayRequest) -> bytes:
         return _page(request, "text/plain; charset=utf-8", self._dump_threads().encode())

@@ -12,8 +12,15 @@ from twisted.web.http import Request
 from odingw.config import InternalUser
 from odingw.errors import FORBIDDEN, UNAUTHORIZED, RpcError
 from odingw.web.address import Network, client_address, parse_address, socket_peer, within
+from odingw.web.attempts import Attempts
 
-_PROXY_TRACES: Final = (b"origin", b"forwarded", b"via")
+_PROXY_TRACES: Final = (b"origin", b"forwarded", b"via", b"x-real-ip")
+
+_DIRECT: Final = (b"HTTP/1.1", Request.clientproto)
+"""What ODIN servers speak, and what a request says whose headers alone are known.
+
+nginx, as it comes, speaks HTTP/1.0 to what is behind it, and adds no header.
+"""
 
 HOW_TO_OPEN: Final = (
     "set gateway.internal.users (and the addresses of the ODIN servers in gateway.internal.allow)"
@@ -58,9 +65,14 @@ class BasicUsers:
     Args:
         passwords: by user name.
         realm: named in the challenge.
+        attempts: takes note of wrong credentials; None: nobody does.
     """
 
-    def __init__(self, passwords: Mapping[str, str], realm: str) -> None:
+    def __init__(
+        self, passwords: Mapping[str, str], realm: str, attempts: Attempts | None = None
+    ) -> None:
+        self._realm = realm
+        self._attempts = attempts
         self._digests = [
             (name, sha256(f"{name}:{password}".encode()).digest())
             for name, password in passwords.items()
@@ -75,22 +87,29 @@ class BasicUsers:
         """Return the name of the user whose credentials the request carries.
 
         Raises:
-            RpcError: they are missing or wrong (401).
+            RpcError: they are missing or wrong (401), or too many were wrong (429).
         """
         scheme, _, text = (_header(request, b"authorization") or "").partition(" ")
         if scheme.lower() != "basic":
             raise self._refuse("invalid or missing authorization")
+        if self._attempts is not None:
+            self._attempts.check(request)
         try:
             given = sha256(b64decode(text.strip(), validate=True)).digest()
         except ValueError:
-            raise self._refuse("invalid credentials") from None
+            raise self._wrong(request) from None
         found = None
         for name, digest in self._digests:
             if hmac.compare_digest(given, digest):
                 found = name
         if found is None:
-            raise self._refuse("invalid credentials")
+            raise self._wrong(request)
         return found
+
+    def _wrong(self, request: Request) -> RpcError:
+        if self._attempts is not None:
+            self._attempts.failed(request, self._realm)
+        return self._refuse("invalid credentials")
 
     def _refuse(self, message: str) -> RpcError:
         return RpcError(UNAUTHORIZED, message, headers=self._challenge)
@@ -104,6 +123,7 @@ class InternalGuard:
         allow: networks that callers must be in.
         trusted: proxies that are believed about addresses.
         on_refused: told what to configure, when a caller was turned away for its address or way.
+        attempts: takes note of wrong credentials; None: nobody does.
     """
 
     def __init__(
@@ -112,9 +132,11 @@ class InternalGuard:
         allow: Sequence[Network],
         trusted: Sequence[Network],
         on_refused: Callable[[str], None],
+        attempts: Attempts | None = None,
     ) -> None:
         self._users = users
-        self._basic = BasicUsers({name: user.password for name, user in users.items()}, "internal")
+        passwords = {name: user.password for name, user in users.items()}
+        self._basic = BasicUsers(passwords, "internal", attempts)
         self._allow = allow
         self._trusted = trusted
         self._on_refused = on_refused
@@ -130,7 +152,7 @@ class InternalGuard:
             Address patterns of the servers that the caller may speak for; None: any.
 
         Raises:
-            RpcError: the caller may not (401, 403).
+            RpcError: the caller may not (401, 403, 429).
         """
         if self._users:
             address = client_address(request, self._trusted)
@@ -143,19 +165,22 @@ class InternalGuard:
                     "without users, requests from browsers and through proxies are not "
                     f"accepted; {HOW_TO_OPEN}"
                 )
-            if not is_local_name(request):
-                raise self._refuse(
-                    f"without users, Host must be an IP address or localhost; {HOW_TO_OPEN}"
-                )
         is_unix = address is None
         if not is_unix and not within(address, self._allow):
             raise self._refuse(f"{address} is not in gateway.internal.allow; {HOW_TO_OPEN}")
         if not self._users:
+            if not is_local_name(request):
+                raise self._refuse(
+                    f"without users, Host must be an IP address or localhost; {HOW_TO_OPEN}"
+                )
             return None
         return self._users[self._basic.check(request)].servers or None
 
     def _through_proxy(self, request: Request) -> bool:
+        """Tell whether the request shows that it came through something; it need not show that."""
         headers = request.requestHeaders
+        if request.clientproto not in _DIRECT or within(socket_peer(request), self._trusted):
+            return True
         return any(headers.hasHeader(name) for name in _PROXY_TRACES) or any(
             name.lower().startswith(b"x-forwarded-") for name, _ in headers.getAllRawHeaders()
         )

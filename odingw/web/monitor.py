@@ -18,6 +18,12 @@ from odingw.turn.watch import ServerHealth
 MOST_CUSTOMERS: Final = 200
 """How many customers the summary names, those nearest to their limits first."""
 
+_MANY_CUSTOMERS: Final = 1000
+"""From how many on the summary's are kept for a while: a page that is open asks every second."""
+
+_KEPT: Final = 5.0
+"""Seconds for which they are kept."""
+
 
 class CustomerView(Struct, frozen=True):
     """A customer's licence and what it uses of it.
@@ -139,6 +145,7 @@ class Monitor:
         self._now = now
         self._timer_seconds = timer_seconds
         self._began = now()
+        self._kept: tuple[float, list[CustomerView], int] | None = None
 
     def state(self) -> dict[str, Any]:
         """Return everything, each room too."""
@@ -157,16 +164,19 @@ class Monitor:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Return everything but rooms, in a size that does not grow with them."""
+        """Return everything but rooms, in a size that does not grow with them.
+
+        Where customers are many, theirs may be some seconds old.
+        """
         now = self._now()
-        customers = self._customer_views()
+        customers, customer_count = self._fullest_customers(now)
         return {
             "pools": {
                 name: {"servers": [_server(view, now) for view in grid.servers()]}
                 for name, grid in self._store.pools()
             },
-            "customers": nsmallest(MOST_CUSTOMERS, customers, _fullest_first),
-            "customer_count": len(customers),
+            "customers": customers,
+            "customer_count": customer_count,
             **self._common(now),
         }
 
@@ -181,6 +191,15 @@ class Monitor:
             "requests": [RequestCount(*counts) for counts in sorted(self._metrics.requests())],
             "turn": self._turn_view(),
         }
+
+    def _fullest_customers(self, now: float) -> tuple[list[CustomerView], int]:
+        """Return the customers that the summary names, and how many there are."""
+        if self._kept is not None and now - self._kept[0] < _KEPT:
+            return self._kept[1:]
+        views = self._customer_views()
+        fullest = nsmallest(MOST_CUSTOMERS, views, _fullest_first)
+        self._kept = (now, fullest, len(views)) if len(views) >= _MANY_CUSTOMERS else None
+        return fullest, len(views)
 
     def _customer_views(self) -> list[CustomerView]:
         used = {usage.customer: usage for usage in self._store.usage()}

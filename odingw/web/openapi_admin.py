@@ -186,7 +186,11 @@ def admin_schemas(types: Mapping[str, Any]) -> dict[str, Any]:
     servers = {"type": "array", "items": reference("Server")}
     return {
         "Checks": {"type": "object", "additionalProperties": reference(Check.__name__)},
-        "Readiness": _object(ready=flag, checks=reference("Checks")),
+        "Readiness": {
+            **_object(ready=flag, checks=reference("Checks")),
+            "description": "Without the checks on a port that is public too.",
+            "required": ["ready"],
+        },
         "Server": {
             **view,
             "description": "A server; age is that of its last report, in seconds.",

@@ -50,6 +50,14 @@ class RateLimit:
         self._buckets[key] = (left, now)
         return 0.0 if allowed else (1 - left) / self._rate
 
+    def left_to_wait(self, key: str, now: float) -> float:
+        """Return what ``wait`` would, without counting a request."""
+        if not self._rate:
+            return 0.0
+        left, since = self._buckets.get(self._group(key), (self._burst, now))
+        left = min(self._burst, left + (now - since) * self._rate)
+        return max(0.0, (1 - left) / self._rate)
+
 
 def check_rate(limit: RateLimit, key: Callable[[], object], now: float) -> None:
     """Count a request.
@@ -68,9 +76,14 @@ def check_rate(limit: RateLimit, key: Callable[[], object], now: float) -> None:
     who = key()
     wait = limit.wait(str(who), now) if who is not None else 0.0
     if wait:
-        raise RpcError(
-            TOO_MANY_REQUESTS,
-            "too many requests",
-            {"retry_after": round(wait, 3)},
-            {"Retry-After": str(int(wait) + 1)},
-        )
+        raise too_many(wait)
+
+
+def too_many(wait: float) -> RpcError:
+    """Return the error for a request that is too early by so many seconds (429)."""
+    return RpcError(
+        TOO_MANY_REQUESTS,
+        "too many requests",
+        {"retry_after": round(wait, 3)},
+        {"Retry-After": str(int(wait) + 1)},
+    )

@@ -136,7 +136,7 @@ def _print(outcomes: dict[str, Outcome], seconds: int) -> None:
     for name, one in outcomes.items():
         for path in one.findings:
             where = os.path.relpath(path)
-            click.echo(f"again: {sys.executable} -m tests.fuzz --once {name} {where}")
+            click.echo(f"again: {sys.executable} -m tests.fuzz {name} --once {where}")
 
 
 @click.command()

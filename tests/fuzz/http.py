@@ -27,8 +27,14 @@ _ASCII: Final = bytes(
 _ZEROS: Final = re.compile(r"illegal chunk header: .*'0{12}")
 _TRAILERS: Final = "trailers"
 # h11 insists on exactly one Host (RFC 9112, section 3.2), and on good trailers. Neither matters
-# here: who is called is not looked at, and trailers are thrown away.
-_BENIGN: Final = ("Missing mandatory Host", "Found multiple Host", _TRAILERS)
+# here: who is called is not looked at, and trailers are thrown away. An empty line ahead of a
+# request is ignored, as it should be (section 2.2).
+_BENIGN: Final = (
+    "Missing mandatory Host",
+    "Found multiple Host",
+    "no request line received",
+    _TRAILERS,
+)
 _IN_CHUNKS: Final = ("illegal chunk header", "malformed chunk footer", "peer unexpectedly")
 
 
@@ -85,7 +91,7 @@ def _requests(data: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], str]:
     found: list[tuple[bytes, bytes, bytes]] = []
     request, body = None, b""
     try:
-        peer.receive_data(data.translate(_ASCII))
+        peer.receive_data(data.removeprefix(b"\r\n").translate(_ASCII))
         while True:
             event = peer.next_event()
             if isinstance(event, h11.Request):

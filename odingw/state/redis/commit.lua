@@ -12,6 +12,7 @@ local TASKS, AT, RETURNED, QUEUE = KEYS[11], KEYS[12], KEYS[13], KEYS[14]
 local FLIGHTS, FLYING, MEMBERS, GIVEN = KEYS[15], KEYS[16], KEYS[17], KEYS[18]
 
 local MAX_RETURNS = 3
+local DELIVERY_BYTES = 1048576
 
 local call = redis.call
 local gateway, now = ARGV[1], tonumber(ARGV[3])
@@ -335,13 +336,16 @@ end}
 ops['K'] = {3, function(server, token, lease)
   local flight = call('HGET', FLIGHTS, server)
   if flight and not recall(server, flight, tonumber(lease)) then return result({}) end
-  local batch, taken = {}, {}
+  local batch, taken, size = {}, {}, 0
   for _, number in ipairs(numbers_of(server)) do
     if call('HEXISTS', FLYING, number) == 0 then
       local times = tonumber(call('HGET', RETURNED, number) or '0')
       if #taken > 0 and times >= MAX_RETURNS then break end
+      local row = call('HGET', TASKS, number)
+      size = size + #(row or '')
+      if #taken > 0 and size > DELIVERY_BYTES then break end
       taken[#taken + 1] = number
-      batch[#batch + 1] = {number, call('HGET', TASKS, number), tostring(times)}
+      batch[#batch + 1] = {number, row, tostring(times)}
       call('HSET', FLYING, number, server)
       if times >= MAX_RETURNS then break end
     end

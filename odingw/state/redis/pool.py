@@ -294,6 +294,7 @@ class RedisGrid:
         self.replica.drop_empty_bases()
         if not self.exchange.up:
             self._grid.sweep(now)
+            self.replica.forget_places()
             return ()
         events = self._grid.tick(now)
         self.exchange.soon()

@@ -117,6 +117,12 @@ class Replica:
                     # A later layout may tell more; how much of it belongs to this, nobody knows.
                     break
 
+    def forget_places(self) -> None:
+        """Forget reservations that are over, and of which Redis has never been told."""
+        self._changes.forget_places(
+            lambda place: place in self.places or self._ledger.place(place) is not None
+        )
+
     def drop_empty_bases(self) -> None:
         """Forget bases for which no room has come since before the last call of this."""
         for base in self._stale:

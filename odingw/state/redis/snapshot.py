@@ -4,10 +4,12 @@ Other gateways go on meanwhile. What they commit is told and put in after this; 
 record is, not how it changed, so the last word on each is right whatever was read before it.
 """
 
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+from msgspec import DecodeError
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from odingw.state.redis.layout import (
     Keys,
@@ -21,61 +23,116 @@ from odingw.state.redis.layout import (
 )
 from odingw.state.redis.replica import Replica, Snapshot
 
+if TYPE_CHECKING:
+    from odingw.grid.changes import PlaceKey
+
 _COUNT = "500"
+
+_log = Logger("odingw.state")
 
 Execute = Callable[..., Deferred[Any]]
 """Carries out a Redis command."""
 
 
 async def load(keys: Keys, replica: Replica, execute: Execute) -> None:
-    """Make a pool's grid a copy of what Redis holds.
+    """Make a pool's grid a copy of what Redis holds; what cannot be read is left out.
 
     Raises:
         RedisAwayError: Redis did not answer.
     """
+    reader = _Reader(keys, execute)
     seen = Snapshot()
-    heard = dict([item async for item in _items(keys, "heard", execute)])
-    disabled = await _members(keys, "disabled", execute)
-    drained = await _members(keys, "drained", execute)
-    async for address, row in _items(keys, "servers", execute):
-        seen.servers.add(address)
+
+    def put_server(address: str, row: str) -> None:
         replica.put_server(address, row, heard.get(address, "0"))
         replica.put_flags(address, disabled=address in disabled, drained=address in drained)
-    async for address, value in _items(keys, "keys", execute):
-        seen.keys.add(address)
+        seen.servers.add(address)
+
+    def put_key(address: str, value: str) -> None:
         replica.put_key(address, value)
-    async for key, value in _items(keys, "bases", execute):
+        seen.keys.add(address)
+
+    def put_base(key: str, value: str) -> None:
         replica.put_base(read_base_key(key), read_base(value))
-    async for key, value in _items(keys, "rooms", execute):
-        seen.rooms.add(read_room_key(key))
+
+    def put_room(key: str, value: str) -> None:
         replica.put_room(key, *split_room(value))
-    places = [item async for item in _items(keys, "places", execute)]
-    places.sort(key=lambda item: (read_place(item[1]).ends, read_place_key(item[0])))
-    for key, value in places:
-        seen.places.add(read_place_key(key))
-        replica.put_place(key, value, None)
-    async for key, value in _items(keys, "bans", execute):
-        seen.bans.add(read_ban_key(key))
+        seen.rooms.add(read_room_key(key))
+
+    def put_place(key: str, value: str) -> None:
+        places.append((read_place(value).ends, read_place_key(key), key, value))
+
+    def put_ban(key: str, value: str) -> None:
         replica.put_ban(key, value)
-    at = dict([item async for item in _items(keys, "at", execute)])
-    returned = dict([item async for item in _items(keys, "returned", execute)])
-    async for number, value in _items(keys, "tasks", execute):
+        seen.bans.add(read_ban_key(key))
+
+    def put_task(number: str, value: str) -> None:
         if number in at:
-            seen.tasks.add(int(number))
             replica.put_task(int(number), at[number], int(returned.get(number, 0)), value)
+            seen.tasks.add(int(number))
+
+    heard = await reader.all("heard")
+    disabled = await reader.members("disabled")
+    drained = await reader.members("drained")
+    places: list[tuple[float, PlaceKey, str, str]] = []
+    await reader.each("servers", put_server)
+    await reader.each("keys", put_key)
+    await reader.each("bases", put_base)
+    await reader.each("rooms", put_room)
+    await reader.each("places", put_place)
+    for _, place, key, value in sorted(places):
+        seen.places.add(place)
+        replica.put_place(key, value, None)
+    await reader.each("bans", put_ban)
+    at = await reader.all("at")
+    returned = await reader.all("returned")
+    await reader.each("tasks", put_task)
     replica.sweep(seen)
+    if reader.unreadable:
+        _log.error(
+            "records in Redis cannot be read and are left out: {kinds}",
+            kinds=", ".join(f"{count} of {name}" for name, count in reader.unreadable.items()),
+        )
 
 
-async def _members(keys: Keys, name: str, execute: Execute) -> set[str]:
-    return {member.decode() for member in await execute("SMEMBERS", keys[name])}
+class _Reader:
+    """Reads what Redis holds of a pool.
 
+    Attributes:
+        unreadable: how many records of each key were left out.
+    """
 
-async def _items(keys: Keys, name: str, execute: Execute) -> AsyncIterator[tuple[str, str]]:
-    """Yield fields and values of a hash, some of them perhaps twice."""
-    cursor = b"0"
-    while True:
-        cursor, found = await execute("HSCAN", keys[name], cursor, "COUNT", _COUNT)
-        for field, value in zip(found[::2], found[1::2], strict=True):
-            yield field.decode(), value.decode()
-        if cursor == b"0":
-            return
+    def __init__(self, keys: Keys, execute: Execute) -> None:
+        self.unreadable: dict[str, int] = {}
+        self._keys = keys
+        self._execute = execute
+
+    async def members(self, name: str) -> set[str]:
+        """Return the members of a set."""
+        found: set[str] = set()
+        for member in await self._execute("SMEMBERS", self._keys[name]):
+            self._try(name, found.add, member)
+        return found
+
+    async def all(self, name: str) -> dict[str, str]:
+        """Return a hash."""
+        found: dict[str, str] = {}
+        await self.each(name, found.__setitem__)
+        return found
+
+    async def each(self, name: str, put: Callable[[str, str], object]) -> None:
+        """Call with fields and values of a hash, some of them perhaps twice."""
+        cursor = b"0"
+        while True:
+            command = ("HSCAN", self._keys[name], cursor, "COUNT", _COUNT)
+            cursor, found = await self._execute(*command)
+            for field, value in zip(found[::2], found[1::2], strict=True):
+                self._try(name, put, field, value)
+            if cursor == b"0":
+                return
+
+    def _try(self, name: str, put: Callable[..., object], *texts: bytes) -> None:
+        try:
+            put(*(text.decode() for text in texts))
+        except (DecodeError, ValueError, KeyError):
+            self.unreadable[name] = self.unreadable.get(name, 0) + 1
