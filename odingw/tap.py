@@ -266,8 +266,8 @@ class GatewayService(Service):
         gateway, listen = self._config.gateway, self._config.listen
         if not gateway.internal.users:
             _log.info(
-                "/internal takes calls from {networks} only, and none through a proxy; for ODIN "
-                "servers elsewhere set gateway.internal.users and gateway.internal.allow",
+                "/internal takes calls from {networks} only, and none that show a proxy's traces; "
+                "for ODIN servers elsewhere set gateway.internal.users and gateway.internal.allow",
                 networks=", ".join(map(str, gateway.internal.allow)) or "nowhere",
             )
             # What comes through a PROXY line is refused.

@@ -33,6 +33,7 @@ LAYERS = {
         "errors",
         "escapes",
         "grid",
+        "options",
         "sim",
         "tap",
         "tokens",

@@ -36,7 +36,7 @@ from odingw.config import CustomerSource, InternalUser, Networks, load
 from odingw.config import Gateway as GatewayConfig
 from odingw.config.parts import is_forgeable, is_within_reach
 from odingw.customers import Customer, refresher
-from odingw.errors import FORBIDDEN, TOO_MANY_REQUESTS, UNAUTHORIZED, RpcError
+from odingw.errors import FORBIDDEN, TOO_MANY_REQUESTS, UNAUTHORIZED, ConfigError, RpcError
 from odingw.ops import logs
 from odingw.ops.metrics import Metrics
 from odingw.tap import GatewayService
@@ -219,6 +219,16 @@ class AtTheStartTests(SynchronousTestCase):
             ("systemd:domain=INET:name=odingw", True),
         ):
             self.assertEqual(reached, is_within_reach(endpoint), endpoint)
+
+
+class UserNameTests(SynchronousTestCase):
+    def test_the_first_colon_ends_a_name_so_none_may_hold_one(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "odingw.toml"
+            for section in ("gateway.internal", "admin"):
+                file.write_text(f'[{section}.users]\n"a:b" = "c"\n')
+                error = self.assertRaises(ConfigError, load, file)
+                self.assertIn("no colon or control character", str(error), section)
 
 
 class AddressTests(SynchronousTestCase):

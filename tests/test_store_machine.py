@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.json import encode
 from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -57,7 +58,7 @@ def seen(result: Any) -> Seen:
         case Reported(closes, events):
             return sorted(map(repr, closes)), sorted(map(repr, map(_event, events)))
         case Delivery():
-            return [repr(task.body) for task in result.tasks]
+            return [encode(task.body) for task in result.tasks]
         case tuple():
             return sorted(map(repr, map(_event, result)))
     return result
@@ -65,7 +66,7 @@ def seen(result: Any) -> Seen:
 
 def _event(event: Any) -> Any:
     if isinstance(event, TasksDropped):
-        return event.address, [repr(task.body) for task in event.tasks]
+        return event.address, [encode(task.body) for task in event.tasks]
     return event
 
 

@@ -216,6 +216,12 @@ class Grid:
         self._registry.renew(now + self._settings.reservation_lifetime)
         for server in self._registry.servers.values():
             server.tasks.recall()
+        for server in self._registry.servers.values():
+            for base_id in {task.base for task in server.tasks.tasks()}:
+                base = self._registry.bases.get(base_id)
+                # What was in flight when its base moved has not followed it.
+                if base is not None and base.server is not server:
+                    base.server.tasks.merge(server.tasks.remove(base_id))
 
     def tick(self, now: float) -> tuple[Event, ...]:
         """Do the periodic work: servers that fell silent, reservations and bans that ended."""

@@ -60,7 +60,7 @@ TABLE: Final = (
         "internal-proxied",
         GATEWAY,
         "a proxy on the same host opens ``/internal`` to everybody behind it",
-        "without users, whatever came through a proxy or a browser is refused",
+        "without users, what shows that it came through a proxy or a browser is refused",
         "tests/test_http.py::OpenInternalTests::test_traces_of_a_proxy_or_a_browser_are_refused",
         (Edit("odingw/web/guard.py", "if proxied or self._through_proxy(request):", "if False:"),),
     ),
