@@ -331,6 +331,14 @@ class GridMachine(RuleBasedStateMachine):
     @rule(jump=jumps)
     def restart(self, jump: float) -> None:
         """Another process takes up what is stored; its clock may be ahead of ours, or behind."""
+        for name in POOLS:
+            grid, model = self.both(name)
+            # One that is over may be forgotten by now, or begin again where the clock is set back.
+            model.bans = {
+                key: ban
+                for key, ban in model.bans.items()
+                if ban[0] > self.now or grid.ledger.ban(key) is not None
+            }
         self.now += jump
         store = self.new_store()
         for name in POOLS:
