@@ -92,7 +92,7 @@ class Grid:
         self._check_bans(admission, now)
         if base is None:
             base, how = self._registry.place(base_id, self._choose(admission.server)), "new"
-        elif base.server.disabled or base.server.removed:
+        elif base.server.disabled:
             self._registry.move(base, self._choose(admission.server))
             room = base.rooms.get(name)
             how = "moved"

@@ -65,7 +65,7 @@ class Server:
     @property
     def open(self) -> bool:
         """Whether new rooms may go there."""
-        return not (self.disabled or self.drained or self.removed)
+        return not (self.disabled or self.drained)
 
 
 class GivenKey(Struct, frozen=True, gc=False):

@@ -56,7 +56,7 @@ class Registry:
     def remove_server(self, server: Server) -> None:
         """Forget a server and its tasks; :meth:`tidy` forgets what is on it."""
         del self.servers[server.address]
-        server.removed = True
+        server.removed = server.disabled = True
         self._changes.server(server.address)
         server.tasks.clear()
         self.by_kid.pop(server.kid, None)

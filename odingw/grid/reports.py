@@ -148,8 +148,7 @@ class Reports:
             base = self._registry.place(base_id, server)
         elif base.server is not server:
             other = base.server
-            settled = base.reported or not _peers(item)
-            if settled and not (other.disabled or other.removed):
+            if not other.disabled and (base.reported or not _peers(item)):
                 return None
             events.append(RoomContested(item.id, server.address, other.address))
             self._registry.move(base, server)

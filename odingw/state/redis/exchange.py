@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from itertools import chain, islice
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from msgspec import Struct, msgpack
 from twisted.internet.defer import Deferred
@@ -21,6 +21,7 @@ from odingw.grid.grid import Grid
 from odingw.grid.ledger import BaseRow
 from odingw.state.redis.layout import Keys, Message, Operation, read_base_key
 from odingw.state.redis.replica import Replica
+from odingw.state.slices import Slices, Timer
 from odingw.state.steps import Steps
 
 MOST: Final = 300
@@ -49,13 +50,6 @@ class RedisAwayError(OdingwError):
 
 Commit: TypeAlias = Callable[[Keys, Sequence[str | bytes]], Deferred[Any]]
 """Sends a commit; fails with ``RedisAwayError``."""
-
-
-class Timer(Protocol):
-    """What of a reactor calls later."""
-
-    def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Any:  # noqa: A002, N802  -- Twisted's
-        """Call later."""
 
 
 class Loss(Enum):
@@ -136,6 +130,7 @@ class Exchange:
         self._gateway = gateway
         self._commit = commit
         self._timer = timer
+        self._slices = Slices(timer)
         self._read_anew = read_anew
         self._steps = steps
         self._batch = _Batch()
@@ -204,15 +199,9 @@ class Exchange:
         for index, (waiter, first, last) in enumerate(batch.waiting):
             # Each of them has work to do then.
             if index and not index % TOLD:
-                await self._pause()
+                await self._slices.pause()
             with self._steps:
                 waiter.callback(Outcome(own[first:last], seq))
-
-    def _pause(self) -> Deferred[None]:
-        """Let the reactor do other things."""
-        paused: Deferred[None] = Deferred()
-        self._timer.callLater(0, paused.callback, None)
-        return paused
 
     async def commit(self, operations: Iterable[Operation]) -> tuple[list[Any], int]:
         """Commit operations, few at a time, so that neither this process nor Redis is held up.

@@ -19,7 +19,7 @@ from odingw.state.redis.layout import COMMIT, Keys
 from odingw.state.redis.pool import RedisGrid
 from odingw.state.redis.replica import Replica
 from odingw.state.redis.snapshot import load
-from odingw.state.slices import Slices
+from odingw.state.slices import Slices, Timer
 from odingw.state.steps import Steps
 
 _FIRST_DELAY: Final = 0.1
@@ -49,13 +49,6 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """Cut the connections."""
-
-
-class Timer(Protocol):
-    """What of a reactor calls later."""
-
-    def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Any:  # noqa: A002, N802  -- Twisted's
-        """Call later."""
 
 
 class RedisStore:
