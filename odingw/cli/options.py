@@ -187,23 +187,28 @@ def _user_option(envvar: str) -> Callable[[Command], Command]:
     )
 
 
-def internal_options(command: Command) -> Command:
-    """Add where the server API is, as the argument ``internal``, an ``Address``."""
+def _address_options(command: Command, argument: str, user_variable: str) -> Command:
+    """Add who calls and how, and make an ``Address`` of that and of the URL."""
 
     @functools.wraps(command)
     def wrapper(
         *args: Any,
-        internal_url: str,
         user: str | None,
         timeout: float,
         ca_file: str | None,
         insecure: bool,
         **kwargs: Any,
     ) -> Any:
-        internal = address(internal_url, user, timeout, _verify(ca_file, insecure))
-        return command(*args, internal=internal, **kwargs)
+        url = kwargs.pop(f"{argument}_url")
+        kwargs[argument] = address(url, user, timeout, _verify(ca_file, insecure))
+        return command(*args, **kwargs)
 
-    return internal_option(_user_option("ODINGW_INTERNAL_USER")(_transport(wrapper)))
+    return _user_option(user_variable)(_transport(wrapper))
+
+
+def internal_options(command: Command) -> Command:
+    """Add where the server API is, as the argument ``internal``, an ``Address``."""
+    return internal_option(_address_options(command, "internal", "ODINGW_INTERNAL_USER"))
 
 
 def internal_option(command: Command) -> Command:
@@ -223,21 +228,7 @@ def internal_option(command: Command) -> Command:
 
 def admin_options(command: Command) -> Command:
     """Add where the admin endpoint is, as the argument ``admin``, an ``Address``."""
-
-    @functools.wraps(command)
-    def wrapper(
-        *args: Any,
-        admin_url: str,
-        user: str | None,
-        timeout: float,
-        ca_file: str | None,
-        insecure: bool,
-        **kwargs: Any,
-    ) -> Any:
-        admin = address(admin_url, user, timeout, _verify(ca_file, insecure))
-        return command(*args, admin=admin, **kwargs)
-
-    return admin_option(_user_option("ODINGW_ADMIN_USER")(_transport(wrapper)))
+    return admin_option(_address_options(command, "admin", "ODINGW_ADMIN_USER"))
 
 
 def admin_option(command: Command) -> Command:
