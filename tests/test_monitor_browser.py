@@ -68,9 +68,12 @@ class PageCase(SynchronousTestCase):
         return [row[column] for row in self.rows(table)]
 
     def wait_for_text(self, selector: str, *texts: str) -> None:
-        """Wait until an element shows all these texts."""
-        shown = f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"
-        self.page.wait_until(f"{json.dumps(texts)}.every((text) => ({shown}).includes(text))")
+        """Wait until an element is visible and shows all these texts."""
+        self.page.wait_until(
+            f"((shown) => shown?.checkVisibility() && {json.dumps(texts)}.every("
+            "(text) => shown.innerText.includes(text)))"
+            f"(document.querySelector({json.dumps(selector)}))"
+        )
 
     def tab_to(self, selector: str) -> None:
         """Press Tab until an element has the focus."""
