@@ -1,6 +1,7 @@
 """Connections to a real Redis: who is let in, what is verified, what happens when it is away."""
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -310,6 +311,16 @@ class LossTests(LinkCase):
             self.assertIn("response", str(await self.failure(answer)))
         await within_patience(link.lost)
         await self.failure(link.execute("PING"))
+
+    async def test_time_in_which_this_process_stands_still(self) -> None:
+        """Redis has answered, but nobody has looked yet."""
+        server = self.server()
+        link = await self.link(self.connector(server))
+        answers = [link.execute("PING"), link.subscribe(["channel"], lambda *_: None)]
+        time.sleep(REPLY_TIMEOUT + 0.1)
+        for answer in answers:
+            await within_patience(answer)
+        self.assertFalse(link.lost.called)
 
     async def test_redis_that_hangs_while_it_is_entered(self) -> None:
         server = self.server()

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from odingw.config import StateAddress
 from odingw.errors import ConfigError
 from odingw.state.redis.exchange import RedisAwayError
+from odingw.state.redis.patience import PatientCall
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds that making a connection may take."""
@@ -25,7 +26,10 @@ CONNECT_TIMEOUT: Final = 5.0
 _END: Final = b"-----END CERTIFICATE-----"
 
 REPLY_TIMEOUT: Final = 2.0
-"""Seconds that Redis may take to answer; one that takes longer counts as away."""
+"""Seconds that Redis may take to answer; one that takes longer counts as away.
+
+Those in which this process stood still itself do not count.
+"""
 
 
 _UNREACHABLE: Final = (
@@ -76,7 +80,7 @@ class Link:
         """Hear what is published on channels."""
         self._told.on_message = on_message
         heard: Deferred[Any] = self._told.subscribe(list(channels))
-        late = self._reactor.callLater(REPLY_TIMEOUT, self.close)
+        late = PatientCall(self._reactor, REPLY_TIMEOUT, self.close)
 
         def in_time(result: Any) -> Any:
             if late.active():
@@ -135,7 +139,7 @@ class Connector:
             options = tls.optionsForClientTLS(host, trustRoot=self._trust)
             endpoint = wrapClientTLS(options, endpoint)
         try:
-            protocol = await endpoint.connect(_Factory(kind))
+            protocol = await endpoint.connect(_Factory(kind, self._reactor))
         except _UNREACHABLE as error:
             raise RedisAwayError(f"cannot connect: {error}") from None
         try:
@@ -158,14 +162,27 @@ class Connector:
 class _Factory(Factory):
     noisy = False
 
-    def __init__(self, kind: type[Any]) -> None:
+    def __init__(self, kind: type[Any], reactor: Any) -> None:
         self._kind = kind
+        self._reactor = reactor
 
     def buildProtocol(self, addr: object) -> Any:  # noqa: N802  -- Twisted's name
-        return self._kind(charset=None, convertNumbers=False, replyTimeout=REPLY_TIMEOUT)
+        protocol = self._kind(charset=None, convertNumbers=False, replyTimeout=REPLY_TIMEOUT)
+        protocol.reactor = self._reactor
+        return protocol
 
 
-class _Commands(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi has no types
+class _Patient:
+    reactor: Any = None
+
+    def callLater(self, delay: float, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: N802  -- txredisapi's name
+        """Call later; what it waits longer for than a moment is an answer's time-out."""
+        if delay:
+            return PatientCall(self.reactor, delay, function)
+        return self.reactor.callLater(delay, function, *arguments)
+
+
+class _Commands(_Patient, txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi has no types
     on_lost: Callable[[str], None] = staticmethod(lambda _: None)
     why = ""
 
@@ -175,7 +192,7 @@ class _Commands(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi h
         self.on_lost(self.why)
 
 
-class _Told(txredisapi.SubscriberProtocol):  # type: ignore[misc]  # likewise
+class _Told(_Patient, txredisapi.SubscriberProtocol):  # type: ignore[misc]  # likewise
     on_lost: Callable[[str], None] = staticmethod(lambda _: None)
     why = ""
     on_message: Callable[[str, bytes], None] = staticmethod(lambda _, __: None)
