@@ -28,7 +28,7 @@ def report(
 ) -> ServerReport:
     """Return a report of a server."""
     count = sum(room.peers for room in rooms) if clients is None else clients
-    return ServerReport(address, f"kid-{address}", "1.5.0", load, count, rooms)
+    return ServerReport(address, f"kid-{address}", "1.5.0", load, count, [rooms])
 
 
 def admission(

@@ -1,13 +1,14 @@
 """What is large is done step by step, and everybody else sees a consistent grid meanwhile."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.errors import Reason, Refused
-from odingw.grid.reports import STEP
+from odingw.grid.reports import READ, STEP
 from odingw.grid.values import GridSettings, Reported
 from odingw.state.memory import MemoryStore
 from odingw.state.slices import Slices
@@ -36,6 +37,21 @@ class Turns:
         calls, self._calls = self._calls, []
         for call in calls:
             call()
+
+
+class Pieces:
+    """Rooms of a report that is read a piece a step; what is no piece is raised."""
+
+    def __init__(self, pieces: Sequence[list[Room] | Exception]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[list[Room]]:
+        """Read."""
+        for piece in self._pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+            yield from [[]] * (READ - 1)
 
 
 class SlicesTests(SynchronousTestCase):
@@ -104,6 +120,56 @@ class SlicesTests(SynchronousTestCase):
             {f"later-{number}" for number in range(ROOMS)},
             {view.id[1] for view in self.grid.rooms()},
         )
+
+    def in_pieces(
+        self, *pieces: list[Room] | Exception, server: str = A, now: float = 0
+    ) -> Deferred[Reported]:
+        """Hand in a report that is read in steps."""
+        return ensureDeferred(self.grid.report(replace(report(server), rooms=Pieces(pieces)), now))
+
+    def peers(self) -> dict[str, int]:
+        """Return how many peers each room has."""
+        return {view.id[1]: view.peers for view in self.grid.rooms()}
+
+    def test_a_report_is_read_before_it_counts(self) -> None:
+        self.finish(self.in_pieces(rooms(2), now=0))
+        before = (self.counts(), self.peers(), list(self.grid.servers()))
+        wrong = self.in_pieces(rooms(1, peers=9), rooms(1, "new"), ValueError("wrong"), now=5)
+        while not wrong.called:
+            self.assertEqual(before, (self.counts(), self.peers(), list(self.grid.servers())))
+            self.reactor.turn()
+        self.failureResultOf(wrong, ValueError)
+        self.assertEqual(before, (self.counts(), self.peers(), list(self.grid.servers())))
+        self.finish(self.in_pieces([rooms(2)[1]], now=10))
+        self.assertEqual({"room-1": 2}, self.peers())
+
+    def test_reports_of_a_server_count_in_the_order_in_which_they_came(self) -> None:
+        for server in (A, B):
+            # One is not known, the other is.
+            if server == B:
+                self.finish(self.in_pieces(rooms(3), server=B))
+            for early, late in (([[]] * 5, []), ([], [[]] * 5)):
+                begun = [
+                    self.in_pieces(rooms(2, server, 5), *early, server=server),
+                    self.in_pieces(rooms(1, server, 7), *late, server=server),
+                    self.in_pieces(ValueError("wrong"), server=server),
+                ]
+                self.finish(begun[0])
+                self.assertEqual(5, self.peers()[f"{server}-1"])
+                self.finish(begun[1])
+                self.assertEqual(7, self.peers()[f"{server}-0"])
+                self.assertNotIn(f"{server}-1", self.peers())
+                self.reactor.turn()
+                self.failureResultOf(begun[2], ValueError)
+
+    def test_a_server_that_is_forgotten_while_its_report_is_read(self) -> None:
+        self.finish(self.in_pieces(rooms(2)))
+        begun = self.in_pieces(rooms(2), [])
+        for second in range(700):
+            self.store.tick(second)
+        self.assertEqual([], list(self.grid.servers()))
+        self.finish(begun)
+        self.assertEqual({"room-0": 2, "room-1": 2}, self.peers())
 
     def test_a_server_that_is_removed_meanwhile_stays_removed(self) -> None:
         begun = self.begin(A, *rooms(ROOMS))

@@ -193,7 +193,7 @@ class JournalTests(FaultCase):
         store = self.open(1)
         self.assertEqual(f"kid-{A}", self.kid(store))
         store.pool("").report(
-            type(report(A))(A, "new", "1.5.0", 0.0, 1, (Room(("acme", "room")),)), 2
+            type(report(A))(A, "new", "1.5.0", 0.0, 1, [[Room(("acme", "room"))]]), 2
         )
         self.assertEqual(f"kid-{A}", self.kid(store))
 

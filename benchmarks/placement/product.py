@@ -49,7 +49,7 @@ class Product:
         """Take in a report: the load, 0 to 1, and the clients and rooms that the server has."""
         rooms = list(server.rooms.values())
         report = ServerReport(
-            server.address, server.address, "simulated", load, server.clients, rooms
+            server.address, server.address, "simulated", load, server.clients, [rooms]
         )
         for grid in self._grids:
             grid.report(report, now)

@@ -3,7 +3,7 @@
 A report may name tens of thousands of rooms, so it is taken in step by step.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Final
 
 from odingw.grid.changes import Changes
@@ -24,8 +24,8 @@ from odingw.grid.values import (
 STEP: Final = 500
 """How many rooms that have changed one step takes in: about 5 ms."""
 
-_LOOKED_AT: Final = 4000
-"""How many rooms that have not changed one step looks at."""
+READ: Final = 25
+"""How many pieces of a report one step reads: about 5 ms."""
 
 _MOST_PEERS: Final = 2**31
 
@@ -49,89 +49,136 @@ class Reports:
         self._costs = costs
         self._changes = changes
         self._report_interval = report_interval
+        self._busy: set[str] = set()
 
     def take_in(self, report: ServerReport, now: float) -> Generator[None, None, Reported]:
-        """Take in a report; it gives way to a later one of the same server."""
+        """Take in a report, after those of the same server that came before.
+
+        What reading its rooms raises comes before anything has changed.
+        """
+        while report.address in self._busy:
+            yield
+        self._busy.add(report.address)
+        try:
+            return (yield from self._take_in(report, now))
+        finally:
+            self._busy.remove(report.address)
+
+    def _take_in(self, report: ServerReport, now: float) -> Generator[None, None, Reported]:
+        while True:
+            known = self._registry.servers.get(report.address)
+            changed, new = yield from self._read(known, report.rooms)
+            if self._registry.servers.get(report.address) is known:
+                break
         events: list[Event] = []
-        server = self._hear(report, events, now)
-        server.round += 1
-        mark = server.round
-        foreign = yield from self._rooms(server, report.rooms, events, now)
-        if foreign:
-            # A room of the same base that came later may have won the base.
-            foreign = yield from self._rooms(server, foreign, events, now)
-        yield from self._drop_others(server, mark)
-        if not self._is_current(server, mark):
-            return Reported((), tuple(events))
-        return Reported(self._close_foreign(server, foreign, events), tuple(events))
-
-    def _is_current(self, server: Server, mark: int) -> bool:
-        """Tell whether a report is still the server's latest, and the server there at all."""
-        return server.round == mark and self._registry.servers.get(server.address) is server
-
-    def _hear(self, report: ServerReport, events: list[Event], now: float) -> Server:
-        server = self._registry.servers.get(report.address)
-        if server is None:
-            server = self._registry.add_server(report.address, report.kid, now)
-            self._costs.join(server.load, report.load)
-            events.append(ServerAttached(report.address, report.version, returned=False))
+        if known is None:
+            server = self._attach(report, events, now)
         else:
-            load = server.load
-            before = (load.estimate, load.cost)
-            self._costs.report(load, report.load, report.clients, server.clients)
-            if server.clients != report.clients or _moved(before, (load.estimate, load.cost)):
-                self._changes.server(report.address)
-            if server.disabled:
-                self._registry.disable(server, False)
-                events.append(ServerAttached(report.address, report.version, returned=True))
+            server = known
+            self._hear_again(server, report, events)
         if server.version != report.version:
             server.version = report.version
             self._changes.server(report.address)
         server.clients = report.clients
         server.last_seen = server.heard = now
+        yield from self._change(server, changed)
+        foreign = yield from self._add(server, new, events, now)
+        if foreign:
+            # A room of the same base that came later may have won the base.
+            foreign = yield from self._add(server, foreign, events, now)
+        yield from self._drop_others(server)
+        if not self._is_there(server):
+            return Reported((), tuple(events))
+        return Reported(self._close_foreign(server, foreign, events), tuple(events))
+
+    def _is_there(self, server: Server) -> bool:
+        """Tell whether a server has not been removed meanwhile."""
+        return self._registry.servers.get(server.address) is server
+
+    def _attach(self, report: ServerReport, events: list[Event], now: float) -> Server:
+        server = self._registry.add_server(report.address, report.kid, now)
+        server.round = 1
+        self._costs.join(server.load, report.load)
+        events.append(ServerAttached(report.address, report.version, returned=False))
         return server
 
-    def _rooms(
+    def _hear_again(self, server: Server, report: ServerReport, events: list[Event]) -> None:
+        load = server.load
+        before = (load.estimate, load.cost)
+        self._costs.report(load, report.load, report.clients, server.clients)
+        if server.clients != report.clients or _moved(before, (load.estimate, load.cost)):
+            self._changes.server(report.address)
+        if server.disabled:
+            self._registry.disable(server, False)
+            events.append(ServerAttached(report.address, report.version, returned=True))
+
+    def _read(
+        self, server: Server | None, pieces: Iterable[Sequence[RoomReport]]
+    ) -> Generator[None, None, tuple[list[RoomReport], list[RoomReport]]]:
+        """Read the rooms of a report; return those that have changed, and those that are new.
+
+        Those known to be the server's are marked. Of a room that is named twice, the first entry
+        counts, or each report would count the difference as clients that came.
+        """
+        rooms: dict[RoomId, Room] = {}
+        mark = 0
+        if server is not None:
+            server.round += 1
+            rooms, mark = server.rooms, server.round
+        changed: list[RoomReport] = []
+        new: list[RoomReport] = []
+        for number, piece in enumerate(pieces, 1):
+            for item in piece:
+                room = rooms.get(item.id)
+                if room is None:
+                    new.append(item)
+                elif room.round != mark:
+                    room.round = mark
+                    if room.peers != item.peers or room.customer != item.customer:
+                        changed.append(item)
+            if not number % READ:
+                yield
+        return changed, new
+
+    def _change(self, server: Server, items: Sequence[RoomReport]) -> Generator[None, None, None]:
+        """Take in what is new about the server's rooms."""
+        for number, item in enumerate(items):
+            if number and not number % STEP:
+                yield
+                if not self._is_there(server):
+                    return
+            room = server.rooms.get(item.id)
+            if room is not None:
+                self._registry.report(room, item.customer, _peers(item))
+
+    def _add(
         self, server: Server, items: Sequence[RoomReport], events: list[Event], now: float
     ) -> Generator[None, None, list[RoomReport]]:
-        """Take in the rooms of a report; return those that belong to other servers."""
+        """Take in the server's new rooms; return those that belong to other servers."""
         foreign: list[RoomReport] = []
-        mark, rooms, left = server.round, server.rooms, STEP
-        for start in range(0, len(items), _LOOKED_AT):
-            for item in items[start : start + _LOOKED_AT]:
-                room = rooms.get(item.id)
-                if room is None or room.peers != item.peers or room.customer != item.customer:
-                    if not left:
-                        left = STEP
-                        yield
-                        if not self._is_current(server, mark):
-                            return []
-                        room = rooms.get(item.id)
-                    left -= 1
-                    if room is None:
-                        room = self._find_room(server, item, events, now)
-                        if room is None:
-                            foreign.append(item)
-                            continue
-                    elif room.round == mark:
-                        # The room is named twice: the first entry counts, or each report would
-                        # count the difference as clients that came.
-                        continue
-                    self._registry.report(room, item.customer, _peers(item))
-                room.round = mark
-            if start + _LOOKED_AT < len(items):
+        rooms = server.rooms
+        for number, item in enumerate(items):
+            if number and not number % STEP:
                 yield
-                if not self._is_current(server, mark):
+                if not self._is_there(server):
                     return []
+            if item.id in rooms:
+                continue
+            room = self._find_room(server, item, events, now)
+            if room is None:
+                foreign.append(item)
+                continue
+            self._registry.report(room, item.customer, _peers(item))
+            room.round = server.round
         return foreign
 
-    def _drop_others(self, server: Server, mark: int) -> Generator[None, None, None]:
+    def _drop_others(self, server: Server) -> Generator[None, None, None]:
         """Take note of the rooms that a report no longer names."""
-        gone = [room for room in server.rooms.values() if room.round != mark]
+        gone = [room for room in server.rooms.values() if room.round != server.round]
         for start in range(0, len(gone), STEP):
             if start:
                 yield
-            if not self._is_current(server, mark):
+            if not self._is_there(server):
                 return
             for room in gone[start : start + STEP]:
                 if server.rooms.get(room.id) is room:

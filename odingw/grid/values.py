@@ -3,7 +3,7 @@
 All times are seconds since the epoch by the gateway's steady clock, all durations seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
@@ -92,7 +92,7 @@ class ServerReport(Struct, frozen=True, gc=False):
         kid: id of the key that it is taken to have if nobody knows which one it was given.
         load: fraction of the server's capacity in use, 0 to 1.
         clients: how many clients are connected.
-        rooms: all rooms that the server carries.
+        rooms: all rooms that the server carries, in pieces that are forgotten when they are read.
     """
 
     address: str
@@ -100,7 +100,7 @@ class ServerReport(Struct, frozen=True, gc=False):
     version: str
     load: float
     clients: int
-    rooms: Sequence[RoomReport]
+    rooms: Iterable[Sequence[RoomReport]]
 
 
 class Command(Struct, frozen=True, gc=False):

@@ -83,12 +83,14 @@ class Signature(Struct, frozen=True, kw_only=True):
 
     Attributes:
         params: a msgspec struct.
+        read_as: what they are read as, where not all of it is read at once; None: params.
         result: type of the result.
         summary: what the method does, in a line.
         reasons: with which it may be refused.
     """
 
     params: type
+    read_as: type | None = None
     result: Any
     summary: str
     reasons: Sequence[Reason] = ()
@@ -142,7 +144,7 @@ class Interface:
             wrong = sorted(all_handlers.keys() ^ self.signatures.keys())
             raise ValueError(f"methods without a handler or a signature: {', '.join(wrong)}")
         return {
-            name: Method(signature.params, all_handlers[name])
+            name: Method(signature.read_as or signature.params, all_handlers[name])
             for name, signature in self.signatures.items()
         }
 

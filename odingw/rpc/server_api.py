@@ -18,6 +18,7 @@ from odingw.grid.tasks import Delivery
 from odingw.grid.values import Event, Reported, RoomView, ServerReport
 from odingw.rpc.grid_config import extend
 from odingw.rpc.openrpc import NoParams
+from odingw.rpc.reported import ReportedRooms
 from odingw.rpc.server_keys import ServerKeys
 from odingw.rpc.server_methods import (
     SERVER_API,
@@ -29,13 +30,13 @@ from odingw.rpc.server_methods import (
     Info,
     ReportedRoom,
     ReportInfo,
-    ReportParams,
+    ReportText,
     RoomInfo,
     ServerInfo,
     Stats,
     Tasks,
     TypedConfigParams,
-    TypedReportParams,
+    TypedReportText,
 )
 from odingw.tokens import SecretKey
 
@@ -172,31 +173,28 @@ class ServerApi:
         return self._in_thread(lambda: extend(config, self._rules.settings, members))
 
     def _typed_report(
-        self, call: ServerCall, params: TypedReportParams, answered: bool
+        self, call: ServerCall, params: TypedReportText, answered: bool
     ) -> Tasks | Awaitable[Tasks]:
         _only_grid(params.server)
         return self._take_report(call, params, answered)
 
     def _report(
-        self, call: ServerCall, params: ReportParams, answered: bool
+        self, call: ServerCall, params: ReportText, answered: bool
     ) -> Tasks | Awaitable[Tasks]:
         _grid_api(params.server)
         return self._take_report(call, params, answered)
 
     def _take_report(
-        self, call: ServerCall, params: ReportParams | TypedReportParams, answered: bool
+        self, call: ServerCall, params: ReportText | TypedReportText, answered: bool
     ) -> Tasks | Awaitable[Tasks]:
         address = self._address(call, params)
-        if len(params.rooms) > self._rules.rooms_per_report:
-            most = self._rules.rooms_per_report
-            raise RpcError(TOO_LARGE, f"a report names at most {most} rooms")
         report = ServerReport(
             address,
             self._keys[address].kid,
             params.version,
             min(1.0, max(0.0, params.load)),
             int(min(max(0.0, params.clients), _MOST_CLIENTS)),
-            params.rooms,
+            ReportedRooms(params.rooms, self._rules.rooms_per_report),
         )
         reported = self._store.report(report, call.now)
         if isinstance(reported, Reported):

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from odingw.errors import Reason
 from odingw.grid.rooms import RoomId
@@ -63,6 +63,24 @@ class TypedReportParams(Caller, frozen=True, kw_only=True):
     load: float
     clients: float
     rooms: list[Room]
+    server: Literal["grid", "saga"]
+
+
+class ReportText(Caller, frozen=True, kw_only=True):
+    """A report whose rooms have not been read."""
+
+    load: float
+    clients: float
+    rooms: Raw
+    server: str | None = None
+
+
+class TypedReportText(Caller, frozen=True, kw_only=True):
+    """Likewise, with the kind of server."""
+
+    load: float
+    clients: float
+    rooms: Raw
     server: Literal["grid", "saga"]
 
 
@@ -168,6 +186,7 @@ SERVER_API: Final = Interface(
         ),
         "sfu.Report": Signature(
             params=ReportParams,
+            read_as=ReportText,
             result=Tasks,
             summary="Take in what a server carries, and return the tasks that wait for it.",
         ),
@@ -179,6 +198,7 @@ SERVER_API: Final = Interface(
         ),
         "SubmitReport": Signature(
             params=TypedReportParams,
+            read_as=TypedReportText,
             result=Tasks,
             summary="As sfu.Report, with the kind of server; only grid is supported.",
         ),
