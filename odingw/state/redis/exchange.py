@@ -5,8 +5,9 @@ before them, and then go there together. Where Redis decides otherwise than the 
 grid is corrected before anybody is answered. While Redis is away, changes gather.
 """
 
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import chain, islice
 from typing import Any, Final, TypeAlias
@@ -26,6 +27,9 @@ from odingw.state.steps import Steps
 
 MOST: Final = 300
 """Operations in one commit: Redis, and who hears of it, does nothing else meanwhile."""
+
+STEP: Final = 0.005
+"""Seconds in which operations are gathered, after which those that there are go out."""
 
 TOLD: Final = 20
 """Calls that are answered in one reactor step, when what they wait for is committed."""
@@ -219,7 +223,7 @@ class Exchange:
         seq = 0
         while True:
             with self._steps:
-                part = list(islice(rest, MOST))
+                part = _part(rest)
             if not part:
                 return results, seq
             told, given = await self._commit_slice(part)
@@ -290,13 +294,15 @@ class Exchange:
         """Keep what is told until :meth:`release`."""
         self._held = deque()
 
-    def release(self) -> None:
-        """Take in what was kept."""
-        held, self._held = self._held or deque(), None
+    async def release(self) -> None:
+        """Take in what was kept, and what comes meanwhile."""
         # What was sent before the break is not known to have been carried out.
         self._foreign += 1
-        for message in held:
-            self.hear(message)
+        while self._held:
+            with self._steps:
+                self._take_in(self._held.popleft())
+            await self._slices.pause()
+        self._held = None
 
     async def resume(self, *, first: bool, others: bool) -> None:
         """Take up work after a break.
@@ -363,6 +369,17 @@ class Exchange:
             for number in list(self._replica.tasks):
                 self._replica.drop_task(number)
         self.lost = Loss.NONE
+
+
+def _part(operations: Iterator[Operation]) -> list[Operation]:
+    """Take as many operations as one commit has, and as there is time to gather."""
+    part: list[Operation] = []
+    late = time.perf_counter() + STEP
+    for operation in islice(operations, MOST):
+        part.append(operation)
+        if time.perf_counter() > late:
+            break
+    return part
 
 
 def failed(failure: Any) -> None:

@@ -358,12 +358,14 @@ class Replica:
 
     # After a break
 
-    def sweep(self, seen: "Snapshot") -> None:
-        """Take out of the grid what Redis has no more."""
+    def sweep(self, seen: "Snapshot") -> Iterator[None]:
+        """Take out of the grid what Redis has no more, one thing at a time."""
         for place in [place for place in self.places if place not in seen.places]:
             self.drop_place(place)
+            yield
         for room, server in [item for item in self.rooms.items() if item[0] not in seen.rooms]:
             self.drop_room(room, server)
+            yield
         for ban in [ban for ban in self.bans if ban not in seen.bans]:
             self.drop_ban(ban)
         for number in [number for number in self.tasks if number not in seen.tasks]:

@@ -4,8 +4,8 @@ Other gateways go on meanwhile. What they commit is told and put in after this; 
 record is, not how it changed, so the last word on each is right whatever was read before it.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import DecodeError
 from twisted.internet.defer import Deferred
@@ -26,7 +26,8 @@ from odingw.state.redis.replica import Replica, Snapshot
 if TYPE_CHECKING:
     from odingw.grid.changes import PlaceKey
 
-_COUNT = "500"
+_COUNT: Final = 200
+"""Records that are put in at a time: about 4 ms."""
 
 _log = Logger("odingw.state")
 
@@ -34,8 +35,16 @@ Execute = Callable[..., Deferred[Any]]
 """Carries out a Redis command."""
 
 
-async def load(keys: Keys, replica: Replica, execute: Execute) -> None:
+async def load(
+    keys: Keys, replica: Replica, execute: Execute, pause: Callable[[], Awaitable[object]]
+) -> None:
     """Make a pool's grid a copy of what Redis holds; what cannot be read is left out.
+
+    Args:
+        keys: of the pool.
+        replica: puts into the grid.
+        execute: carries out a Redis command.
+        pause: lets others get their turn before what it returns is done.
 
     Raises:
         RedisAwayError: Redis did not answer.
@@ -80,14 +89,18 @@ async def load(keys: Keys, replica: Replica, execute: Execute) -> None:
     await reader.each("bases", put_base)
     await reader.each("rooms", put_room)
     await reader.each("places", put_place)
-    for _, place, key, value in sorted(places):
+    for number, (_, place, key, value) in enumerate(sorted(places), 1):
         seen.places.add(place)
         replica.put_place(key, value, None)
+        if not number % _COUNT:
+            await pause()
     await reader.each("bans", put_ban)
     at = await reader.all("at")
     returned = await reader.all("returned")
     await reader.each("tasks", put_task)
-    replica.sweep(seen)
+    for number, _ in enumerate(replica.sweep(seen), 1):
+        if not number % _COUNT:
+            await pause()
     if reader.unreadable:
         _log.error(
             "records in Redis cannot be read and are left out: {kinds}",
@@ -124,7 +137,7 @@ class _Reader:
         """Call with fields and values of a hash, some of them perhaps twice."""
         cursor = b"0"
         while True:
-            command = ("HSCAN", self._keys[name], cursor, "COUNT", _COUNT)
+            command = ("HSCAN", self._keys[name], cursor, "COUNT", str(_COUNT))
             cursor, found = await self._execute(*command)
             for field, value in zip(found[::2], found[1::2], strict=True):
                 self._try(name, put, field, value)

@@ -171,9 +171,9 @@ class RedisStore:
             _log.warn("Redis may have lost what it knew; it is told again")
         exchange.epoch, exchange.run = epoch, run
         await exchange.catch_up()
-        await load(exchange.keys, pool.replica, link.execute)
+        await load(exchange.keys, pool.replica, link.execute, Slices(self._timer).pause)
         exchange.seq, exchange.expected = seq, 0
-        exchange.release()
+        await exchange.release()
         await exchange.resume(first=not self._started, others=bool(others))
 
     async def _greet(self, exchange: Exchange) -> tuple[str, int, int]:
