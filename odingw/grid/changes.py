@@ -28,6 +28,7 @@ class Changes:
     Attributes:
         recording: whether note is taken; not so for a grid that lives in memory alone, and while
             rows are put in that somebody else has stored.
+        endings: whether note is taken of reservations that end by themselves; their rows tell when.
         servers: addresses.
         keys: addresses of servers that were given a key, or whose key was forgotten.
         bases: bases that were placed, moved, reported for the first time or forgotten.
@@ -42,6 +43,7 @@ class Changes:
         "_many_places",
         "bans",
         "bases",
+        "endings",
         "keys",
         "moved",
         "places",
@@ -51,8 +53,9 @@ class Changes:
         "tasks",
     )
 
-    def __init__(self, *, recording: bool = True) -> None:
+    def __init__(self, *, recording: bool = True, endings: bool = True) -> None:
         self.recording = recording
+        self.endings = endings
         self.servers: set[str] = set()
         self.keys: set[str] = set()
         self.bases: set[BaseId] = set()
@@ -104,6 +107,11 @@ class Changes:
         """Take note of a reservation."""
         if self.recording:
             self.places.add((reservation.room.id, reservation.key))
+
+    def place_over(self, reservation: Reservation) -> None:
+        """Take note of a reservation whose time is over."""
+        if self.endings:
+            self.place(reservation)
 
     def ban(self, key: BanKey) -> None:
         """Take note of a ban."""

@@ -216,14 +216,17 @@ class Registry:
         return True
 
     def end_reservation(self, reservation: Reservation) -> None:
-        """End a reservation."""
+        """End a reservation before its time."""
+        self._end(reservation)
+        self._changes.place(reservation)
+
+    def _end(self, reservation: Reservation) -> None:
         room = reservation.room
         del room.reserved[reservation.key]
         del self._reservations[reservation]
         room.base.server.reservations -= 1
         room.base.server.load.pending -= 1
         self._usage.add(reservation.customer, reservations=-1)
-        self._changes.place(reservation)
 
     def expire(self, now: float, most: int) -> None:
         """End the reservations whose time is over, and forget rooms that only they kept.
@@ -237,7 +240,9 @@ class Registry:
             if reservation.ends > now:
                 return
             most -= 1
-            self.cancel(reservation)
+            self._end(reservation)
+            self._changes.place_over(reservation)
+            self._forget_if_idle(reservation.room)
 
     @property
     def next_end(self) -> float | None:

@@ -275,7 +275,7 @@ class LocalStore:
         return events
 
     def _new_grid(self, name: str, usage: Usage) -> Grid:
-        changes = Changes()
+        changes = Changes(endings=False)
         grid = Grid(self._settings, usage, self._pick, changes)
         self._journal.add(name, grid, changes)
         return grid

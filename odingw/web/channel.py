@@ -240,7 +240,13 @@ class GatewayChannel(HTTPChannel):
                     return
             if not self._replaying:
                 self.outbox.next_request()
-        super().dataReceived(data)
+        try:
+            super().dataReceived(data)
+        except ValueError:
+            # Python reads no Content-Length of thousands of digits.
+            if not self._in_headers:
+                raise
+            self._respondToBadRequestAndDisconnect()
         if begins and self._in_headers:
             self.site.headers_begin(self)
         # A body that has come with its headers is not waited for: nearly all have.
@@ -257,14 +263,6 @@ class GatewayChannel(HTTPChannel):
         error = RpcError(PARSE_ERROR, "bad HTTP request")
         self.transport.write(raw_error(error, internal=self.site.is_internal(b"/")))
         self.loseConnection()
-
-    def headerReceived(self, line: bytes) -> bool:  # noqa: N802  -- Twisted's name
-        """Take in a header; a length that is no number of this world is refused."""
-        try:
-            return bool(super().headerReceived(line))
-        except ValueError:
-            self._respondToBadRequestAndDisconnect()
-            return False
 
     def rawDataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
         """Take in a part of the body, unless it is not wanted any more."""
