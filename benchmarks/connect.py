@@ -1,32 +1,82 @@
-"""Connect under load, beside the bare cryptography and a naive server."""
+"""Connect under load, beside the bare cryptography and a naive server.
 
+A machine may be faster in one minute than in the next. So all servers run side by side, each is
+measured for a few seconds in every round, and what is compared was measured in the same round.
+"""
+
+import statistics
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from benchmarks.crypto import bare_crypto
+import attrs
+
+from benchmarks.crypto import OPENSSL, SODIUM, BareCrypto
 from benchmarks.customers import KEYS, ROOMS, SERVERS, TOKENS, Customers, write_tokens
 from benchmarks.gateway import Gateway, measured, module, resident, state_url
-from benchmarks.load import CONNECT, Connection, Load, post, wrk
+from benchmarks.load import CONNECT, Connection, Load, errors_cell, post, wrk
 from benchmarks.options import NotAvailable, Options
 from benchmarks.tables import Table
 from tests.process import free_port
 
 CONNECTIONS: Final = 32
 
-_WARM_UP: Final = 5
+_ROUNDS: Final = 8
+_SECONDS: Final = 3
+_BARE: Final = 1_500
+_WARM_UP: Final = 4
 _CHECKED: Final = 100
-_SODIUM: Final = "libsodium (PyNaCl)"
+_NAIVE: Final = {
+    "naive Klein + PyJWT + json": (),
+    "the same with Klein's access log": ("--log",),
+}
 
-Row = tuple[str, float, Load, int]
-"""Name, CPU microseconds of a request, what wrk saw, bytes of memory at the end."""
+
+@attrs.define
+class Server:
+    """A server that runs.
+
+    Attributes:
+        name: in the table.
+        port: where it listens.
+        pid: its process.
+        costs: CPU microseconds of a request, by round.
+        loads: what wrk saw, by round.
+    """
+
+    name: str
+    port: int
+    pid: int
+    costs: list[float] = attrs.field(factory=list)
+    loads: list[Load] = attrs.field(factory=list)
+
+    def warm_up(self, tokens: Path) -> None:
+        """See that it answers with tokens, and let it come to full speed."""
+        lines = tokens.read_text("ascii").split()
+        with Connection(self.port) as connection:
+            for token in lines[:: len(lines) // _CHECKED]:
+                connection.ask(post("/", CONNECT, token), b'"token"')
+        self._ask(tokens, _WARM_UP)
+
+    def measure(self, tokens: Path) -> None:
+        """Measure for one round."""
+        with measured(self.pid) as used:
+            load = self._ask(tokens, _SECONDS)
+        self.costs.append(used.cpu / load.requests * 1e6)
+        self.loads.append(load)
+
+    def _ask(self, tokens: Path, seconds: int) -> Load:
+        return wrk(f"http://127.0.0.1:{self.port}", tokens, "connect", CONNECTIONS, seconds)
 
 
 def run(options: Options) -> Table:
     """Measure."""
+    rounds = options.count(_ROUNDS)
     table = Table(
         f"Connect: {TOKENS:,} tokens, {ROOMS:,} rooms, {KEYS:,} access keys, {SERVERS} servers, "
-        f"{CONNECTIONS} connections",
+        f"{CONNECTIONS} connections; medians of {rounds} rounds",
         (
             "what",
             "CPU µs",
@@ -39,59 +89,72 @@ def run(options: Options) -> Table:
             "rate / naive",
         ),
     )
-    bare = bare_crypto(options.count(5_000))
+    crypto, bare = BareCrypto(_BARE), []
     customers = Customers()
-    with tempfile.TemporaryDirectory(prefix="odingw-benchmark-") as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="odingw-benchmark-"))
         tokens = write_tokens(Path(folder) / "tokens", customers.tokens(TOKENS, ROOMS))
-        naive = [
-            _naive(name, arguments, tokens, options)
-            for name, arguments in (
-                ("naive Klein + PyJWT + json", ()),
-                ("the same with Klein's access log", ("--log",)),
-            )
-        ]
-        rows: list[Row | tuple[str, str]] = []
-        for state in options.states:
-            try:
-                rows.append(_gateway(state, customers, tokens, options))
-            except NotAvailable as error:
-                rows.append((f"odingw, {state}", str(error)))
-    for library, cost in bare.items():
-        table.add(f"bare crypto, {library}", cost, *[None] * 5, cost / bare[_SODIUM])
-    for row in (*naive, *rows):
-        if len(row) == 2:
-            table.not_available(*row)
-        else:
-            name, cpu, load, memory = row
-            figures = (cpu, load.rate, load.p50, load.p99, memory / 1e6, load.cell())
-            table.add(name, *figures, cpu / bare[_SODIUM], load.rate / naive[0][2].rate)
+        naive = list(_naive(stack))
+        servers = [*naive, *_gateways(stack, customers, options, table)]
+        for server in servers:
+            server.warm_up(tokens)
+        for _ in range(rounds):
+            bare.append(crypto.measure())
+            for server in servers:
+                server.measure(tokens)
+        memory = [resident(server.pid) / 1e6 for server in servers]
+    sodium = [costs[SODIUM] for costs in bare]
+    for library in (SODIUM, OPENSSL):
+        costs = [each[library] for each in bare]
+        table.add(
+            f"bare crypto, {library}",
+            statistics.median(costs),
+            *[None] * 5,
+            _median_ratio(costs, sodium),
+        )
+    naive_rates = [load.rate for load in naive[0].loads]
+    for server, used in zip(servers, memory, strict=True):
+        rates = [load.rate for load in server.loads]
+        table.add(
+            server.name,
+            statistics.median(server.costs),
+            statistics.median(rates),
+            statistics.median(load.p50 for load in server.loads),
+            statistics.median(load.p99 for load in server.loads),
+            used,
+            errors_cell(sum(load.errors for load in server.loads)),
+            _median_ratio(server.costs, sodium),
+            _median_ratio(rates, naive_rates),
+        )
     table.notes.append(
         "Bare crypto: one Ed25519 signature verified and one made. CPU µs: user and system time of "
-        "the server per request, as the kernel counts it. Every answer was looked at."
+        "the server per request, as the kernel counts it. Every answer was looked at. All servers "
+        "ran side by side and took turns; the ratios are medians too, each of what was measured "
+        "in one round."
     )
     return table
 
 
-def _gateway(state: str, customers: Customers, tokens: Path, options: Options) -> Row:
-    with state_url(state) as url, Gateway(url, customers) as gateway:
-        gateway.greet(SERVERS)
-        return _load(f"odingw, {state}", gateway.port, gateway.pid, tokens, options)
+def _naive(stack: ExitStack) -> Iterator[Server]:
+    for name, arguments in _NAIVE.items():
+        port = free_port()
+        pid = stack.enter_context(module("benchmarks.naive", str(port), *arguments, port=port))
+        yield Server(name, port, pid)
 
 
-def _naive(name: str, arguments: tuple[str, ...], tokens: Path, options: Options) -> Row:
-    port = free_port()
-    with module("benchmarks.naive", str(port), *arguments, port=port) as pid:
-        return _load(name, port, pid, tokens, options)
+def _gateways(
+    stack: ExitStack, customers: Customers, options: Options, table: Table
+) -> Iterator[Server]:
+    for state in options.states:
+        try:
+            url = stack.enter_context(state_url(state))
+            gateway = stack.enter_context(Gateway(url, customers))
+            gateway.greet(SERVERS)
+        except NotAvailable as error:
+            table.not_available(f"odingw, {state}", str(error))
+        else:
+            yield Server(f"odingw, {state}", gateway.port, gateway.pid)
 
 
-def _load(name: str, port: int, pid: int, tokens: Path, options: Options) -> Row:
-    """Measure a server that is running; first see that it answers with tokens."""
-    lines = tokens.read_text("ascii").split()
-    with Connection(port) as connection:
-        for token in lines[:: len(lines) // _CHECKED]:
-            connection.ask(post("/", CONNECT, token), b'"token"')
-    url = f"http://127.0.0.1:{port}"
-    wrk(url, tokens, "connect", CONNECTIONS, _WARM_UP)
-    with measured(pid) as used:
-        load = wrk(url, tokens, "connect", CONNECTIONS, options.seconds)
-    return name, used.cpu / load.requests * 1e6, load, resident(pid)
+def _median_ratio(what: list[float], by: list[float]) -> float:
+    return statistics.median(one / other for one, other in zip(what, by, strict=True))

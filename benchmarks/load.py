@@ -48,7 +48,12 @@ class Load:
 
     def cell(self) -> str:
         """Return the errors as a table shows them."""
-        return f"{self.errors:,} WRONG" if self.errors else "0"
+        return errors_cell(self.errors)
+
+
+def errors_cell(count: int) -> str:
+    """Return a number of errors as a table shows it."""
+    return f"{count:,} WRONG" if count else "0"
 
 
 def wrk(url: str, tokens: Path, kind: str, connections: int, seconds: int) -> Load:
