@@ -248,6 +248,7 @@ class Gateway:
             self.turn,
             self._now,
             self._reactor.seconds,
+            self._pause,
         )
         pages = MonitorPages(
             monitor,

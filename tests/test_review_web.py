@@ -17,9 +17,11 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import click
+import msgspec
 from prometheus_client import Gauge
 from treq.testing import StubTreq
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, Logger, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
@@ -45,6 +47,7 @@ from odingw.web import address
 from odingw.web.attempts import Attempts
 from odingw.web.guard import BasicUsers, InternalGuard
 from odingw.web.monitor import MOST_CUSTOMERS, Monitor
+from tests import grids as grid_helpers
 from tests.jwk_server import reactor
 from tests.process import customer
 from tests.test_http import ProcessCase, call_body
@@ -403,7 +406,9 @@ class SummaryTests(SynchronousTestCase):
         metrics: Any = SimpleNamespace(requests=list, credentials_issued=lambda: 0)
         store: Any = SimpleNamespace(pools=list, usage=list)
         turn: Any = SimpleNamespace(current=None, health=list)
-        monitor = Monitor(store, metrics, health, customers, turn, clock.seconds, clock.seconds)
+        monitor = Monitor(
+            store, metrics, health, customers, turn, clock.seconds, clock.seconds, Deferred
+        )
         for _ in range(2):
             self.assertEqual(5, monitor.summary()["customer_count"])
         licences += [Customer(f"d{number}", 5, None) for number in range(2000)]
@@ -416,6 +421,29 @@ class SummaryTests(SynchronousTestCase):
         clock.advance(5)
         monitor.summary()
         self.assertEqual([5, 5, 2005, 2005], walks)
+
+    def test_many_rooms_are_not_listed_in_one_step(self) -> None:
+        pauses: list[Deferred[None]] = []
+
+        def pause() -> Deferred[None]:
+            pauses.append(Deferred())
+            return pauses[-1]
+
+        clock = Clock()
+        health: Any = SimpleNamespace(results=dict)
+        metrics: Any = SimpleNamespace(requests=list, credentials_issued=lambda: 0)
+        turn: Any = SimpleNamespace(current=None, health=list)
+        grids = grid_helpers.store()
+        rooms = [grid_helpers.Room(("acme", f"room-{number}")) for number in range(1200)]
+        grids.pool("").report(grid_helpers.report("sfu.test:4433", *rooms), 0)
+        monitor = Monitor(grids, metrics, health, list, turn, clock.seconds, clock.seconds, pause)
+        answer = Deferred.fromCoroutine(monitor.state())
+        while not answer.called:
+            pauses[-1].callback(None)
+        self.assertEqual(2, len(pauses))
+        state = json.loads(msgspec.json.encode(self.successResultOf(answer)))
+        names = [room["id"][1] for room in state["pools"][""]["rooms"]]
+        self.assertEqual([f"room-{number}" for number in range(1200)], names)
 
 
 class WaitingTests(SynchronousTestCase):

@@ -1,14 +1,16 @@
 """What the status page shows, as values; the same numbers for programs in ``/monitor/state``."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from heapq import nsmallest
+from itertools import islice
 from typing import Any, Final, Protocol
 
-from msgspec import Struct
+from msgspec import Raw, Struct
+from msgspec.json import encode
 from msgspec.structs import asdict
 
 from odingw import __version__
-from odingw.grid.store import Store
+from odingw.grid.store import GridStore, Store
 from odingw.grid.values import ServerView
 from odingw.ops.health import Health
 from odingw.ops.metrics import Metrics
@@ -20,6 +22,9 @@ MOST_CUSTOMERS: Final = 200
 
 _MANY_CUSTOMERS: Final = 1000
 """From how many on the summary's are kept for a while: a page that is open asks every second."""
+
+_SLICE: Final = 500
+"""How many rooms are read in one step."""
 
 _KEPT: Final = 5.0
 """Seconds for which they are kept."""
@@ -125,6 +130,7 @@ class Monitor:
         turn: the TURN service.
         now: the steady clock.
         timer_seconds: the reactor's clock, by which TURN servers are watched.
+        pause: lets others get their turn before what it returns is done.
     """
 
     def __init__(
@@ -136,6 +142,7 @@ class Monitor:
         turn: TurnService,
         now: Callable[[], float],
         timer_seconds: Callable[[], float],
+        pause: Callable[[], Awaitable[object]],
     ) -> None:
         self._store = store
         self._metrics = metrics
@@ -144,24 +151,34 @@ class Monitor:
         self._turn = turn
         self._now = now
         self._timer_seconds = timer_seconds
+        self._pause = pause
         self._began = now()
         self._kept: tuple[float, list[CustomerView], int] | None = None
 
-    def state(self) -> dict[str, Any]:
-        """Return everything, each room too."""
+    async def state(self) -> dict[str, Any]:
+        """Return everything, each room too, as JSON already: rooms may be many."""
+        rooms = {name: await self._rooms(grid) for name, grid in list(self._store.pools())}
         now = self._now()
         return {
             "pools": {
                 name: {
-                    "servers": [_server(view, now) for view in grid.servers()],
-                    "rooms": list(grid.rooms()),
+                    "servers": [_server(view, now) for view in self._store.pool(name).servers()],
+                    "rooms": found,
                 }
-                for name, grid in self._store.pools()
+                for name, found in rooms.items()
             },
             "usage": list(self._store.usage()),
             "customers": self._customer_views(),
             **self._common(now),
         }
+
+    async def _rooms(self, grid: GridStore) -> Raw:
+        views, parts = iter(grid.rooms()), []
+        while part := [encode(view) for view in islice(views, _SLICE)]:
+            parts += part
+            if len(part) == _SLICE:
+                await self._pause()
+        return Raw(b"[%b]" % b",".join(parts))
 
     def summary(self) -> dict[str, Any]:
         """Return everything but rooms, in a size that does not grow with them.

@@ -108,7 +108,7 @@ class MonitorPages:
                 for path, (name, content_type) in _FILES.items()
             },
             "/monitor/": _to_page,
-            "/monitor/state": lambda request: _json(request, self._monitor.state()),
+            "/monitor/state": self._show_state,
             "/monitor/summary": self._show_summary,
             "/monitor/history": lambda request: _json(request, self._history.view()),
             "/monitor/rooms": self._show_rooms,
@@ -121,6 +121,10 @@ class MonitorPages:
             "/monitor/drain": lambda request, user: self._drain(request, user, True),
             "/monitor/undrain": lambda request, user: self._drain(request, user, False),
         }
+
+    def _show_state(self, request: GatewayRequest) -> Answer:
+        state = Deferred.fromCoroutine(self._monitor.state())
+        return state.addCallback(lambda found: _json(request, found))
 
     def _show_summary(self, request: GatewayRequest) -> bytes:
         return _json(request, {**self._monitor.summary(), "can_drain": self._changes})
