@@ -173,7 +173,7 @@ class DashboardTests(SynchronousTestCase):
         state.pools["us"] = Pool()
         text = self.shown(state)
         self.assertTrue(text.startswith("odingw 1.0 · up 3h03m · NOT READY · "), text)
-        self.assertIn("3 servers (1 disabled, 1 drained) · 1 rooms · 9 peers, 2 coming", text)
+        self.assertIn("3 servers (1 disabled, 1 drained) · 1 rooms · 9 peers, 2 expected", text)
         self.assertRegex(text, r"(?m)^full:1 +eu +live +█+ +100% +150% +9 +0 +0 +3s *$")
         self.assertRegex(text, r"(?m)^off:1 +eu +disabled +0% .* 15m *$")
         self.assertRegex(text, r"(?m)^out:1 +eu +drained +█+ +50% +0% +0\+2 +0 +3 +- *$")

@@ -200,11 +200,11 @@ def _totals(view: View, shot: Snapshot) -> Text:
     out = Counter(one.state for one in servers if one.state != "ready")
     hint = f" ({', '.join(f'{count} {state}' for state, count in out.items())})" if out else ""
     peers = sum(one.peers for one in servers if not one.disabled)
-    coming = sum(one.reservations for one in servers)
+    expected = sum(one.reservations for one in servers)
     parts = [
         f"{len(servers)} servers{hint}",
         f"{shot.state.count_rooms()} rooms",
-        f"{peers} peers, {coming} coming",
+        f"{peers} peers, {expected} expected",
     ]
     if view.rates.total is not None:
         parts.append(f"{view.rates.total:.1f} calls/s")
@@ -274,7 +274,7 @@ def _calls(view: View, counts: Counter[tuple[str, str]], room: _Space) -> Table:
 
 
 def _customers(customers: list[Usage]) -> Table:
-    rows = table("CUSTOMER", ">PEERS", ">COMING", ">ROOMS")
+    rows = table("CUSTOMER", ">PEERS", ">EXPECTED", ">ROOMS")
     for one in customers:
         rows.add_row(
             cell(one.name),
@@ -302,7 +302,7 @@ def _turn(turn: Turn) -> Text:
 
 
 def _rooms(rooms: list[Room]) -> Table:
-    rows = table("BUSIEST ROOMS", "NAMESPACE", "SERVER", ">PEERS", ">COMING")
+    rows = table("BUSIEST ROOMS", "NAMESPACE", "SERVER", ">PEERS", ">EXPECTED")
     for one in rooms:
         rows.add_row(
             cell(one.id[1]),

@@ -133,7 +133,7 @@ def where(
         rooms = list(_documents(found, states))
         emit({"room": room, "rooms": rooms})
     elif found:
-        rows = table("ROOM", "NAMESPACE", "POOL", "SERVER", "STATE", ">PEERS", ">COMING", ">SEEN")
+        rows = table("ROOM", "NAMESPACE", "POOL", "SERVER", "STATE", ">PEERS", ">EXPECTED", ">SEEN")
         for name, one in sorted(found, key=lambda item: (item[0], item[1].id)):
             seen = duration(shot.now - one.updated) if one.reported and one.updated else "-"
             rows.add_row(
