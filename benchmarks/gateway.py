@@ -133,6 +133,7 @@ class Gateway(GatewayProcess):
             self.configure(text)
         self._core = core
         self._customers = customers
+        self._shares = state.startswith("redis")
         if customers:
             (self.folder / "customers.json").write_bytes(customers.documents())
 
@@ -158,7 +159,7 @@ class Gateway(GatewayProcess):
         return self.process.pid
 
     def start(self) -> Self:
-        """Start, and wait until it listens and knows its customers.
+        """Start, and wait until it listens, knows its customers and shares its state.
 
         Raises:
             NotAvailable: it refuses the state URL.
@@ -169,6 +170,8 @@ class Gateway(GatewayProcess):
                 super().start()
             if self._customers:
                 self.wait_for("access keys are let in")
+            if self._shares:
+                self.wait_for("the state is shared by Redis")
         except AssertionError as error:
             self.stop()
             lines = [line for line in self.log.splitlines() if line and line != "<end>"]

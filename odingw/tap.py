@@ -41,7 +41,7 @@ FINISH_TIME: Final = 10.0
 
 T = TypeVar("T")
 
-_GC_THRESHOLD: Final = 20_000
+_GC_THRESHOLD: Final = 5_000
 """Objects made between two looks of the garbage collector: a request leaves no cycles behind."""
 
 WATCH_INTERVAL: Final = 5.0

@@ -257,7 +257,14 @@ class ModelPool:
         assert (delivery is None) == (not ready)
         for task in ready:
             assert self.owner.get(task.base, address) == address, f"{address} has not {task.base}"
-            earlier = [t for t in self.tasks if t.base == task.base and t.number < task.number]
+            earlier = [
+                t
+                for t in self.tasks
+                if t.base == task.base
+                and t.number < task.number
+                # A base that is gone may have moved while a task was on its way to its old server.
+                and (task.base in self.owner or t.server == address)
+            ]
             assert all(t.in_flight or t in ready for t in earlier), f"{task} overtakes"
             task.in_flight = True
         if delivery is not None:

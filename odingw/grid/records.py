@@ -79,7 +79,11 @@ class GivenKey(Struct, frozen=True, gc=False):
     at: float
 
 
-class Base:
+# Of the following there are many, and nothing that is forgotten holds on to anything in a circle.
+# The garbage collector need not look at them: it would hold everybody up for long.
+
+
+class Base(Struct, eq=False, gc=False):
     """A base and the server it lives on.
 
     Attributes:
@@ -87,57 +91,41 @@ class Base:
         rooms: its rooms by name.
     """
 
-    __slots__ = ("id", "reported", "rooms", "server")
-
-    def __init__(self, base_id: BaseId, server: Server) -> None:
-        self.id = base_id
-        self.server = server
-        self.reported = False
-        self.rooms: dict[str, Room] = {}
+    id: BaseId
+    server: Server
+    reported: bool = False
+    rooms: "dict[str, Room]" = {}
 
 
-class Room:
+class Room(Struct, eq=False, gc=False):
     """A room that is reported, or for which places are reserved.
 
     Attributes:
         customer: whose usage it counts for.
+        placed: when it was sent its first client.
         peers: as last reported; 0 while it is not.
         round: the server's report that last named it; 0: none did.
         counted: whether its peers, and the room, are in the customer's usage.
         reserved: the running reservations, in the order in which they will end.
         growth: what is foreseen for it in its first seconds.
-        placed: when it was sent its first client.
     """
 
-    __slots__ = (
-        "base",
-        "counted",
-        "customer",
-        "growth",
-        "id",
-        "peers",
-        "placed",
-        "reserved",
-        "round",
-    )
-
-    def __init__(self, room_id: RoomId, base: Base, customer: str, now: float) -> None:
-        self.id = room_id
-        self.base = base
-        self.customer = customer
-        self.peers = 0
-        self.round = 0
-        self.counted = False
-        self.reserved: dict[ReservationKey, Reservation] = {}
-        self.growth: Growth | None = None
-        self.placed = now
+    id: RoomId
+    base: Base
+    customer: str
+    placed: float
+    peers: int = 0
+    round: int = 0
+    counted: bool = False
+    reserved: "dict[ReservationKey, Reservation]" = {}
+    growth: "Growth | None" = None
 
 
 ReservationKey = tuple[str, str]
 """User id and, where that is empty, the token's id."""
 
 
-class Reservation:
+class Reservation(Struct, eq=False, gc=False):
     """A place for a client that was sent to a room and is not there yet.
 
     Attributes:
@@ -145,10 +133,7 @@ class Reservation:
         ends: when it ends by itself.
     """
 
-    __slots__ = ("customer", "ends", "key", "room")
-
-    def __init__(self, room: Room, key: ReservationKey, customer: str, ends: float) -> None:
-        self.room = room
-        self.key = key
-        self.customer = customer
-        self.ends = ends
+    room: Room
+    key: ReservationKey
+    customer: str
+    ends: float

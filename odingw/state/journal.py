@@ -23,8 +23,8 @@ from odingw.state.rows import PLACES, Change, changed, encode, in_slices
 from odingw.state.slices import Slices, Timer
 from odingw.state.steps import Steps
 
-SLICE: Final = 1000
-"""Records that are made into rows in one reactor step (about 2 ms)."""
+SLICE: Final = 200
+"""Records that are made into rows in one reactor step: about 2 ms."""
 
 TOLD: Final = 20
 """Calls that are answered in one reactor step, when what they wait for is stored."""

@@ -14,7 +14,7 @@ from msgspec import Struct
 from odingw.grid.changes import PlaceKey
 from odingw.grid.ledger import Ledger, PlaceRow
 
-BATCH: Final = 1000
+BATCH: Final = 300
 """How many reservations a record holds at most."""
 
 
