@@ -18,7 +18,7 @@ from odingw.grid.tasks import Delivery
 from odingw.grid.values import Event, Reported, RoomView, ServerReport
 from odingw.rpc.grid_config import extend
 from odingw.rpc.openrpc import NoParams
-from odingw.rpc.reported import ReportedRooms
+from odingw.rpc.report_rooms import ReportedRooms
 from odingw.rpc.server_keys import ServerKeys
 from odingw.rpc.server_methods import (
     SERVER_API,

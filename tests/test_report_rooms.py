@@ -10,8 +10,8 @@ from msgspec.json import Decoder
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.errors import TOO_LARGE, RpcError
-from odingw.rpc import reported
-from odingw.rpc.reported import PIECE, ReportedRooms
+from odingw.rpc import report_rooms
+from odingw.rpc.report_rooms import PIECE, ReportedRooms
 from odingw.rpc.server_methods import Room
 
 AGE = {"secs": 1, "nanos": 0}
@@ -72,7 +72,7 @@ class PiecesTests(SynchronousTestCase):
         self, rooms: list[Any], comma: str, piece: int, ascii_only: bool
     ) -> None:
         text = json.dumps(rooms, separators=(comma, ":"), ensure_ascii=ascii_only).encode()
-        self.patch(reported, "PIECE", piece)
+        self.patch(report_rooms, "PIECE", piece)
         self.assertEqual(Decoder(list[Room]).decode(text), read(text))
 
     def test_none(self) -> None:
