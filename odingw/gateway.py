@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
@@ -29,6 +28,7 @@ from odingw.rpc.grid_config import recommended
 from odingw.rpc.jsonrpc import Engine, Turns
 from odingw.rpc.server_api import ServerApi, ServerRules
 from odingw.rpc.server_keys import ServerKeys
+from odingw.state.slices import Slices
 from odingw.stores import make_store
 from odingw.tokens import Policy, SecretKey
 from odingw.turn.service import TurnService
@@ -158,6 +158,7 @@ class Gateway:
         )
         self._per_address = RateLimit(config.limits.requests_per_second, block_of)
         self._per_key = RateLimit(config.limits.requests_per_second_per_key)
+        self._pause = Slices(reactor).pause
         self._turns = Turns(time.thread_time, self._pause)
         self._clients: dict[str, ClientHttp] = {}
         self._servers: dict[str, ServerHttp] = {}
@@ -333,12 +334,6 @@ class Gateway:
             self._events.event,
             config.listen.trusted_proxies,
         )
-
-    def _pause(self) -> Deferred[None]:
-        """Let the reactor do other things."""
-        paused: Deferred[None] = Deferred()
-        self._reactor.callLater(0, paused.callback, None)
-        return paused
 
     def _access_rules(self) -> callers.AccessRules:
         gateway = self._config.gateway
