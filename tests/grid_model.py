@@ -257,14 +257,7 @@ class ModelPool:
         assert (delivery is None) == (not ready)
         for task in ready:
             assert self.owner.get(task.base, address) == address, f"{address} has not {task.base}"
-            earlier = [
-                t
-                for t in self.tasks
-                if t.base == task.base
-                and t.number < task.number
-                # A base that is gone may have moved while a task was on its way to its old server.
-                and (task.base in self.owner or t.server == address)
-            ]
+            earlier = [t for t in self.tasks if t.base == task.base and t.number < task.number]
             assert all(t.in_flight or t in ready for t in earlier), f"{task} overtakes"
             task.in_flight = True
         if delivery is not None:
@@ -277,10 +270,10 @@ class ModelPool:
             return []
         del self.flights[address]
         ended = [task for task in self.tasks if task.in_flight and task.server == address]
+        if not arrived:
+            self._land(ended)
         for task in ended:
-            task.in_flight = False
             task.returned += 1
-            task.server = self.owner.get(task.base, address)
         over = [task for task in ended if arrived or task.returned > MAX_RETURNS]
         self.tasks = [task for task in self.tasks if task not in over]
         return [] if arrived else [task.body for task in over]
@@ -297,10 +290,17 @@ class ModelPool:
             place: ModelReservation(ends, held.customer) for place, held in in_order
         }
         self.flights.clear()
-        for task in self.tasks:
-            if task.in_flight:
-                task.in_flight = False
-                task.server = self.owner.get(task.base, task.server)
+        self._land(self.tasks)
+
+    def _land(self, ended: Iterable[ModelTask]) -> None:
+        """Let tasks wait again: with their base or, if it is gone, where its newest task is."""
+        newest = {task.base: task.server for task in sorted(self.tasks, key=_number)}
+        for task in ended:
+            task.in_flight = False
+        for base in {task.base for task in ended}:
+            for task in self.tasks:
+                if task.base == base and not task.in_flight:
+                    task.server = self.owner.get(base, newest[base])
 
     def tick(self, now: float) -> Iterable[Event]:
         """Do the periodic work; yield what is worth a line in the log."""

@@ -97,7 +97,7 @@ class PoolPromises:
     def taken(self, address: str, delivery: Delivery) -> None:
         """Tasks were sent to a server."""
         assert address not in self._flights, f"{ORDER}: two deliveries at a time"
-        owners, order, queue = self.owners(), list(self._tasks), self.queues()[address]
+        owners, order = self.owners(), list(self._tasks)
         flying = {_text(task.body) for flight in self._flights.values() for task in flight.tasks}
         for task in delivery.tasks:
             base, text = task.base, _text(task.body)
@@ -107,9 +107,6 @@ class PoolPromises:
             assert text not in flying, f"{ORDER}: {text!r} is sent twice at a time"
             for earlier in order[: order.index(text)]:
                 ahead = self._tasks[earlier] != base or earlier in flying
-                # A room that is gone may have moved while tasks were on their way to its old
-                # server, which keeps them if the gateway ends before it knows what became of them.
-                ahead = ahead or (base not in owners and earlier not in queue)
                 assert ahead, f"{ORDER}: {text!r} overtakes {earlier!r}"
             flying.add(text)
         self._flights[address] = delivery

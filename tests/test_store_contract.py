@@ -234,6 +234,35 @@ class StoreContract:
         self.do("give_back", flight)
         assert self.bodies(self.do("take", B)) == [(1,)]
 
+    def leave_tasks_of_a_room_that_moved_and_is_gone(self) -> Delivery:
+        """Leave one task in flight to A, and one of the same room waiting at B."""
+        self.do("report", report(A, Room(("acme", "room"))), 1)
+        self.do("command", update("room", 1), 1)
+        flight: Delivery = self.do("take", A)
+        self.do("report", report(B), 8)
+        self.tick(8.5)
+        self.tick(9)
+        self.place("room", 9)
+        self.do("command", update("room", 2), 9)
+        for now in (10, 15, 20):
+            self.do("report", report(A), now)
+            self.do("report", report(B), now)
+            self.tick(now)
+        assert not list(self.grid.rooms())
+        return flight
+
+    def test_tasks_of_a_room_that_is_gone_stay_in_order(self) -> None:
+        flight = self.leave_tasks_of_a_room_that_moved_and_is_gone()
+        self.do("give_back", flight)
+        assert self.do("take", A) is None
+        assert self.bodies(self.do("take", B)) == [(1,), (2,)]
+
+    def test_tasks_of_a_room_that_is_gone_stay_in_order_after_a_restart(self) -> None:
+        self.leave_tasks_of_a_room_that_moved_and_is_gone()
+        self.world.restart(21)
+        assert self.do("take", A) is None
+        assert self.bodies(self.do("take", B)) == [(1,), (2,)]
+
     def test_contested_rooms(self) -> None:
         room = Room(("acme", "room"))
         self.do("report", report(A, room), 1)

@@ -175,17 +175,13 @@ class Grid:
     def give_back(self, delivery: Delivery) -> tuple[Event, ...]:
         """Queue tasks that did not arrive again, in the order in which all were accepted."""
         server = self._registry.servers.get(delivery.address)
+        homes = self._registry.task_homes({task.base for task in delivery.tasks})
         ended = server.tasks.give_back(delivery) if server else None
         if server is None or ended is None:
             return ()
         again, dropped = ended
-        by_server: dict[Server, list[Task]] = {}
-        for task in again:
-            base = self._registry.bases.get(task.base)
-            there = base.server if base and not base.server.removed else server
-            by_server.setdefault(there, []).append(task)
-        for target, tasks in by_server.items():
-            target.tasks.merge(tasks)
+        server.tasks.merge(again)
+        self._registry.bring_tasks(homes)
         return (TasksDropped(delivery.address, dropped),) if dropped else ()
 
     def drain(self, address: str, drained: bool) -> None:
@@ -216,12 +212,7 @@ class Grid:
         self._registry.renew(now + self._settings.reservation_lifetime)
         for server in self._registry.servers.values():
             server.tasks.recall()
-        for server in self._registry.servers.values():
-            for base_id in {task.base for task in server.tasks.tasks()}:
-                base = self._registry.bases.get(base_id)
-                # What was in flight when its base moved has not followed it.
-                if base is not None and base.server is not server:
-                    base.server.tasks.merge(server.tasks.remove(base_id))
+        self._registry.bring_all_tasks()
 
     def tick(self, now: float) -> tuple[Event, ...]:
         """Do the periodic work: servers that fell silent, reservations and bans that ended."""

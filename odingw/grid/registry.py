@@ -5,6 +5,7 @@ expected load and the indexes always agree.
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Mapping, Set
 from itertools import islice
 from typing import Final
 
@@ -12,7 +13,7 @@ from odingw.grid.changes import Changes
 from odingw.grid.placement import GrowthModel
 from odingw.grid.records import Base, GivenKey, Reservation, ReservationKey, Room, Server
 from odingw.grid.rooms import BaseId
-from odingw.grid.tasks import TaskQueue
+from odingw.grid.tasks import Task, TaskQueue
 from odingw.grid.usage import Usage
 
 _KEYS_OF_OTHERS: Final = 10_000
@@ -121,14 +122,13 @@ class Registry:
         base = self.bases[base_id] = server.bases[base_id] = Base(base_id, server)
         self._changes.base(base_id)
         if base_id in self._tasks_of:
-            for other in self.servers.values():
-                server.tasks.merge(other.tasks.remove(base_id))
+            self.bring_tasks({base_id: server})
         return base
 
     def move(self, base: Base, server: Server) -> None:
         """Put a base on another server; its queued tasks and reservations follow."""
         old = base.server
-        server.tasks.merge(old.tasks.remove(base.id))
+        server.tasks.merge(old.tasks.remove({base.id}))
         del old.bases[base.id]
         base.server = server
         server.bases[base.id] = base
@@ -150,6 +150,43 @@ class Registry:
                 self._drop_report(room)
                 if not room.reserved:
                     del base.rooms[room.id[1]]
+
+    def task_homes(self, bases: Set[BaseId]) -> dict[BaseId, Server]:
+        """Return the server at which the tasks of each base have to wait.
+
+        It is the base's. The tasks of a base that is gone wait where the newest of them is, in
+        flight or not, for if they were at several servers, one could overtake another.
+        """
+        homes = {}
+        gone = set()
+        for base_id in bases:
+            base = self.bases.get(base_id)
+            if base is not None and not base.server.removed:
+                homes[base_id] = base.server
+            else:
+                gone.add(base_id)
+        newest: dict[BaseId, int] = {}
+        for server in self.servers.values() if gone else ():
+            for task in server.tasks.tasks():
+                if task.base in gone and task.number > newest.get(task.base, 0):
+                    newest[task.base] = task.number
+                    homes[task.base] = server
+        return homes
+
+    def bring_tasks(self, homes: Mapping[BaseId, Server]) -> None:
+        """Queue the waiting tasks of these bases at the servers at which they have to wait."""
+        coming: dict[Server, list[Task]] = {}
+        for server in self.servers.values():
+            bases = {task.base for task in server.tasks.tasks()}
+            away = {base for base in bases if homes.get(base, server) is not server}
+            for task in server.tasks.remove(away):
+                coming.setdefault(homes[task.base], []).append(task)
+        for server, tasks in coming.items():
+            server.tasks.merge(tasks)
+
+    def bring_all_tasks(self) -> None:
+        """Queue all waiting tasks at the servers at which they have to wait."""
+        self.bring_tasks(self.task_homes(self._tasks_of.keys()))
 
     def add_room(self, base: Base, name: str, customer: str, now: float) -> Room:
         """Make the record of a room."""

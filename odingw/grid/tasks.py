@@ -7,7 +7,7 @@ the order in which tasks were accepted, even where some come from other servers'
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from operator import attrgetter
 from typing import Annotated, Final, TypeAlias, TypeVar
 
@@ -240,11 +240,11 @@ class TaskQueue:
             self._waiting.extendleft(reversed(self._in_flight.tasks))
             self._in_flight = None
 
-    def remove(self, base: BaseId) -> list[Task]:
-        """Take out the waiting tasks of a base, in order, for another server."""
-        taken = [task for task in self._waiting if task.base == base]
+    def remove(self, bases: Set[BaseId]) -> list[Task]:
+        """Take out the waiting tasks of some bases, in order, for other servers."""
+        taken = [task for task in self._waiting if task.base in bases]
         if taken:
-            self._waiting = deque(task for task in self._waiting if task.base != base)
+            self._waiting = deque(task for task in self._waiting if task.base not in bases)
             for task in taken:
                 self._count(task, -1)
         return taken

@@ -77,10 +77,21 @@ local function drop_task(number)
   publish('-T', number)
 end
 
-local function move_task(number)
+-- The base that a task is for: the first text of its row.
+local function base_of(row)
+  local at = 3
+  while true do
+    local found = string.find(row, '["\\]', at)
+    if string.byte(row, found) == 34 then return cjson.decode(string.sub(row, 1, found) .. ']')[1] end
+    at = found + 2
+  end
+end
+
+-- Let a task wait at its base's server or, if the base is gone, at another.
+local function move_task(number, otherwise)
   local row, server = call('HGET', TASKS, number), call('HGET', AT, number)
   if not row or call('HEXISTS', FLYING, number) == 1 then return end
-  local target = owner(cjson.decode(row)[1])
+  local target = owner(base_of(row)) or otherwise
   if not target or target == server then return end
   call('ZREM', QUEUE, queued(server, tonumber(number)))
   call('ZADD', QUEUE, 0, queued(target, tonumber(number)))
@@ -96,10 +107,32 @@ local function add_task(number, server, row, returned)
   publish('T', number, server, returned, row)
 end
 
+-- The tasks that some are of one base with which is gone, and the server that has the newest of
+-- them: if they waited at several, one could overtake another.
+local function strays(flight)
+  local gone, any = {}, false
+  for number in string.gmatch(flight, '%d+') do
+    local row = call('HGET', TASKS, number)
+    local base = row and base_of(row)
+    if base and not owner(base) then gone[base], any = {newest = 0, tasks = {}}, true end
+  end
+  local all = any and call('HGETALL', TASKS) or {}
+  for index = 1, #all, 2 do
+    local number, found = all[index], gone[base_of(all[index + 1])]
+    if found then
+      found.tasks[#found.tasks + 1] = number
+      if tonumber(number) > found.newest then
+        found.newest, found.server = tonumber(number), call('HGET', AT, number)
+      end
+    end
+  end
+  return gone
+end
+
 -- How a flight ended: '1' it arrived, '0' it did not, '-' it never left.
 local function end_flight(server, flight, how)
   call('HDEL', FLIGHTS, server)
-  local dropped = {}
+  local dropped, gone = {}, how ~= '1' and strays(flight) or {}
   for number in string.gmatch(flight, '%d+') do
     if call('HDEL', FLYING, number) == 1 then
       if how == '1' then
@@ -117,6 +150,9 @@ local function end_flight(server, flight, how)
         end
       end
     end
+  end
+  for _, found in pairs(gone) do
+    for _, number in ipairs(found.tasks) do move_task(number, found.server) end
   end
   return dropped
 end
