@@ -1,5 +1,6 @@
 """The journal's file and the thread that works on it: versions, durability, groups and slices."""
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -232,7 +233,7 @@ class ThreadTests(TestCase):
 
         try:
             placed = await gatherResults(
-                [Deferred.fromCoroutine(connect(f"room-{n}")) for n in range(50)]
+                [Deferred.fromCoroutine(connect(f"room-{n}")) for n in range(20)]
             )
             self.assertEqual({"new"}, {place.how for place in placed})
             # The first one is the reading at the start.
@@ -253,7 +254,7 @@ class ThreadTests(TestCase):
         again = JournalFile(path, "normal")
         rooms = {key for kind, _, key, _ in again.rows() if kind in ("room", "base")}
         again.close()
-        self.assertEqual({f'["acme","{n}"]' for n in ("late", *_names(50))}, rooms)
+        self.assertEqual({f'["acme","{n}"]' for n in ("late", *_names(20))}, rooms)
 
     async def test_calls_come_one_after_the_other(self) -> None:
         thread = OneThread(reactor, "journal")
@@ -270,10 +271,30 @@ class ThreadTests(TestCase):
         self.assertEqual(1, len({ident for _, ident in seen} - {threading.get_ident()}))
         await self.assertFailure(thread(lambda: 1 // 0), ZeroDivisionError)
 
+    async def test_the_reactor_comes_first(self) -> None:
+        def niceness() -> int:
+            return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+        thread = OneThread(reactor, "journal")
+        self.addCleanup(thread.stop)
+        here = niceness()
+        self.assertEqual(min(here + 10, 19), await thread(niceness))
+        self.assertEqual(here, niceness())
+
+    async def test_a_system_that_does_not_allow_that(self) -> None:
+        self.patch(os, "setpriority", _refuse)
+        thread = OneThread(reactor, "journal")
+        self.addCleanup(thread.stop)
+        self.assertEqual(1, await thread(lambda: 1))
+
     def test_a_thread_that_was_never_needed_stops(self) -> None:
         before = threading.active_count()
         OneThread(reactor, "journal").stop()
         self.assertEqual(before, threading.active_count())
+
+
+def _refuse(*_: int) -> None:
+    raise PermissionError
 
 
 def _names(count: int) -> list[str]:
