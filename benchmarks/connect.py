@@ -26,7 +26,6 @@ CONNECTIONS: Final = 32
 
 _ROUNDS: Final = 8
 _SECONDS: Final = 3
-_BARE: Final = 1_500
 _WARM_UP: Final = 4
 _CHECKED: Final = 100
 _NAIVE: Final = {
@@ -92,7 +91,7 @@ def run(options: Options) -> Table:
             "rate / naive",
         ),
     )
-    crypto, bare = BareCrypto(_BARE), list[dict[str, float]]()
+    crypto, bare = BareCrypto(), list[dict[str, float]]()
     customers = Customers()
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="odingw-benchmark-"))

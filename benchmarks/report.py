@@ -1,18 +1,23 @@
 """Reports of servers: what they cost by size and by what has changed."""
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
+from benchmarks.crypto import SCALED_NOTE, Pace
 from benchmarks.customers import SERVERS, Customers
 from benchmarks.gateway import Gateway, address, measured, report, state_url
 from benchmarks.load import post
 from benchmarks.options import NotAvailable, Options
 from benchmarks.tables import Table
 
-_REPEATS: Final = {0: 500, 1_000: 50, 5_000: 25}
-"""How often a report is sent, by its rooms."""
+_REPEATS: Final = {0: 200, 1_000: 30, 5_000: 10}
+"""How often a report is sent in one round, by its rooms."""
+
+_ROUNDS: Final = 5
 
 _PEERS: Final = 4
 
@@ -51,7 +56,7 @@ def run(options: Options) -> Table:
     """Measure."""
     table = Table(
         f"Reports of one of {SERVERS} servers, over one connection",
-        ("state, rooms, peers", "KB", "CPU ms", "median ms", "longest ms"),
+        ("state, rooms, peers", "KB", "CPU ms", "scaled", "median ms", "longest ms"),
     )
     for state in options.states:
         try:
@@ -59,7 +64,8 @@ def run(options: Options) -> Table:
         except NotAvailable as error:
             table.not_available(state, str(error))
     table.notes.append(
-        "CPU ms: of the gateway per report; the others: until the client has its reply."
+        "CPU ms: of the gateway per report; median and longest: until the client has its reply. "
+        + SCALED_NOTE.format(rounds=_ROUNDS)
     )
     return table
 
@@ -67,26 +73,33 @@ def run(options: Options) -> Table:
 def _measure(state: str, table: Table, options: Options) -> None:
     with state_url(state) as url, Gateway(url, Customers()) as gateway:
         gateway.greet(SERVERS)
+        pace = Pace()
         with gateway.connection() as connection:
             for size, repeats in _REPEATS.items():
                 count = options.count(repeats)
                 for name, rooms in _KINDS.items() if size else (("no rooms", unchanged),):
-                    requests = [
+                    requests = (
                         post("/internal", report(address(0), rooms(size, number)))
-                        for number in range(count + 2)
-                    ]
-                    for request in requests[:2]:
+                        for number in itertools.count()
+                    )
+                    for request in islice(requests, 2):
                         connection.ask(request, b'"tasks"')
-                    times = []
-                    with measured(gateway.pid) as used:
-                        for request in requests[2:]:
-                            began = time.perf_counter()
-                            connection.ask(request, b'"tasks"')
-                            times.append((time.perf_counter() - began) * 1e3)
+                    costs, scaled, times = list[float](), list[float](), list[float]()
+                    pace.begin()
+                    for _ in range(_ROUNDS):
+                        batch = list(islice(requests, count))
+                        with measured(gateway.pid) as used:
+                            for request in batch:
+                                began = time.perf_counter()
+                                connection.ask(request, b'"tasks"')
+                                times.append((time.perf_counter() - began) * 1e3)
+                        costs.append(used.cpu / count * 1e3)
+                        scaled.append(pace.scaled(costs[-1]))
                     table.add(
                         f"{state} {size:,}, {name}",
-                        len(requests[0]) / 1e3,
-                        used.cpu / count * 1e3,
+                        len(request) / 1e3,
+                        statistics.median(costs),
+                        statistics.median(scaled),
                         statistics.median(times),
                         max(times),
                     )
