@@ -24,8 +24,8 @@ from tests.process import free_port
 
 CONNECTIONS: Final = 32
 
-_ROUNDS: Final = 8
-_SECONDS: Final = 3
+_ROUNDS: Final = 16
+_SECONDS: Final = 2
 _WARM_UP: Final = 4
 _CHECKED: Final = 100
 _NAIVE: Final = {
