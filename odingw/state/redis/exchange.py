@@ -200,12 +200,13 @@ class Exchange:
                 return
             raise
         own = results[len(results) - len(batch.operations) :]
-        for index, (waiter, first, last) in enumerate(batch.waiting):
+        for start in range(0, len(batch.waiting), TOLD):
             # Each of them has work to do then.
-            if index and not index % TOLD:
+            if start:
                 await self._slices.pause()
             with self._steps:
-                waiter.callback(Outcome(own[first:last], seq))
+                for waiter, first, last in batch.waiting[start : start + TOLD]:
+                    waiter.callback(Outcome(own[first:last], seq))
 
     async def commit(self, operations: Iterable[Operation]) -> tuple[list[Any], int]:
         """Commit operations, few at a time, so that neither this process nor Redis is held up.
