@@ -121,12 +121,50 @@ class LocalStoreTests(SynchronousTestCase):
         self.clock.advance(1)
         file = store._journal._file
         assert file is not None
-        self.assertEqual(1, sum(kind == "places" for kind, _, _, _ in file.rows()))
+        # Those that run, and until when others have ended.
+        self.assertEqual(2, sum(kind == "places" for kind, _, _, _ in file.rows()))
         store.tick(100)
         self.clock.advance(1)
         self.crash(store)
         store = self.open(101)
         self.assertEqual([0], [view.reservations for view in store.pool("").servers()])
+        self.crash(store)
+
+    def reservations(self, store: LocalStore) -> int:
+        """Count what is reserved on the one server there is."""
+        (server,) = store.pool("").servers()
+        return server.reservations
+
+    def test_a_reservation_that_has_ended_does_not_come_back(self) -> None:
+        """Nothing else has changed since, and the record with it is still there."""
+        store = self.open()
+        grid = store.pool("")
+        for now in (0, 5, 10, 15):
+            grid.report(report(A, Room(("acme", "room"))), now)
+            if now == 0:
+                self.answer(grid.connect(admission("room"), now))
+            store.tick(now)
+            self.clock.advance(1)
+        self.assertEqual(0, self.reservations(store))
+        self.crash(store)
+        self.assertEqual(0, self.reservations(store := self.open(16)))
+        self.crash(store)
+
+    def test_reservations_when_the_clock_was_set_back_over_a_restart(self) -> None:
+        """What had ended by the clock of before says nothing of what begins after it."""
+        store = self.open(1_000)
+        grid = store.pool("")
+        grid.report(report(A, Room(("acme", "room"))), 1_000)
+        self.answer(grid.connect(admission("room"), 1_000))
+        grid.report(report(A, Room(("acme", "room"))), 1_010)
+        store.tick(1_011)
+        self.clock.advance(1)
+        self.crash(store)
+        store = self.open(500)
+        self.answer(store.pool("").connect(admission("room"), 500))
+        self.clock.advance(1)
+        self.crash(store)
+        self.assertEqual(1, self.reservations(store := self.open(501)))
         self.crash(store)
 
     def test_a_repeated_report_writes_nothing(self) -> None:

@@ -19,7 +19,7 @@ PlaceKey: TypeAlias = tuple[RoomId, ReservationKey]
 _PLACES: Final = 10_000
 """Changed reservations that are kept at least, before those that are over are looked for."""
 
-_KINDS: Final = ("servers", "keys", "bases", "rooms", "moved", "places", "bans", "tasks")
+_KINDS: Final = ("servers", "keys", "bases", "rooms", "moved", "places", "ended", "bans", "tasks")
 
 
 class Changes:
@@ -28,13 +28,15 @@ class Changes:
     Attributes:
         recording: whether note is taken; not so for a grid that lives in memory alone, and while
             rows are put in that somebody else has stored.
-        endings: whether note is taken of reservations that end by themselves; their rows tell when.
+        endings: whether note is taken of each reservation that ends by itself; if not, of the last.
         servers: addresses.
         keys: addresses of servers that were given a key, or whose key was forgotten.
         bases: bases that were placed, moved, reported for the first time or forgotten.
         rooms: rooms whose report changed.
         moved: rooms whose report was dropped because their base went to another server.
         places: reservations that were made, renewed or ended.
+        ended: when the last reservation ended that did so by itself, and with it all before it;
+            None: it is not noted, or none has since.
         bans: bans that were made or lifted.
         tasks: tasks that were queued, moved, returned or done, by number.
     """
@@ -43,6 +45,7 @@ class Changes:
         "_many_places",
         "bans",
         "bases",
+        "ended",
         "endings",
         "keys",
         "moved",
@@ -62,6 +65,7 @@ class Changes:
         self.rooms: set[RoomId] = set()
         self.moved: set[RoomId] = set()
         self.places: set[PlaceKey] = set()
+        self.ended: float | None = None
         self.bans: set[BanKey] = set()
         self.tasks: dict[int, Task] = {}
         self._many_places = _PLACES
@@ -70,6 +74,7 @@ class Changes:
         """Whether anything has changed."""
         return bool(
             self.places
+            or self.ended is not None
             or self.rooms
             or self.bases
             or self.servers
@@ -112,6 +117,8 @@ class Changes:
         """Take note of a reservation whose time is over."""
         if self.endings:
             self.place(reservation)
+        else:
+            self.ended = reservation.ends
 
     def ban(self, key: BanKey) -> None:
         """Take note of a ban."""
@@ -131,6 +138,8 @@ class Changes:
         self.rooms |= other.rooms
         self.moved |= other.moved
         self.places |= other.places
+        if self.ended is None:
+            self.ended = other.ended
         self.bans |= other.bans
         self.tasks = other.tasks | self.tasks
 

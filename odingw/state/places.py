@@ -14,6 +14,9 @@ from msgspec import Struct
 from odingw.grid.changes import PlaceKey
 from odingw.grid.ledger import Ledger, PlaceRow
 
+ENDED: Final = 0
+"""Number of the record that holds no reservations, and tells until when all have ended."""
+
 BATCH: Final = 300
 """How many reservations a record holds at most."""
 
@@ -41,14 +44,32 @@ class PlaceLog:
         self._last = 0
         self.until = 0.0
         self._kept: deque[tuple[int, float]] = deque()
+        self._ended_before = False
 
     def found(self, number: int) -> None:
         """Take note of a record in the file, which is to go once all has been written again."""
         self._last = max(self._last, number)
-        self._kept.append((number, 0.0))
+        if number == ENDED:
+            self._ended_before = True
+        else:
+            self._kept.append((number, 0.0))
 
-    def write(self, ledger: Ledger, keys: Iterable[PlaceKey]) -> Iterator[tuple[int, PlacesRow]]:
-        """Yield numbers and rows of new records, for reservations that have changed."""
+    def write(
+        self, ledger: Ledger, keys: Iterable[PlaceKey], ended: float | None
+    ) -> Iterator[tuple[int, PlacesRow]]:
+        """Yield numbers and rows of new records.
+
+        Args:
+            ledger: knows the reservations.
+            keys: those that have changed.
+            ended: until when all have ended by themselves; None: no more than before.
+        """
+        if ended is None and self._ended_before:
+            # That was by the clock of an earlier time, which may have been set back since.
+            ended = 0.0
+        self._ended_before = False
+        if ended is not None:
+            yield ENDED, PlacesRow(ended, ())
         keys = iter(keys)
         while batch := tuple((key, ledger.place(key)) for key in islice(keys, BATCH)):
             self.until = max(self.until, *(row.ends for _, row in batch if row), 0.0)
@@ -70,8 +91,11 @@ class PlaceLog:
 def latest(rows: Iterable[PlacesRow]) -> Iterator[tuple[PlaceKey, PlaceRow]]:
     """Yield the running reservations that records tell of, given in their order."""
     found: dict[PlaceKey, PlaceRow | None] = {}
+    ended = 0.0
     for row in rows:
         found.update(row.places)
+        if not row.places:
+            ended = row.until
     for key, place in found.items():
-        if place is not None:
+        if place is not None and place.ends > ended:
             yield key, place

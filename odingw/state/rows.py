@@ -75,7 +75,7 @@ def changed(ledger: Ledger, changes: Changes, places: PlaceLog) -> Iterator[Chan
             yield kind, key, read(key)
     for number, task in changes.tasks.items():
         yield TASK, (number,), ledger.task(task)
-    for number, row in places.write(ledger, changes.places):
+    for number, row in places.write(ledger, changes.places, changes.ended):
         yield PLACES, (number,), row
 
 
