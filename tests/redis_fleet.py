@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from msgspec.json import decode
 from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -132,6 +133,22 @@ class FleetCase(SynchronousTestCase):
         every = [picture(gateway, self.pools, tasks=not in_flight) for gateway in self.gateways]
         for other in every[1:]:
             self.assertEqual(every[0], other)
+
+    def assert_tasks_wait_together(self) -> None:
+        """Check that the waiting tasks of each base are at its server or, if it is gone, at one."""
+        bases, at, flying, rows = (self.fields(name) for name in ("bases", "at", "flying", "tasks"))
+        homes: dict[str, set[str]] = {}
+        for number in at.keys() - flying.keys():
+            homes.setdefault(decode(rows[number])[0], set()).add(at[number])
+        for base, servers in homes.items():
+            wanted = {bases[base][2:]} if base in bases else servers
+            self.assertEqual(wanted, servers, base)
+            self.assertEqual(1, len(servers), base)
+
+    def fields(self, name: str) -> dict[str, str]:
+        """Return a hash of the first pool."""
+        found = [value.decode() for value in self.server.command("HGETALL", self.mine(name))]
+        return dict(zip(found[::2], found[1::2], strict=True))
 
     def left(self, pool: str = "") -> set[str]:
         """Return the names of a pool's keys that should be gone with rooms, places and tasks."""

@@ -169,6 +169,7 @@ class HistoryTests(FleetCase):
             self.tick(gateway)
         try:
             self.assert_agreed(in_flight=in_flight)
+            self.assert_tasks_wait_together()
         except self.failureException as error:
             self.fail(f"{when}: {error}")
 

@@ -123,8 +123,6 @@ class Registry:
         self._changes.base(base_id)
         if base_id in self._tasks_of:
             self.bring_tasks({base_id: server})
-            # Another gateway may just have sent some elsewhere, not knowing of this place.
-            server.tasks.tell_of(base_id)
         return base
 
     def move(self, base: Base, server: Server) -> None:

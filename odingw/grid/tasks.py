@@ -249,12 +249,6 @@ class TaskQueue:
                 self._count(task, -1)
         return taken
 
-    def tell_of(self, base: BaseId) -> None:
-        """Say of the waiting tasks of a base that they are here."""
-        for task in self._waiting:
-            if task.base == base:
-                self._changed(task)
-
     def put(self, task: Task) -> None:
         """Put a task in its place."""
         if self._waiting and self._waiting[-1].number > task.number:

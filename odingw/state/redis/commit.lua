@@ -9,7 +9,7 @@
 local META, SERVERS, HEARD, DISABLED, DRAINED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local BASES, REFS, ROOMS, PLACES, BANS = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local TASKS, AT, RETURNED, QUEUE = KEYS[11], KEYS[12], KEYS[13], KEYS[14]
-local FLIGHTS, FLYING, MEMBERS, GIVEN = KEYS[15], KEYS[16], KEYS[17], KEYS[18]
+local FLIGHTS, FLYING, MEMBERS, GIVEN, TASKS_OF = KEYS[15], KEYS[16], KEYS[17], KEYS[18], KEYS[19]
 
 local MAX_RETURNS = 3
 local DELIVERY_BYTES = 1048576
@@ -35,12 +35,6 @@ local function owner(base)
   if value then return string.sub(value, 3), string.sub(value, 1, 1) == '1' end
 end
 
-local function set_base(base, server, reported)
-  local value = (reported and '1 ' or '0 ') .. server
-  call('HSET', BASES, base, value)
-  publish('B', base, value)
-end
-
 local function alive(server)
   return call('HEXISTS', SERVERS, server) == 1 and call('SISMEMBER', DISABLED, server) == 0
 end
@@ -53,28 +47,16 @@ local function refer(base, change)
   end
 end
 
--- Queues are one sorted set of equal scores, in the order of these texts.
-local function queued(server, number) return string.format('%s\n%016d', server, number) end
+-- Queues are one sorted set of equal scores, in the order of these texts; so are the tasks of each
+-- base in another one.
+local function queued(whose, number) return string.format('%s\n%016d', whose, number) end
 
-local function flags(server)
-  publish('F', server, tostring(call('SISMEMBER', DISABLED, server)),
-    tostring(call('SISMEMBER', DRAINED, server)))
-end
-
-local function numbers_of(server)
+local function numbers_in(key, whose)
   local numbers = {}
-  for _, member in ipairs(call('ZRANGEBYLEX', QUEUE, '[' .. server .. '\n', '(' .. server .. '\v')) do
-    numbers[#numbers + 1] = string.format('%d', tonumber(string.sub(member, #server + 2)))
+  for _, member in ipairs(call('ZRANGEBYLEX', key, '[' .. whose .. '\n', '(' .. whose .. '\v')) do
+    numbers[#numbers + 1] = string.format('%d', tonumber(string.sub(member, #whose + 2)))
   end
   return numbers
-end
-
-local function drop_task(number)
-  local server = call('HGET', AT, number)
-  if not server then return end
-  call('ZREM', QUEUE, queued(server, tonumber(number)))
-  for _, key in ipairs({TASKS, AT, RETURNED, FLYING}) do call('HDEL', key, number) end
-  publish('-T', number)
 end
 
 -- The base that a task is for: the first text of its row.
@@ -87,16 +69,44 @@ local function base_of(row)
   end
 end
 
--- Let a task wait at its base's server or, if the base is gone, at another.
-local function move_task(number, otherwise)
-  local row, server = call('HGET', TASKS, number), call('HGET', AT, number)
-  if not row or call('HEXISTS', FLYING, number) == 1 then return end
-  local target = owner(base_of(row)) or otherwise
-  if not target or target == server then return end
+-- Where the tasks of a base have to wait: with it or, if it is gone, where the newest of them is,
+-- in flight or not. If they were at several servers, one could overtake another.
+local function home_of(base, numbers)
+  return owner(base) or (#numbers > 0 and call('HGET', AT, numbers[#numbers]))
+end
+
+-- Let tasks of a base wait at a server; those in flight follow when they come back.
+local function bring(numbers, home)
+  for _, number in ipairs(numbers) do
+    local server = call('HGET', AT, number)
+    if server and server ~= home and call('HEXISTS', FLYING, number) == 0 then
+      call('ZREM', QUEUE, queued(server, tonumber(number)))
+      call('ZADD', QUEUE, 0, queued(home, tonumber(number)))
+      call('HSET', AT, number, home)
+      publish('t', number, home)
+    end
+  end
+end
+
+local function set_base(base, server, reported)
+  local value = (reported and '1 ' or '0 ') .. server
+  call('HSET', BASES, base, value)
+  publish('B', base, value)
+  bring(numbers_in(TASKS_OF, base), server)
+end
+
+local function flags(server)
+  publish('F', server, tostring(call('SISMEMBER', DISABLED, server)),
+    tostring(call('SISMEMBER', DRAINED, server)))
+end
+
+local function drop_task(number)
+  local server = call('HGET', AT, number)
+  if not server then return end
   call('ZREM', QUEUE, queued(server, tonumber(number)))
-  call('ZADD', QUEUE, 0, queued(target, tonumber(number)))
-  call('HSET', AT, number, target)
-  publish('t', number, target)
+  call('ZREM', TASKS_OF, queued(base_of(call('HGET', TASKS, number)), tonumber(number)))
+  for _, key in ipairs({TASKS, AT, RETURNED, FLYING}) do call('HDEL', key, number) end
+  publish('-T', number)
 end
 
 local function add_task(number, server, row, returned)
@@ -104,56 +114,33 @@ local function add_task(number, server, row, returned)
   call('HSET', AT, number, server)
   if returned ~= '0' then call('HSET', RETURNED, number, returned) end
   call('ZADD', QUEUE, 0, queued(server, tonumber(number)))
+  call('ZADD', TASKS_OF, 0, queued(base_of(row), tonumber(number)))
   publish('T', number, server, returned, row)
-end
-
--- The tasks that some are of one base with which is gone, and the server that has the newest of
--- them: if they waited at several, one could overtake another.
-local function strays(flight)
-  local gone, any = {}, false
-  for number in string.gmatch(flight, '%d+') do
-    local row = call('HGET', TASKS, number)
-    local base = row and base_of(row)
-    if base and not owner(base) then gone[base], any = {newest = 0, tasks = {}}, true end
-  end
-  local all = any and call('HGETALL', TASKS) or {}
-  for index = 1, #all, 2 do
-    local number, found = all[index], gone[base_of(all[index + 1])]
-    if found then
-      found.tasks[#found.tasks + 1] = number
-      if tonumber(number) > found.newest then
-        found.newest, found.server = tonumber(number), call('HGET', AT, number)
-      end
-    end
-  end
-  return gone
 end
 
 -- How a flight ended: '1' it arrived, '0' it did not, '-' it never left.
 local function end_flight(server, flight, how)
   call('HDEL', FLIGHTS, server)
-  local dropped, gone = {}, how ~= '1' and strays(flight) or {}
+  local dropped, homes = {}, {}
+  for number in string.gmatch(how == '1' and '' or flight, '%d+') do
+    local row = call('HGET', TASKS, number)
+    local base = row and base_of(row)
+    if base and not homes[base] then homes[base] = home_of(base, numbers_in(TASKS_OF, base)) end
+  end
   for number in string.gmatch(flight, '%d+') do
     if call('HDEL', FLYING, number) == 1 then
-      if how == '1' then
+      local times = how == '0' and call('HINCRBY', RETURNED, number, 1) or 0
+      if how == '1' or times > MAX_RETURNS then
+        if how ~= '1' then dropped[#dropped + 1] = number end
         drop_task(number)
-      elseif how == '-' then
-        move_task(number)
       else
-        local times = call('HINCRBY', RETURNED, number, 1)
-        if times > MAX_RETURNS then
-          dropped[#dropped + 1] = number
-          drop_task(number)
-        else
-          publish('V', number, tostring(times))
-          move_task(number)
-        end
+        if how == '0' then publish('V', number, tostring(times)) end
+        -- Gateways that have heard of its base believe that it has followed.
+        publish('t', number, server)
       end
     end
   end
-  for _, found in pairs(gone) do
-    for _, number in ipairs(found.tasks) do move_task(number, found.server) end
-  end
+  for base, home in pairs(homes) do bring(numbers_in(TASKS_OF, base), home) end
   return dropped
 end
 
@@ -192,7 +179,7 @@ end}
 ops['R'] = {2, function(server, heard)
   local last = call('HGET', HEARD, server)
   if last and tonumber(last) <= tonumber(heard) then
-    for _, number in ipairs(numbers_of(server)) do drop_task(number) end
+    for _, number in ipairs(numbers_in(QUEUE, server)) do drop_task(number) end
     for _, key in ipairs({SERVERS, HEARD, FLIGHTS}) do call('HDEL', key, server) end
     for _, key in ipairs({DISABLED, DRAINED}) do call('SREM', key, server) end
     publish('-S', server)
@@ -351,10 +338,11 @@ ops['T'] = {4, function(base, row, ban, ban_row)
   result({number, server})
 end}
 
--- Let a task follow its room, unless it is in flight, and tell which server has it then.
+-- A gateway has moved a task; tell all which server has it.
 ops['t'] = {1, function(number)
-  move_task(number)
-  result(call('HGET', AT, number) or '')
+  local server = call('HGET', AT, number)
+  if server then publish('t', number, server) end
+  result(server or '')
 end}
 
 -- Put a task back that Redis has lost.
@@ -373,7 +361,7 @@ ops['K'] = {3, function(server, token, lease)
   local flight = call('HGET', FLIGHTS, server)
   if flight and not recall(server, flight, tonumber(lease)) then return result({}) end
   local batch, taken, size = {}, {}, 0
-  for _, number in ipairs(numbers_of(server)) do
+  for _, number in ipairs(numbers_in(QUEUE, server)) do
     if call('HEXISTS', FLYING, number) == 0 then
       local times = tonumber(call('HGET', RETURNED, number) or '0')
       if #taken > 0 and times >= MAX_RETURNS then break end

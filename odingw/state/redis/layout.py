@@ -43,6 +43,7 @@ _NAMES: Final = (
     "flying",
     "members",
     "keys",
+    "tasks_of",
 )
 
 Text: TypeAlias = str | bytes
