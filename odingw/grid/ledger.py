@@ -307,6 +307,10 @@ class Ledger:
                 return
             registry = self._registry
             room = base.rooms.get(room_id[1])
+            held = room.reserved.get(client) if room else None
+            if held is not None and held.ends == row.ends:
+                # It is known, and keeps its place in the order of those that end together.
+                return
             if room is None:
                 room = registry.add_room(
                     base, room_id[1], row.room_customer or row.customer, row.placed
