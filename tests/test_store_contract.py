@@ -307,6 +307,16 @@ class StoreContract:
         self.tick(9)
         assert [v.disabled for v in self.grid.servers()] == [False, False], "nobody is blamed"
 
+    def test_who_was_sent_first_is_there_first_also_after_a_restart(self) -> None:
+        self.do("report", report(A, Room(("acme", "room"), 0)), 1)
+        self.place("room", 1, user="late", customer="one")
+        self.place("room", 2, user="early", customer="two")
+        self.world.restart(3)
+        self.do("report", report(A, Room(("acme", "room"), 1)), 4)
+        assert {"two": 1} == {
+            view.customer: view.reservations for view in self.usage() if view.reservations
+        }
+
     def test_all_is_well(self) -> None:
         assert self.world.store.trouble == ""
 
