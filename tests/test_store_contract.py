@@ -313,8 +313,8 @@ class StoreContract:
         self.place("room", 2, user="early", customer="two")
         self.world.restart(3)
         self.do("report", report(A, Room(("acme", "room"), 1)), 4)
-        assert {"two": 1} == {
-            view.customer: view.reservations for view in self.usage() if view.reservations
+        assert {view.customer: view.reservations for view in self.usage() if view.reservations} == {
+            "two": 1
         }
 
     def test_all_is_well(self) -> None:
