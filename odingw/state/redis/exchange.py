@@ -289,7 +289,7 @@ class Exchange:
             return
         # What is put in now may be older than what was sent meanwhile, which then has to follow.
         self._foreign += 1
-        self._replica.apply(told.parts, self.now)
+        self._replica.apply(told.parts, None if own else self.now)
 
     def hold(self) -> None:
         """Keep what is told until :meth:`release`."""

@@ -70,8 +70,14 @@ class Replica:
 
     # From Redis into the grid
 
-    def apply(self, parts: tuple[str, ...], now: float) -> None:
-        """Put in what a commit is told as."""
+    def apply(self, parts: tuple[str, ...], now: float | None) -> None:
+        """Put in what a commit is told as.
+
+        Args:
+            parts: what is told.
+            now: the time, so that the growth of rooms is foreseen for which others have reserved
+                places; None: they are this gateway's own, who has foreseen it already.
+        """
         found = iter(parts)
         for code in found:
             match code:
