@@ -23,12 +23,12 @@ _LEARN_LOAD: Final = 0.05
 _LEARN_CLIENTS: Final = 20
 _SMOOTHING: Final = 0.2
 
-GROWTH_TIME: Final = 30.0
+GROWTH_TIME: Final = 45.0
 """Seconds after its first Connect in which a room's growth is foreseen, and learnt."""
 
 _GROWTH_PRIOR: Final = 2.0
 _GROWTH_LEARNING: Final = 0.02
-_HEADROOM: Final = 6.0
+_HEADROOM: Final = 9.0
 
 
 class Load:
