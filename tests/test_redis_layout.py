@@ -6,6 +6,7 @@ from typing import Any, Final
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.errors import Refused
+from odingw.state.redis import exchange
 from odingw.state.redis.exchange import MOST
 from odingw.state.redis.layout import LAYOUT, OLDEST, Keys, read_place, read_server
 from tests.grids import Room, admission, ban, update
@@ -147,6 +148,27 @@ class FleetTests(FleetCase):
             [(3, 1, 2)], [(u.peers, u.reservations, u.rooms) for u in new.store.usage()]
         )
         self.assertEqual([1], self.taken(new, A))
+
+    def test_a_base_that_goes_on_is_there_between_two_commits(self) -> None:
+        """Its last reserved place is taken in the report that names its room for the first time."""
+        self.patch(exchange, "MOST", 1)
+        self.connect(self.one, "fresh")
+        self.assertIn('["acme","fresh"]', self.fields("bases"))
+        seen: list[bool] = []
+        commit = exchange.Exchange._commit_slice
+
+        def watched(one: exchange.Exchange, operations: Any) -> Any:
+            return commit(one, operations).addCallback(note)
+
+        def note(answer: Any) -> Any:
+            seen.append('["acme","fresh"]' in self.fields("bases"))
+            return answer
+
+        self.patch(exchange.Exchange, "_commit_slice", watched)
+        self.reports(self.one, A, Room(("acme", "fresh"), peers=3))
+        self.assertEqual([(3, 0)], [(u.peers, u.reservations) for u in self.one.store.usage()])
+        self.assertGreater(len(seen), 1)
+        self.assertNotIn(False, seen)
 
     def test_large_commit(self) -> None:
         """What is too much for one commit is carried out in several."""

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from msgspec import Struct, msgpack
@@ -20,7 +20,7 @@ from odingw.errors import OdingwError
 from odingw.grid.changes import Changes
 from odingw.grid.grid import Grid
 from odingw.grid.ledger import BaseRow
-from odingw.state.redis.layout import Keys, Message, Operation, read_base_key
+from odingw.state.redis.layout import Group, Keys, Message, Operation, read_base_key
 from odingw.state.redis.replica import Replica
 from odingw.state.slices import Slices, Timer
 from odingw.state.steps import Steps
@@ -190,7 +190,8 @@ class Exchange:
 
     async def _commit_batch(self, changes: Changes, batch: _Batch) -> None:
         try:
-            everything = chain(self._replica.operations(changes), batch.operations)
+            groups = ((operation,) for operation in batch.operations)
+            everything = chain(self._replica.operations(changes), groups)
             results, seq = await self.commit(everything)
         except Exception as error:
             self._changes.add(changes)
@@ -208,8 +209,8 @@ class Exchange:
                 for waiter, first, last in batch.waiting[start : start + TOLD]:
                     waiter.callback(Outcome(own[first:last], seq))
 
-    async def commit(self, operations: Iterable[Operation]) -> tuple[list[Any], int]:
-        """Commit operations, few at a time, so that neither this process nor Redis is held up.
+    async def commit(self, groups: Iterable[Group]) -> tuple[list[Any], int]:
+        """Commit groups of operations, few at a time, so that neither this process nor Redis waits.
 
         The grid is corrected where Redis decided otherwise.
 
@@ -219,7 +220,7 @@ class Exchange:
         Raises:
             RedisAwayError: Redis did not answer.
         """
-        rest = iter(operations)
+        rest = iter(groups)
         results: list[Any] = []
         seq = 0
         while True:
@@ -322,7 +323,7 @@ class Exchange:
             self._grid.resume(self.now)
         else:
             self._grid.excuse(self.now)
-        await self.commit([("E",)])
+        await self.commit([(("E",),)])
         await self.catch_up()
 
     def went_up(self) -> None:
@@ -372,13 +373,13 @@ class Exchange:
         self.lost = Loss.NONE
 
 
-def _part(operations: Iterator[Operation]) -> list[Operation]:
+def _part(groups: Iterator[Group]) -> list[Operation]:
     """Take as many operations as one commit has, and as there is time to gather."""
     part: list[Operation] = []
     late = time.perf_counter() + STEP
-    for operation in islice(operations, MOST):
-        part.append(operation)
-        if time.perf_counter() > late:
+    for group in groups:
+        part += group
+        if len(part) >= MOST or (part and time.perf_counter() > late):
             break
     return part
 

@@ -4,6 +4,7 @@ Rows are JSON lists (:mod:`odingw.grid.ledger`). A reader takes the members that
 those that are missing their defaults, so gateways of one layout and the next can work side by side.
 """
 
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Final, TypeAlias
 
@@ -49,6 +50,9 @@ _NAMES: Final = (
 Text: TypeAlias = str | bytes
 Operation: TypeAlias = tuple[Text, ...]
 """A code and its arguments."""
+
+Group: TypeAlias = Sequence[Operation]
+"""Operations that are committed in one go."""
 
 encode: Final = Encoder().encode
 

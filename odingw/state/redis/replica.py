@@ -5,7 +5,8 @@ taken out of Redis by what stands there, and after a break what is gone from Red
 of the grid.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 from odingw.grid.bans import BanKey
@@ -15,6 +16,7 @@ from odingw.grid.ledger import BaseRow
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.state.redis.layout import (
     LAYOUT,
+    Group,
     Operation,
     ban_value,
     base_key,
@@ -246,36 +248,46 @@ class Replica:
 
     # From the grid to Redis
 
-    def operations(self, changes: Changes) -> Iterator[Operation]:
-        """Yield what commits these changes.
-
-        What is gone comes first: a base that was forgotten and placed anew is free only then.
-        """
+    def operations(self, changes: Changes) -> Iterator[Group]:
+        """Yield what commits these changes."""
         for address in changes.servers:
-            yield from self._server(address)
-        for room in changes.rooms:
-            if room not in changes.moved:
-                yield from self._room_gone(room)
-        for place in changes.places:
-            yield from self._place_gone(place, changes.bases)
-        for base_id in changes.bases:
-            base = self._ledger.base(base_id)
-            if base is not None:
-                yield "B", encode(base_id), base.server, "1" if base.reported else "0"
-        for room in changes.moved:
-            yield from self._room_moved(room)
-        for room in changes.rooms:
-            yield from self._room(room)
-        for place in changes.places:
-            yield from self._place(place)
+            yield tuple(self._server(address))
+        for base_id, (rooms, places) in _by_base(changes).items():
+            yield from self._of_base(base_id, rooms, places, changes)
         for ban in changes.bans:
             if self._ledger.ban(ban) is None and (until := self.bans.pop(ban, None)) is not None:
-                yield "-b", encode(ban), repr(until)
+                yield (("-b", encode(ban), repr(until)),)
         for number in changes.tasks:
-            yield "t", str(number)
+            yield (("t", str(number)),)
         if self._layout >= LAYOUT:
             for address in changes.keys:
-                yield from self._key(address)
+                yield tuple(self._key(address))
+
+    def _of_base(
+        self, base_id: BaseId, rooms: list[RoomId], places: list[PlaceKey], changes: Changes
+    ) -> Iterator[Group]:
+        """Yield what commits changes in one base.
+
+        What is gone comes first: a base that was forgotten and placed anew is free only then. The
+        first of what is there comes with it: Redis forgets a base that has nothing in it.
+        """
+        placed = base_id in changes.bases
+        first: list[Operation] = []
+        for room in rooms:
+            if room not in changes.moved:
+                first += self._room_gone(room)
+        for place in places:
+            first += self._place_gone(place, placed=placed)
+        base = self._ledger.base(base_id) if placed else None
+        if base is not None:
+            first.append(("B", encode(base_id), base.server, "1" if base.reported else "0"))
+        for room in rooms:
+            if room in changes.moved:
+                first += self._room_moved(room)
+        there = chain.from_iterable((*map(self._room, rooms), *map(self._place, places)))
+        yield (*first, *islice(there, 1))
+        for operation in there:
+            yield (operation,)
 
     def _key(self, address: str) -> Iterator[Operation]:
         row = self._ledger.key(address)
@@ -317,10 +329,9 @@ class Replica:
             self.rooms[room_id] = server
             yield "r", base_key(room_id), server, encode(room_id), encode(row)
 
-    def _place_gone(self, place: PlaceKey, placed: Container[BaseId]) -> Iterator[Operation]:
-        namespace, name = place[0]
+    def _place_gone(self, place: PlaceKey, *, placed: bool) -> Iterator[Operation]:
         # A place, and with it perhaps its base, may have been given up and then taken anew.
-        if self._ledger.place(place) is None or (namespace, base_of(name)) in placed:
+        if self._ledger.place(place) is None or placed:
             ends = self.places.pop(place, None)
             if ends is not None:
                 yield "-p", base_key(place[0]), encode(place), repr(ends)
@@ -331,7 +342,7 @@ class Replica:
             self.places[place] = row.ends
             yield "p", base_key(place[0]), server, encode(place), place_value(row)
 
-    def everything(self, *, overwrite: bool) -> Iterator[Operation]:
+    def everything(self, *, overwrite: bool) -> Iterator[Group]:
         """Yield what puts all that is known into a Redis that has lost it.
 
         Args:
@@ -343,24 +354,24 @@ class Replica:
             row = self._ledger.server(address)
             if row is not None:
                 if row.drained and not overwrite:
-                    yield "Dn", address
-                yield "S", address, encode(row), repr(self._ledger.heard(address))
+                    yield (("Dn", address),)
+                yield (("S", address, encode(row), repr(self._ledger.heard(address))),)
                 if overwrite:
-                    yield "D", address, "1" if row.drained else "0"
+                    yield (("D", address, "1" if row.drained else "0"),)
                 if row.disabled:
-                    yield "X", address, _ALWAYS
+                    yield (("X", address, _ALWAYS),)
         everything.servers.clear()
         for ban in everything.bans:
             row_of_ban = self._ledger.ban(ban)
             if row_of_ban is not None:
                 self.bans[ban] = row_of_ban.until
-                yield "b" if overwrite else "bn", encode(ban), ban_value(row_of_ban)
+                yield (("b" if overwrite else "bn", encode(ban), ban_value(row_of_ban)),)
         everything.bans.clear()
         tasks, everything.tasks = everything.tasks, {}
         yield from self.operations(everything)
         for number, task in sorted(tasks.items()):
             value = task_value(task.body, task.customer)
-            yield "U", str(number), task.server, str(task.returned), value
+            yield (("U", str(number), task.server, str(task.returned), value),)
 
     # After a break
 
@@ -381,6 +392,19 @@ class Replica:
         for address in [address for address in self.keys if address not in seen.keys]:
             self.drop_key(address)
         self._ledger.drop_empty_bases()
+
+
+def _by_base(changes: Changes) -> dict[BaseId, tuple[list[RoomId], list[PlaceKey]]]:
+    """Return the changed rooms and places of each base in which something has changed."""
+    found: dict[BaseId, tuple[list[RoomId], list[PlaceKey]]] = {}
+    for base_id in changes.bases:
+        found[base_id] = ([], [])
+    for room in changes.rooms:
+        found.setdefault((room[0], base_of(room[1])), ([], []))[0].append(room)
+    for place in changes.places:
+        namespace, name = place[0]
+        found.setdefault((namespace, base_of(name)), ([], []))[1].append(place)
+    return found
 
 
 class Snapshot:

@@ -179,7 +179,7 @@ class RedisStore:
     async def _greet(self, exchange: Exchange) -> tuple[str, int, int]:
         """Give a sign of life; return epoch, number of the last commit, and other gateways."""
         fresh = f"{random.getrandbits(64):016x}"
-        results, _ = await exchange.commit([("H", fresh, str(LEASE))])
+        results, _ = await exchange.commit([(("H", fresh, str(LEASE)),)])
         epoch, seq, others = results[0]
         return epoch, seq, others
 
@@ -194,7 +194,7 @@ class RedisStore:
             try:
                 for exchange in self._exchanges.values():
                     await exchange.catch_up()
-                    await exchange.commit([("L",)])
+                    await exchange.commit([(("L",),)])
             except RedisAwayError as error:
                 _log.warn("the last changes are lost: {reason}", reason=str(error))
         if link is not None:
