@@ -212,6 +212,17 @@ class StoreContract:
         assert self.bodies(self.do("take", A)) == [(2,)]
 
     def test_tasks_follow_their_room(self) -> None:
+        self.do("report", report(A, Room(("acme", "room"))), 1)
+        self.do("command", update("room", 1), 1)
+        self.do("command", update("room", 2), 1)
+        self.do("report", report(B), 8)
+        self.tick(8.5)
+        self.tick(9)
+        self.place("room", 9)
+        assert self.do("take", A) is None
+        assert self.bodies(self.do("take", B)) == [(1,), (2,)]
+
+    def test_tasks_follow_whatever_their_room_is_called(self) -> None:
         names = ("room", '"]', "\\", '\\"', "\n[é")
         self.do("report", report(A, *(Room(("acme", name)) for name in names)), 1)
         for number, name in enumerate(names[:3]):
