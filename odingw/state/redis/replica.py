@@ -221,13 +221,8 @@ class Replica:
             self.move_task(number, server)
             return
         task = self._ledger.put_task(number, read_task(row, server, returned))
-        if task is None:
-            return
-        self.tasks[number] = task
-        owner = self._ledger.server_of(task.body.id)
-        if owner is not None and owner != server:
-            # The room has moved in the meantime; who moved it did not know of this task.
-            self._changes.task(task)
+        if task is not None:
+            self.tasks[number] = task
 
     def drop_task(self, number: int) -> None:
         """Take a task out."""
