@@ -5,6 +5,7 @@ five times as much; it still writes the page.
 """
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -24,11 +25,11 @@ class Tally(Collector):
         self._name = name
         self._text = text
         self._labels = labels
-        self._counts: dict[tuple[str, ...], int] = {}
+        self._counts: defaultdict[tuple[str, ...], int] = defaultdict(int)
 
     def add(self, *values: str, count: int = 1) -> None:
         """Count; a count of 0 makes the series appear."""
-        self._counts[values] = self._counts.get(values, 0) + count
+        self._counts[values] += count
 
     def counts(self) -> Iterator[tuple[dict[str, str], int]]:
         """Yield labels and count of each series."""

@@ -9,7 +9,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, parse_qs
 from twisted.web.server import Request
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
@@ -33,6 +33,10 @@ _IN_A_ROW: Final = 16
 _ROW_TIME: Final = 0.005
 """Seconds after which others get one all the same."""
 
+_LINE_END: Final = b"\r\n"
+_END: Final = 2 * _LINE_END
+"""Ends a request's headers."""
+
 _HERE: Final = IPv4Address("TCP", "127.0.0.1", 80)
 
 
@@ -54,6 +58,14 @@ class GatewayRequest(Request):
     def gotLength(self, length: int | None) -> None:  # noqa: N802  -- Twisted's name
         """Get ready for the body. Bodies are bounded, so none needs Twisted's temporary file."""
         self.content = BytesIO()
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802  -- Twisted's name
+        """Have the whole request answered. No body here is a form, so none is read as one."""
+        self.method, self.uri, self.clientproto = command, path, version
+        self.path, _, query = path.partition(b"?")
+        self.args = parse_qs(query, 1) if query else {}
+        self.content.seek(0)
+        self.process()
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
         """Take in a part of the body; its length may have been unknown until now."""
@@ -104,7 +116,9 @@ class GatewayRequest(Request):
             self.startedWriting = 1
             close = self.site.closing or not channel.persistent
             channel.send(whole(reply, internal=internal, close=close))
-            self.finish()
+            # What finish() does beyond this is about answers that are written bit by bit.
+            self.finished = 1
+            self._cleanup()
 
     def processingFailed(self, reason: Failure) -> None:  # noqa: N802  -- Twisted's name
         """Answer an exception that nobody foresaw; it is logged, and not shown."""
@@ -116,6 +130,8 @@ class GatewayRequest(Request):
 
 def origin_form(method: bytes, target: bytes) -> bytes:
     """Return a request target as path and query (RFC 9112, section 3.2)."""
+    if target.startswith(b"/"):
+        return target
     if target == b"*":
         return b"/" if method == b"OPTIONS" else b"/*"
     if target[:7].lower() == b"http://" or target[:8].lower() == b"https://":
@@ -140,6 +156,7 @@ class GatewayChannel(HTTPChannel):
     __slots__ = (
         "_closing",
         "_command",
+        "_headers_awaited",
         "_in_a_row",
         "_in_body",
         "_in_headers",
@@ -147,6 +164,7 @@ class GatewayChannel(HTTPChannel):
         "_peer",
         "_replaying",
         "_row_began",
+        "_silence_period",
         "_version",
         "body_limit",
         "busy",
@@ -174,6 +192,8 @@ class GatewayChannel(HTTPChannel):
         self._replaying = False
         self._in_a_row = 0
         self._row_began = 0.0
+        self._silence_period: float | None = None
+        self._headers_awaited = False
         self._in_headers = False
         self._in_body = False
         self._closing = False
@@ -205,18 +225,20 @@ class GatewayChannel(HTTPChannel):
             transport.write(data)
 
     def setTimeout(self, period: float | None) -> float | None:  # noqa: N802  -- Twisted's name
-        """Change after how many seconds of silence the connection ends; None: never."""
+        """Change after how many seconds of silence the connection ends; None: never.
+
+        While a request is answered, which is when Twisted sets None, the old deadline stays noted.
+        """
         before, self.timeOut = self.timeOut, period  # type: ignore[assignment]  # Twisted takes fractions too
-        if before is not None:
-            self.site.silence.end(self, before)
         if period is not None:
+            if self._silence_period != period:
+                self._forget_silence()
+                self._silence_period = period
             self.site.silence.begin(self, period)
         return before
 
     def resetTimeout(self) -> None:  # noqa: N802  -- Twisted's name
-        """Take note that the peer is not silent."""
-        if self.timeOut is not None:
-            self.site.silence.begin(self, self.timeOut)
+        """Leave it to ``dataReceived`` to take note that the peer is not silent."""
 
     def connectionMade(self) -> None:  # noqa: N802  -- Twisted's name
         """Begin."""
@@ -241,18 +263,46 @@ class GatewayChannel(HTTPChannel):
             if not self._replaying:
                 self.outbox.next_request()
         try:
-            super().dataReceived(data)
+            super().dataReceived(self._take_headers(data) if begins else data)
         except ValueError:
             # Python reads no Content-Length of thousands of digits.
             if not self._in_headers:
                 raise
             self._respondToBadRequestAndDisconnect()
         if begins and self._in_headers:
+            self._headers_awaited = True
             self.site.headers_begin(self)
+        if not self._in_a_row and self.timeOut is not None:
+            self.site.silence.begin(self, self.timeOut)
         # A body that has come with its headers is not waited for: nearly all have.
         if self._transferDecoder is not None and not self._in_body:
             self._in_body = True
             self.site.body_begins(self)
+
+    def _take_headers(self, data: bytes) -> bytes:
+        """Take in a request's headers if all are here, as nearly always; return what follows.
+
+        Twisted takes one line after the other off what is left; for all this does the same at once.
+        """
+        if self._buffer or self._busyReceiving or self.paused:
+            return data
+        head, end, rest = data.partition(_END)
+        if not end:
+            return data
+        self._busyReceiving = True
+        try:
+            for line in head.split(_LINE_END):
+                if len(line) > self.MAX_LENGTH:
+                    self.lineLengthExceeded(line)
+                else:
+                    self.lineReceived(line)
+                if self.refused or self.transport.disconnecting:
+                    return b""
+            self._buffer = rest
+            self.lineReceived(b"")
+        finally:
+            self._busyReceiving = False
+        return b""
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802  -- Twisted's name
         """Refuse a header that does not end."""
@@ -299,12 +349,11 @@ class GatewayChannel(HTTPChannel):
             return
         self._body_ends()
         self.busy = True
-        self.site.busy.add(self)
         super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:  # noqa: N802  -- Twisted's name
         """Go on to the next request; one that is here already says nothing of the reply."""
-        self._not_busy()
+        self.busy = False
         if self.site.closing:
             self.persistent = False
         self._replaying = True
@@ -369,9 +418,10 @@ class GatewayChannel(HTTPChannel):
         """End."""
         self._headers_end()
         self._body_ends()
-        self._not_busy()
+        self.busy = False
         self.outbox.connection_lost(reason)
         super().connectionLost(reason)
+        self._forget_silence()
         self.site.connection_ended(self)
 
     def abort(self) -> None:
@@ -415,8 +465,9 @@ class GatewayChannel(HTTPChannel):
         super().loseConnection()
 
     def _headers_end(self) -> None:
-        if self._in_headers:
-            self._in_headers = False
+        self._in_headers = False
+        if self._headers_awaited:
+            self._headers_awaited = False
             self.site.headers_end(self)
 
     def _body_ends(self) -> None:
@@ -424,7 +475,6 @@ class GatewayChannel(HTTPChannel):
             self._in_body = False
             self.site.body_ends(self)
 
-    def _not_busy(self) -> None:
-        if self.busy:
-            self.busy = False
-            self.site.busy.discard(self)
+    def _forget_silence(self) -> None:
+        if self._silence_period is not None:
+            self.site.silence.end(self, self._silence_period)

@@ -1,7 +1,7 @@
 """HTTP headers and bodies of replies, in the one place that knows them all."""
 
 import time
-from functools import cache, lru_cache
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -65,35 +65,32 @@ def whole(reply: Reply, *, internal: bool, close: bool) -> bytes:
         internal: whether the path is one that browsers have no business with.
         close: whether the connection ends with this reply.
     """
-    parts = [_beginning(reply.status, internal), _date(int(time.time()))]
-    parts += [b"%b: %b\r\n" % (k.encode(), v.encode()) for k, v in reply.headers.items()]
+    body = reply.body
+    head = _head(reply.status, internal, int(time.time()))
+    if reply.headers:
+        head += b"".join(b"%b: %b\r\n" % (k.encode(), v.encode()) for k, v in reply.headers.items())
     if close:
-        parts.append(_CLOSE)
-    if reply.body is not None:
-        parts.append(
-            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(reply.body)
+        head += _CLOSE
+    if body is not None:
+        return b"%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+            head,
+            len(body),
+            body,
         )
-        parts.append(reply.body)
-    elif reply.status == HTTPStatus.NO_CONTENT:
-        parts.append(b"\r\n")
-    else:
-        parts.append(b"Content-Length: 0\r\n\r\n")
-    return b"".join(parts)
+    if reply.status == HTTPStatus.NO_CONTENT:
+        return head + b"\r\n"
+    return head + b"Content-Length: 0\r\n\r\n"
 
 
-@cache
-def _beginning(status: int, internal: bool) -> bytes:
-    """Return the lines that all replies with a status begin with."""
+@lru_cache(maxsize=32)
+def _head(status: int, internal: bool, second: int) -> bytes:
+    """Return the lines that all replies with a status begin with in a second."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [
         f"{name}: {value}" for name, value in (_COMMON if internal else CORS | _COMMON).items()
     ]
+    lines.append(f"Date: {datetimeToString(second).decode()}")
     return "".join(f"{line}\r\n" for line in lines).encode()
-
-
-@lru_cache(maxsize=1)
-def _date(second: int) -> bytes:
-    return b"Date: %b\r\n" % datetimeToString(second)
 
 
 def raw_error(error: RpcError, *, internal: bool) -> bytes:

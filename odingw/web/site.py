@@ -89,7 +89,6 @@ class GatewaySite(Site):
         self._check_server = check_server
         self.closing = False
         self.channels: set[GatewayChannel] = set()
-        self.busy: set[GatewayChannel] = set()
         self._by_address: Counter[str] = Counter()
         self.short_cuts = resource.short_cuts
         self.silence: Deadlines[GatewayChannel] = Deadlines(reactor.seconds)
@@ -268,7 +267,8 @@ class GatewaySite(Site):
             for channel in waited_for.overdue():
                 yield channel, GatewayChannel.abort
         for channel in self.silence.overdue():
-            yield channel, GatewayChannel.timeoutConnection
+            if channel.timeOut is not None:
+                yield channel, GatewayChannel.timeoutConnection
 
 
 def _is_server_api(path: bytes) -> bool:

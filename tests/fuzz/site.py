@@ -128,7 +128,6 @@ class Endpoint:
         left = self._clock.getDelayedCalls()
         assert not left, f"{left} outlive the connection"
         assert not self._site.channels
-        assert not self._site.busy
         store: Any = self._gateway.store
         check_usage(store)
         check_books(store.pool(""))
