@@ -34,7 +34,7 @@ class Changes:
         bases: bases that were placed, moved, reported for the first time or forgotten.
         rooms: rooms whose report changed.
         moved: rooms whose report was dropped because their base went to another server.
-        places: reservations that were made, renewed or ended.
+        places: reservations that were made, renewed or ended, each the last one of its key.
         ended: when the last reservation ended that did so by itself, and with it all before it;
             None: it is not noted, or none has since.
         bans: bans that were made or lifted.
@@ -64,7 +64,7 @@ class Changes:
         self.bases: set[BaseId] = set()
         self.rooms: set[RoomId] = set()
         self.moved: set[RoomId] = set()
-        self.places: set[PlaceKey] = set()
+        self.places: dict[PlaceKey, Reservation] = {}
         self.ended: float | None = None
         self.bans: set[BanKey] = set()
         self.tasks: dict[int, Task] = {}
@@ -111,7 +111,7 @@ class Changes:
     def place(self, reservation: Reservation) -> None:
         """Take note of a reservation."""
         if self.recording:
-            self.places.add((reservation.room.id, reservation.key))
+            self.places[reservation.room.id, reservation.key] = reservation
 
     def place_over(self, reservation: Reservation) -> None:
         """Take note of a reservation whose time is over."""
@@ -137,7 +137,7 @@ class Changes:
         self.bases |= other.bases
         self.rooms |= other.rooms
         self.moved |= other.moved
-        self.places |= other.places
+        self.places = other.places | self.places
         if self.ended is None:
             self.ended = other.ended
         self.bans |= other.bans
@@ -152,7 +152,7 @@ class Changes:
             matters: tells whether a reservation runs or may be stored.
         """
         if len(self.places) >= self._many_places:
-            self.places = {key for key in self.places if matters(key)}
+            self.places = {key: last for key, last in self.places.items() if matters(key)}
             self._many_places = max(_PLACES, 2 * len(self.places))
 
     def take(self) -> "Changes":

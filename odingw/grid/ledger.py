@@ -14,7 +14,7 @@ from msgspec import Struct
 from odingw.grid.bans import BanKey, Bans
 from odingw.grid.changes import Changes, PlaceKey
 from odingw.grid.placement import CostModel
-from odingw.grid.records import Base, GivenKey, Room, Server
+from odingw.grid.records import Base, GivenKey, Reservation, Room, Server
 from odingw.grid.registry import Registry
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.grid.tasks import Task, TaskBody
@@ -146,7 +146,12 @@ class Ledger:
         reservation = room.reserved.get(key[1]) if room else None
         if room is None or reservation is None:
             return None
-        return PlaceRow(reservation.ends, reservation.customer, room.customer, room.placed)
+        return _place_row(reservation)
+
+    def reserved(self, reservation: Reservation) -> PlaceRow | None:
+        """Return the row of a reservation; None if it has ended."""
+        running = reservation.room.reserved.get(reservation.key) is reservation
+        return _place_row(reservation) if running else None
 
     def oldest_place(self) -> float | None:
         """Return when the reservation that ends first does so by itself; None: there is none."""
@@ -414,3 +419,8 @@ class Ledger:
     def _room(self, room_id: RoomId) -> Room | None:
         base = self._base(room_id)
         return base.rooms.get(room_id[1]) if base else None
+
+
+def _place_row(reservation: Reservation) -> PlaceRow:
+    room = reservation.room
+    return PlaceRow(reservation.ends, reservation.customer, room.customer, room.placed)

@@ -130,23 +130,30 @@ class JournalFile:
         """
         if self._lost:
             raise JournalBrokenError(f"{self.path}: it was damaged and is not replaced yet")
-        connection = self._connection
+        work = [(_DELETE, deletes), (_UPSERT, upserts)]
+        statements = [(statement, rows.decode()) for statement, rows in work if rows != b"[]"]
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                if deletes != b"[]":
-                    connection.execute(_DELETE, (deletes.decode(),))
-                if upserts != b"[]":
-                    connection.execute(_UPSERT, (upserts.decode(),))
-                connection.execute("COMMIT")
-            except sqlite3.Error:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+            if len(statements) == 1:
+                # It is a transaction by itself, and each statement competes for the interpreter.
+                self._connection.execute(statements[0][0], statements[0][1:])
+            elif statements:
+                self._write_all(statements)
         except sqlite3.Error as error:
             if _code(error) in _BROKEN:
                 raise JournalBrokenError(str(error)) from None
             raise JournalError(f"{self.path}: {error}") from None
+
+    def _write_all(self, statements: list[tuple[str, str]]) -> None:
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement, rows in statements:
+                connection.execute(statement, (rows,))
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
 
     def start_anew(self) -> Path:
         """Move a damaged file aside and go on with an empty one; return where it went.

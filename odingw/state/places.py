@@ -5,7 +5,7 @@ what became of them in each group, and loses it again when nothing in it can be 
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from odingw.grid.changes import PlaceKey
 from odingw.grid.ledger import Ledger, PlaceRow
+from odingw.grid.records import Reservation
 
 ENDED: Final = 0
 """Number of the record that holds no reservations, and tells until when all have ended."""
@@ -55,13 +56,13 @@ class PlaceLog:
             self._kept.append((number, 0.0))
 
     def write(
-        self, ledger: Ledger, keys: Iterable[PlaceKey], ended: float | None
+        self, ledger: Ledger, places: Mapping[PlaceKey, Reservation], ended: float | None
     ) -> Iterator[tuple[int, PlacesRow]]:
         """Yield numbers and rows of new records.
 
         Args:
             ledger: knows the reservations.
-            keys: those that have changed.
+            places: those that have changed.
             ended: until when all have ended by themselves; None: no more than before.
         """
         if ended is None and self._ended_before:
@@ -70,8 +71,8 @@ class PlaceLog:
         self._ended_before = False
         if ended is not None:
             yield ENDED, PlacesRow(ended, ())
-        keys = iter(keys)
-        while batch := tuple((key, ledger.place(key)) for key in islice(keys, BATCH)):
+        changed = iter(places.items())
+        while batch := tuple((key, ledger.reserved(last)) for key, last in islice(changed, BATCH)):
             self.until = max(self.until, *(row.ends for _, row in batch if row), 0.0)
             self._last += 1
             self._kept.append((self._last, self.until))
