@@ -12,7 +12,7 @@ class CheckRateTests(SynchronousTestCase):
         refused = 0
         for _ in range(times):
             try:
-                check_rate(limit, lambda: who, now)
+                check_rate(limit, who, now)
             except RpcError as error:
                 self.assertEqual(TOO_MANY_REQUESTS, error.code)
                 self.assertGreaterEqual(int(error.headers["Retry-After"]), 1)

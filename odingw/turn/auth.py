@@ -7,6 +7,7 @@ with the keys of that id and those without any; one that names none, with all.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
@@ -42,6 +43,10 @@ ACCESS_AUDIENCE: Final = "gateway"
 
 Claims: TypeAlias = Mapping[str, Any]
 """What a token claims, as it came from JSON."""
+
+# Headers of real tokens repeat and are short; nobody may fill the cache with long ones.
+_CACHED_HEADERS: Final = 1024
+_CACHED_HEADER_LENGTH: Final = 256
 
 _LARGEST: Final = 2**53 - 1
 _SCOPES: Final = ("scp", "scopes", "scope")
@@ -317,15 +322,7 @@ def _parse(text: bytes, digest: bytes) -> _Token:
     if len(segments) != 3:
         _malformed("token must have three segments")
     first, second, third = segments
-    try:
-        # As text: what is skipped must be UTF-8 as well (RFC 7515, section 5.2).
-        header = _header.decode(base64url.decode(first).decode())
-    except (ValueError, RecursionError):
-        _malformed("token header must be a JSON object in base64url with texts as alg and kid")
-    if header.crit is not UNSET or not header.b64:
-        _malformed("token header names critical extensions")
-    if header.alg not in ALGORITHMS:
-        raise TokenError(TokenFault.ALGORITHM, "token algorithm is not allowed")
+    header = (_header if len(first) > _CACHED_HEADER_LENGTH else _cached_header)(first)
     kid = None if header.kid is UNSET else header.kid
     try:
         payload, signature = base64url.decode(second), base64url.decode(third)
@@ -333,6 +330,19 @@ def _parse(text: bytes, digest: bytes) -> _Token:
         _malformed("token is not base64url")
     signing_input = text[: len(first) + 1 + len(second)]
     return _Token(text, digest, header.alg, kid, payload, signing_input, signature)
+
+
+def _header(segment: bytes) -> _Header:
+    try:
+        # As text: what is skipped must be UTF-8 as well (RFC 7515, section 5.2).
+        header = _header_decoder.decode(base64url.decode(segment).decode())
+    except (ValueError, RecursionError):
+        _malformed("token header must be a JSON object in base64url with texts as alg and kid")
+    if header.crit is not UNSET or not header.b64:
+        _malformed("token header names critical extensions")
+    if header.alg not in ALGORITHMS:
+        raise TokenError(TokenFault.ALGORITHM, "token algorithm is not allowed")
+    return header
 
 
 def _ascii(token: str) -> bytes:
@@ -354,5 +364,6 @@ def _malformed(message: str) -> NoReturn:
 
 
 _FAULTS_OF_KEYS: Final = (TokenFault.UNKNOWN_KEY, TokenFault.ALGORITHM, TokenFault.SIGNATURE)
-_header: Final = msgspec.json.Decoder(_Header)
+_header_decoder: Final = msgspec.json.Decoder(_Header)
+_cached_header: Final = lru_cache(_CACHED_HEADERS)(_header)
 _claims: Final = msgspec.json.Decoder(dict[str, Any])

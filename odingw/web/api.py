@@ -123,9 +123,11 @@ class ClientHttp(Api):
 
     def _answer(self, request: GatewayRequest) -> Reply | Awaitable[Reply]:
         now, wall = self._now(), time.time()
-        check_rate(self._per_address, lambda: client_address(request, self._trusted), now)
+        if self._per_address.active:
+            check_rate(self._per_address, client_address(request, self._trusted), now)
         caller = self._authenticate(request, wall)
-        check_rate(self._per_key, lambda: caller.kid, now)
+        if self._per_key.active:
+            check_rate(self._per_key, caller.kid, now)
         for rule in caller.relaxed:
             self._metrics.relaxed(rule)
         body = request.content.getvalue()

@@ -15,19 +15,18 @@ class RateLimit:
     Args:
         rate: requests a second; 0 allows any number.
         group: tells by which key those of one key are counted.
+
+    Attributes:
+        active: whether there is a limit at all.
     """
 
     def __init__(self, rate: float, group: Callable[[str], str] = str) -> None:
+        self.active = rate > 0
         self._rate = rate
         self._group = group
         self._burst = max(1.0, rate)
         # A plain dict takes ever longer to find its first key when first keys are deleted.
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    @property
-    def active(self) -> bool:
-        """Whether there is a limit at all."""
-        return self._rate > 0
 
     def wait(self, key: str, now: float) -> float:
         """Count a request; return 0 if it may go on, else the seconds after which one may.
@@ -59,21 +58,17 @@ class RateLimit:
         return max(0.0, (1 - left) / self._rate)
 
 
-def check_rate(limit: RateLimit, key: Callable[[], object], now: float) -> None:
+def check_rate(limit: RateLimit, who: object, now: float) -> None:
     """Count a request.
 
     Args:
         limit: the limit.
-        key: returns who asks, or None if that cannot be told, as on a unix socket; called only
-            where there is a limit.
+        who: who asks; None if that cannot be told, as on a unix socket.
         now: seconds by any steady clock.
 
     Raises:
         RpcError: it is one too many (429).
     """
-    if not limit.active:
-        return
-    who = key()
     wait = limit.wait(str(who), now) if who is not None else 0.0
     if wait:
         raise too_many(wait)

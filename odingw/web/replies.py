@@ -66,9 +66,7 @@ def whole(reply: Reply, *, internal: bool, close: bool) -> bytes:
         close: whether the connection ends with this reply.
     """
     body = reply.body
-    head = _head(reply.status, internal, int(time.time()))
-    if reply.headers:
-        head += b"".join(b"%b: %b\r\n" % (k.encode(), v.encode()) for k, v in reply.headers.items())
+    head = _head(reply.status, internal, int(time.time()), tuple(reply.headers.items()))
     if close:
         head += _CLOSE
     if body is not None:
@@ -83,13 +81,14 @@ def whole(reply: Reply, *, internal: bool, close: bool) -> bytes:
 
 
 @lru_cache(maxsize=32)
-def _head(status: int, internal: bool, second: int) -> bytes:
-    """Return the lines that all replies with a status begin with in a second."""
+def _head(status: int, internal: bool, second: int, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Return the lines with which all replies of one kind begin in a second."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [
         f"{name}: {value}" for name, value in (_COMMON if internal else CORS | _COMMON).items()
     ]
     lines.append(f"Date: {datetimeToString(second).decode()}")
+    lines += [f"{name}: {value}" for name, value in headers]
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from klein import Klein
@@ -95,9 +96,9 @@ class TurnHttp:
         began = time.perf_counter()
         try:
             turn = self._turn()
-            check_rate(
-                self._per_address, lambda: client_address(request, self._trusted), self._now()
-            )
+            if self._per_address.active:
+                who = client_address(request, self._trusted)
+                check_rate(self._per_address, who, self._now())
             claims = self._claims(request, turn)
             if isinstance(claims, Deferred):
                 return (
@@ -156,13 +157,17 @@ class TurnHttp:
 
     def _cors(self) -> dict[str, str]:
         turn = self._current()
-        origin = turn.settings.allowed_origin if turn else "*"
-        headers = {
-            "Access-Control-Allow-Origin": origin,
-            "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
-            "Access-Control-Allow-Headers": "authorization",
-        }
-        return headers if origin == "*" else {**headers, "Vary": "Origin"}
+        return _cors(turn.settings.allowed_origin if turn else "*")
+
+
+@lru_cache(maxsize=1)
+def _cors(origin: str) -> dict[str, str]:
+    headers = {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+        "Access-Control-Allow-Headers": "authorization",
+    }
+    return headers if origin == "*" else {**headers, "Vary": "Origin"}
 
 
 def _argument(request: GatewayRequest, name: bytes) -> str | None:
