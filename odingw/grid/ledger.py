@@ -6,9 +6,6 @@ order that keeps servers before bases, and bases before what belongs to them; wh
 that is not known is left out.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from msgspec import Struct
 
 from odingw.grid.bans import BanKey, Bans
@@ -83,6 +80,28 @@ class TaskRow(Struct, frozen=True, array_like=True, gc=False):
     body: TaskBody
 
 
+class _Unrecorded:
+    """While entered, once or several times, no note is taken of what changes."""
+
+    __slots__ = ("_before", "_changes", "_depth")
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+        self._before = False
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        if not self._depth:
+            self._before = self._changes.recording
+            self._changes.recording = False
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._changes.recording = self._before
+
+
 class Ledger:
     """Reads and puts the rows of one grid.
 
@@ -98,6 +117,7 @@ class Ledger:
         self._bans = bans
         self._costs = costs
         self._changes = changes
+        self._unrecorded = _Unrecorded(changes)
         self._last_task = 0
 
     def next_task(self) -> int:
@@ -148,10 +168,11 @@ class Ledger:
             return None
         return _place_row(reservation)
 
-    def reserved(self, reservation: Reservation) -> PlaceRow | None:
-        """Return the row of a reservation; None if it has ended."""
-        running = reservation.room.reserved.get(reservation.key) is reservation
-        return _place_row(reservation) if running else None
+    def last_place(self, key: PlaceKey, last: Reservation) -> PlaceRow | None:
+        """Return what ``place`` does, quickly if the last reservation that was noted still runs."""
+        if last.room.reserved.get(last.key) is last:
+            return _place_row(last)
+        return self.place(key)
 
     def oldest_place(self) -> float | None:
         """Return when the reservation that ends first does so by itself; None: there is none."""
@@ -186,15 +207,6 @@ class Ledger:
                 all_of.task(task)
         return all_of
 
-    @contextmanager
-    def _unrecorded(self) -> Iterator[None]:
-        before = self._changes.recording
-        self._changes.recording = False
-        try:
-            yield
-        finally:
-            self._changes.recording = before
-
     def put_server(self, address: str, row: ServerRow, *, keep_flags: bool = False) -> None:
         """Make a server as its row says; it counts as heard when it was last seen.
 
@@ -203,7 +215,7 @@ class Ledger:
             row: the server.
             keep_flags: leave it disabled or drained as it is, whatever the row says.
         """
-        with self._unrecorded():
+        with self._unrecorded:
             registry = self._registry
             server = registry.servers.get(address)
             if server is None:
@@ -223,14 +235,14 @@ class Ledger:
 
     def put_flags(self, address: str, *, disabled: bool, drained: bool) -> None:
         """Write a server off or drain it, or undo that."""
-        with self._unrecorded():
+        with self._unrecorded:
             server = self._registry.servers.get(address)
             if server is not None:
                 self._set_flags(server, disabled=disabled, drained=drained)
 
     def revive(self, address: str, heard: float) -> None:
         """Take back that a server is written off: it was heard of at this time."""
-        with self._unrecorded():
+        with self._unrecorded:
             server = self._registry.servers.get(address)
             if server is not None:
                 server.heard = max(server.heard, heard)
@@ -238,7 +250,7 @@ class Ledger:
 
     def drop_server(self, address: str) -> None:
         """Forget a server and all that is on it."""
-        with self._unrecorded():
+        with self._unrecorded:
             server = self._registry.servers.get(address)
             if server is not None:
                 self._costs.forget(server.load)
@@ -247,39 +259,42 @@ class Ledger:
 
     def put_key(self, address: str, row: KeyRow) -> None:
         """Take in which key a server was given, unless a later one is known."""
-        with self._unrecorded():
+        with self._unrecorded:
             before = self._registry.keys.get(address)
             if before is None or before.at <= row.at:
                 self._registry.give_key(address, GivenKey(row.kid, row.at))
 
     def drop_key(self, address: str) -> None:
         """Forget which key a server was given."""
-        with self._unrecorded():
+        with self._unrecorded:
             self._registry.forget_key(address)
 
     def put_base(self, base_id: BaseId, row: BaseRow) -> None:
         """Put a base on its server; nothing happens if that is not known."""
-        with self._unrecorded():
-            server = self._registry.servers.get(row.server)
-            if server is None:
-                return
-            base = self._registry.bases.get(base_id)
+        base = self._registry.bases.get(base_id)
+        server = self._registry.servers.get(row.server)
+        if server is None:
+            return
+        if base is not None and base.server is server:
+            base.reported = row.reported
+            return
+        with self._unrecorded:
             if base is None:
                 base = self._registry.place(base_id, server)
-            elif base.server is not server:
+            else:
                 self._registry.move(base, server)
             base.reported = row.reported
 
     def drop_base(self, base_id: BaseId) -> None:
         """Forget a base and all that is in it."""
-        with self._unrecorded():
+        with self._unrecorded:
             base = self._registry.bases.get(base_id)
             if base is not None:
                 self._registry.forget(base)
 
     def put_room(self, room_id: RoomId, row: RoomRow) -> None:
         """Make a reported room as its row says; reservations have rows of their own."""
-        with self._unrecorded():
+        with self._unrecorded:
             base = self._base(room_id)
             if base is None:
                 return
@@ -291,7 +306,7 @@ class Ledger:
 
     def drop_room(self, room_id: RoomId) -> None:
         """Make a room one that is not reported."""
-        with self._unrecorded():
+        with self._unrecorded:
             room = self._room(room_id)
             if room is not None and room.round:
                 self._registry.unreport(room)
@@ -305,7 +320,7 @@ class Ledger:
             now: the time, if it has just been made, so that a new room's growth is foreseen; None:
                 it is old.
         """
-        with self._unrecorded():
+        with self._unrecorded:
             room_id, client = key
             base = self._base(room_id)
             if base is None:
@@ -328,7 +343,7 @@ class Ledger:
 
     def drop_place(self, key: PlaceKey) -> None:
         """End a reservation."""
-        with self._unrecorded():
+        with self._unrecorded:
             room = self._room(key[0])
             reservation = room.reserved.get(key[1]) if room else None
             if reservation is not None:
@@ -350,6 +365,11 @@ class Ledger:
         base = self._base(room_id)
         return base.server.address if base else None
 
+    def server_of_base(self, base_id: BaseId) -> str | None:
+        """Return the address of the server that has a base."""
+        base = self._registry.bases.get(base_id)
+        return base.server.address if base else None
+
     def heard(self, address: str) -> float:
         """Return when a server last gave a sign of life, or was excused from one."""
         server = self._registry.servers.get(address)
@@ -357,17 +377,17 @@ class Ledger:
 
     def put_ban(self, key: BanKey, row: BanRow) -> None:
         """Keep a ban."""
-        with self._unrecorded():
+        with self._unrecorded:
             self._bans.put(key, row.until, row.customer)
 
     def drop_ban(self, key: BanKey) -> None:
         """Lift a ban."""
-        with self._unrecorded():
+        with self._unrecorded:
             self._bans.lift(*key)
 
     def put_task(self, number: int, row: TaskRow) -> Task | None:
         """Queue a task; None if its server is not known."""
-        with self._unrecorded():
+        with self._unrecorded:
             self._last_task = max(self._last_task, number)
             server = self._registry.servers.get(row.server)
             if server is None:
@@ -380,14 +400,14 @@ class Ledger:
 
     def drop_task(self, task: Task) -> None:
         """Take a task that waits out of its queue."""
-        with self._unrecorded():
+        with self._unrecorded:
             server = self._registry.servers.get(task.server)
             if server is not None:
                 server.tasks.drop(task.number)
 
     def move_task(self, task: Task, address: str) -> None:
         """Put a waiting task into another server's queue."""
-        with self._unrecorded():
+        with self._unrecorded:
             server = self._registry.servers.get(address)
             if server is not None:
                 self.drop_task(task)
@@ -401,7 +421,7 @@ class Ledger:
 
     def drop_empty_bases(self) -> None:
         """Forget bases that no room has come for."""
-        with self._unrecorded():
+        with self._unrecorded:
             for base in [base for base in self._registry.bases.values() if not base.rooms]:
                 self._registry.forget(base)
 

@@ -72,7 +72,9 @@ class PlaceLog:
         if ended is not None:
             yield ENDED, PlacesRow(ended, ())
         changed = iter(places.items())
-        while batch := tuple((key, ledger.reserved(last)) for key, last in islice(changed, BATCH)):
+        while batch := tuple(
+            (key, ledger.last_place(key, last)) for key, last in islice(changed, BATCH)
+        ):
             self.until = max(self.until, *(row.ends for _, row in batch if row), 0.0)
             self._last += 1
             self._kept.append((self._last, self.until))

@@ -7,12 +7,13 @@ of the grid.
 
 from collections.abc import Iterator
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from odingw.grid.bans import BanKey
 from odingw.grid.changes import Changes, PlaceKey
 from odingw.grid.grid import Grid
 from odingw.grid.ledger import BaseRow
+from odingw.grid.records import Reservation
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.state.redis.layout import (
     LAYOUT,
@@ -39,6 +40,9 @@ from odingw.state.redis.layout import (
 
 if TYPE_CHECKING:
     from odingw.grid.tasks import Task
+
+Place: TypeAlias = tuple[PlaceKey, Reservation]
+"""A changed reservation."""
 
 
 _ALWAYS: Final = "1e300"
@@ -259,7 +263,7 @@ class Replica:
                 yield tuple(self._key(address))
 
     def _of_base(
-        self, base_id: BaseId, rooms: list[RoomId], places: list[PlaceKey], changes: Changes
+        self, base_id: BaseId, rooms: list[RoomId], places: list[Place], changes: Changes
     ) -> Iterator[Group]:
         """Yield what commits changes in one base.
 
@@ -267,19 +271,21 @@ class Replica:
         first of what is there comes with it: Redis forgets a base that has nothing in it.
         """
         placed = base_id in changes.bases
+        name = encode(base_id)
         first: list[Operation] = []
         for room in rooms:
             if room not in changes.moved:
                 first += self._room_gone(room)
         for place in places:
-            first += self._place_gone(place, placed=placed)
+            first += self._place_gone(name, place, placed=placed)
         base = self._ledger.base(base_id) if placed else None
         if base is not None:
-            first.append(("B", encode(base_id), base.server, "1" if base.reported else "0"))
+            first.append(("B", name, base.server, "1" if base.reported else "0"))
         for room in rooms:
             if room in changes.moved:
                 first += self._room_moved(room)
-        there = chain.from_iterable((*map(self._room, rooms), *map(self._place, places)))
+        all_places = (self._place(base_id, name, place) for place in places)
+        there = chain.from_iterable(chain(map(self._room, rooms), all_places))
         yield (*first, *islice(there, 1))
         for operation in there:
             yield (operation,)
@@ -324,18 +330,20 @@ class Replica:
             self.rooms[room_id] = server
             yield "r", base_key(room_id), server, encode(room_id), encode(row)
 
-    def _place_gone(self, place: PlaceKey, *, placed: bool) -> Iterator[Operation]:
+    def _place_gone(self, base: bytes, place: Place, *, placed: bool) -> Iterator[Operation]:
+        key, last = place
         # A place, and with it perhaps its base, may have been given up and then taken anew.
-        if self._ledger.place(place) is None or placed:
-            ends = self.places.pop(place, None)
+        if placed or self._ledger.last_place(key, last) is None:
+            ends = self.places.pop(key, None)
             if ends is not None:
-                yield "-p", base_key(place[0]), encode(place), repr(ends)
+                yield "-p", base, encode(key), repr(ends)
 
-    def _place(self, place: PlaceKey) -> Iterator[Operation]:
-        row, server = self._ledger.place(place), self._ledger.server_of(place[0])
+    def _place(self, base_id: BaseId, base: bytes, place: Place) -> Iterator[Operation]:
+        key, last = place
+        row, server = self._ledger.last_place(key, last), self._ledger.server_of_base(base_id)
         if row is not None and server is not None:
-            self.places[place] = row.ends
-            yield "p", base_key(place[0]), server, encode(place), place_value(row)
+            self.places[key] = row.ends
+            yield "p", base, server, encode(key), place_value(row)
 
     def everything(self, *, overwrite: bool) -> Iterator[Group]:
         """Yield what puts all that is known into a Redis that has lost it.
@@ -389,15 +397,15 @@ class Replica:
         self._ledger.drop_empty_bases()
 
 
-def _by_base(changes: Changes) -> dict[BaseId, tuple[list[RoomId], list[PlaceKey]]]:
+def _by_base(changes: Changes) -> dict[BaseId, tuple[list[RoomId], list[Place]]]:
     """Return the changed rooms and places of each base in which something has changed."""
-    found: dict[BaseId, tuple[list[RoomId], list[PlaceKey]]] = {}
+    found: dict[BaseId, tuple[list[RoomId], list[Place]]] = {}
     for base_id in changes.bases:
         found[base_id] = ([], [])
     for room in changes.rooms:
         found.setdefault((room[0], base_of(room[1])), ([], []))[0].append(room)
-    for place in changes.places:
-        namespace, name = place[0]
+    for place in changes.places.items():
+        namespace, name = place[0][0]
         found.setdefault((namespace, base_of(name)), ([], []))[1].append(place)
     return found
 
