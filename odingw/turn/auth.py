@@ -91,6 +91,10 @@ class TurnAuthenticator:
     ) -> None:
         self._settings = settings
         self._static = [static_key(text, "configuration") for text in settings.public_keys]
+        self._static_by_algorithm = {
+            algorithm: [key for key in self._static if algorithm in key.algorithms]
+            for algorithm in ALGORITHMS
+        }
         self._sets = tuple(jwk_sets)
         self._customer_key = customer_key if settings.access_keys else None
         self._access_policy = Policy(leeway=settings.leeway, audience=ACCESS_AUDIENCE)
@@ -207,7 +211,7 @@ class TurnAuthenticator:
             if token.kid is None or key.kid is None or key.kid == token.kid
         ]
         fitting = [key for key in named if token.alg in key.algorithms][:MAX_TRIES]
-        fitting += [key for key in self._static if token.alg in key.algorithms]
+        fitting += self._static_by_algorithm[token.alg]
         for key in fitting:
             if key.verify(token.alg, token.signing_input, token.signature):
                 return None
