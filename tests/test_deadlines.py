@@ -1,8 +1,11 @@
 """Who is waited for too long, and that a connection's deadlines outlive its listening port."""
 
+import gc
+import weakref
 from typing import Any
 
 from klein import Klein
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -80,6 +83,35 @@ class SilenceTests(ChannelCase):
         self.assertTrue(self.transport.disconnected)
         self.successResultOf(finished)
         self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_silence_counts_from_the_last_word_or_reply(self) -> None:
+        period = Limits().idle_timeout
+        self.channel.dataReceived(RowTests.REQUEST)
+        self.clock.pump([1.0] * int(period - 5))
+        self.channel.dataReceived(RowTests.REQUEST)
+        self.clock.pump([1.0] * int(period - 5))
+        self.assertFalse(self.transport.disconnecting)
+        self.clock.pump([1.0] * 10)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_a_connection_is_not_silent_while_its_request_is_answered(self) -> None:
+        answer: Deferred[Reply] = Deferred()
+        self.site.short_cuts = {(b"POST", b"/"): (lambda _: answer, True)}
+        self.channel.dataReceived(RowTests.REQUEST)
+        self.clock.pump([1.0] * int(Limits().idle_timeout * 2))
+        self.assertFalse(self.transport.disconnecting)
+        answer.callback(Reply(200, b"{}"))
+        self.assertIn(b"200 OK", self.transport.value())
+        self.clock.pump([1.0] * int(Limits().idle_timeout + 2))
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_nothing_is_kept_of_a_connection_that_is_gone(self) -> None:
+        gone = weakref.ref(self.channel)
+        self.channel.dataReceived(RowTests.REQUEST)
+        self.channel.abort()
+        del self.channel, self.transport
+        gc.collect()
+        self.assertIsNone(gone())
 
     def test_a_site_without_connections_leaves_no_timer(self) -> None:
         self.channel.abort()

@@ -2,9 +2,18 @@
 
 import json
 
+from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
-from odingw.errors import ConfigError, KeyMaterialError, TokenError, TokenFault
+from odingw.errors import (
+    PARSE_ERROR,
+    ConfigError,
+    KeyMaterialError,
+    RpcError,
+    TokenError,
+    TokenFault,
+)
+from odingw.rpc.report_rooms import PIECE, ReportedRooms
 from odingw.tokens import AccessKey, Policy, is_key_id, verify
 from odingw.turn.auth import TurnAuthenticator
 from odingw.turn.keys import jwk_set
@@ -71,6 +80,15 @@ class HttpTests(SynchronousTestCase):
             talk = endpoint.talk([f"{head}Content-Length: 4\r\n\r\nbody".encode()])
             self.assertEqual((), talk.seen)
             self.assertTrue(talk.reply.startswith(b"HTTP/1.1 400 "), talk.reply)
+
+
+class ReportTests(SynchronousTestCase):
+    def test_rooms_that_are_no_utf8_are_no_json(self) -> None:
+        for name in (b"\xff", b"\xed\xa0\x80"):
+            room = b'{"id":["a","%b"],"customer":"a","age":{"secs":1,"nanos":0},"peers":1}' % name
+            for rooms in (b"[%b]" % room, b"[%b, %b]" % (room, b'{"x":"%b"}' % (b"x" * PIECE))):
+                error = self.assertRaises(RpcError, list, ReportedRooms(Raw(rooms), 10))
+                self.assertEqual(PARSE_ERROR, error.code)
 
 
 class SettingsTests(SynchronousTestCase):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Container, Iterator
 from functools import cache
 from typing import Any, Final, Generic, TypeAlias, TypeGuard, TypeVar
 
-from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError, defstruct
+from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError, defstruct
 from msgspec.json import Decoder, Encoder
 from msgspec.structs import astuple
 
@@ -24,7 +24,7 @@ from odingw.errors import (
     RpcError,
     invalid_params,
 )
-from odingw.rpc.details import readable
+from odingw.rpc.details import NOT_JSON, readable
 
 C = TypeVar("C")
 P = TypeVar("P")
@@ -72,7 +72,7 @@ class Method(Generic[C]):
             return self._decoder.decode(params)
         except ValidationError as error:
             raise invalid_params(readable(error, "params")) from None
-        except _NOT_JSON:
+        except NOT_JSON:
             raise RpcError(PARSE_ERROR, "Parse error") from None
 
 
@@ -113,8 +113,6 @@ _LONG: Final = 1000
 _ENVELOPE: Final = Decoder(_Envelope)
 _ANY: Final = Decoder(Any)
 _encode: Final = Encoder().encode
-
-_NOT_JSON: Final = (DecodeError, UnicodeDecodeError, RecursionError)
 
 _TOO_MUCH: Final[frozenset[str]] = frozenset()
 """What may be called when the replies of a batch are too large already: nothing."""
@@ -192,7 +190,7 @@ class Engine(Generic[C]):
             envelope = _ENVELOPE.decode(body)
         except ValidationError:
             return self._handle_other(body, context, allowed)
-        except _NOT_JSON:
+        except NOT_JSON:
             return error_reply(_parse_error())
         answer = self._call(envelope, context, allowed)
         if answer is None or isinstance(answer, _Success | _Failure):
@@ -207,10 +205,10 @@ class Engine(Generic[C]):
         except ValidationError:
             try:
                 _ANY.decode(body)
-            except _NOT_JSON:
+            except NOT_JSON:
                 return error_reply(_parse_error())
             return error_reply(_invalid_request())
-        except _NOT_JSON:
+        except NOT_JSON:
             return error_reply(_parse_error())
         if not parts:
             return error_reply(_invalid_request())
@@ -234,7 +232,7 @@ class Engine(Generic[C]):
                 answer = self._call(envelope, context, allowed if size < MAX_REPLY else _TOO_MUCH)
                 if is_eventual(answer):
                     answer = await answer
-            except _NOT_JSON:
+            except NOT_JSON:
                 answer = _failure(_invalid_request(), None)
             if answer is not None:
                 answers.append(_encode(answer))

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from msgspec import DecodeError, Raw, Struct, ValidationError
+from msgspec import Raw, Struct, ValidationError
 from msgspec.json import Decoder
 
 from odingw.errors import PARSE_ERROR, TOO_LARGE, RpcError, invalid_params
-from odingw.rpc.details import readable
+from odingw.rpc.details import NOT_JSON, readable
 from odingw.rpc.server_methods import Room
 
 PIECE: Final = 8_000
@@ -56,7 +56,7 @@ class ReportedRooms:
             end = between.start() + 1 if between else len(text) - 1
             try:
                 rooms = _decode(b"[%b]" % text[begin:end])
-            except (ValidationError, DecodeError):
+            except NOT_JSON:
                 # A room is wrong, or what has been found was not between two rooms: then there is
                 # a bracket or a quotation mark too few, and as a whole the text is good.
                 rooms = self._read(b"[%b" % text[begin:], count)
@@ -77,5 +77,5 @@ class ReportedRooms:
                 lambda item: f"rooms[{int(item[1]) + before}]", readable(error, "params")
             )
             raise invalid_params(detail) from None
-        except DecodeError:
+        except NOT_JSON:
             raise RpcError(PARSE_ERROR, "Parse error") from None
