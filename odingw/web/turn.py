@@ -25,6 +25,7 @@ Claims = Mapping[str, object]
 
 _PATHS: Final = ("/turn", "/turn/")
 _BAD_REQUEST: Final = 400
+_OUTCOMES: Final = {200: "success", 401: "rejected"}
 
 
 class TurnHttp:
@@ -150,10 +151,12 @@ class TurnHttp:
         return error_reply(error)
 
     def _done(self, reply: Reply, began: float) -> Reply:
-        outcome = {200: "success", 401: "rejected"}.get(reply.status, "failure")
+        outcome = _OUTCOMES.get(reply.status, "failure")
         self._metrics.call("turn", "credentials", outcome)
         self._metrics.seconds("turn", time.perf_counter() - began)
-        return Reply(reply.status, reply.body, {**reply.headers, **self._cors()})
+        cors = self._cors()
+        headers = {**reply.headers, **cors} if reply.headers else cors
+        return Reply(reply.status, reply.body, headers)
 
     def _cors(self) -> dict[str, str]:
         turn = self._current()
