@@ -56,15 +56,18 @@ def errors_cell(count: int) -> str:
     return f"{count:,} WRONG" if count else "0"
 
 
-def wrk(url: str, tokens: Path, kind: str, connections: int, seconds: int) -> Load:
+def wrk(
+    url: str, tokens: Path, kind: str, connections: int, seconds: int, *, read: bool = True
+) -> Load:
     """Ask for as long as wanted, as fast as answers come.
 
     Args:
         url: of the server.
         tokens: file with a token a line.
-        kind: ``connect`` or ``turn``: what is asked for; every answer is looked at.
+        kind: ``connect`` or ``turn``: what is asked for.
         connections: how many requests are under way at a time.
         seconds: how long.
+        read: look at every answer; otherwise at its status alone, which costs the load less.
 
     Raises:
         BenchmarkError: wrk is not installed, or fails.
@@ -74,7 +77,7 @@ def wrk(url: str, tokens: Path, kind: str, connections: int, seconds: int) -> Lo
         raise BenchmarkError("wrk is not installed (Debian: apt-get install wrk)")
     command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(_SCRIPT), url]
     done = subprocess.run(  # noqa: S603  -- wrk, with arguments from here
-        [*command, "--", str(tokens), kind],
+        [*command, "--", str(tokens), kind, *([] if read else ["unread"])],
         capture_output=True,
         text=True,
         timeout=seconds + _GRACE,
