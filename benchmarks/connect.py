@@ -17,7 +17,7 @@ import attrs
 from benchmarks.crypto import OPENSSL, SODIUM, BareCrypto
 from benchmarks.customers import KEYS, ROOMS, SERVERS, TOKENS, Customers, write_tokens
 from benchmarks.gateway import Gateway, measured, module, resident, state_url
-from benchmarks.load import CONNECT, Connection, Load, errors_cell, post, wrk
+from benchmarks.load import CONNECT, Connection, Load, errors_cell, median_ratio, post, wrk
 from benchmarks.options import NotAvailable, Options
 from benchmarks.tables import Table
 from tests.process import free_port
@@ -121,7 +121,7 @@ def run(options: Options) -> Table:
             f"bare crypto, {library}",
             statistics.median(costs),
             *[None] * 5,
-            _median_ratio(costs, sodium),
+            median_ratio(costs, sodium),
         )
     naive_rates = [load.rate for load in naive[0].loads]
     for server, used in zip(servers, memory, strict=True):
@@ -135,7 +135,7 @@ def run(options: Options) -> Table:
             used,
             errors_cell(sum(load.errors for load in server.loads)),
             statistics.median(server.ratios),
-            _median_ratio(rates, naive_rates),
+            median_ratio(rates, naive_rates),
         )
     table.notes.append(
         "Bare crypto: one Ed25519 signature verified and one made. CPU µs: user and system time of "
@@ -167,7 +167,3 @@ def _gateways(
             table.not_available(f"odingw, {state}", str(error))
         else:
             yield Server(f"odingw, {state}", gateway.port, gateway.pid)
-
-
-def _median_ratio(what: list[float], by: list[float]) -> float:
-    return statistics.median(one / other for one, other in zip(what, by, strict=True))

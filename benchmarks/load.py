@@ -4,6 +4,7 @@ import re
 import shutil
 import socket
 import ssl
+import statistics
 import subprocess
 from pathlib import Path
 from typing import Final, Self
@@ -54,6 +55,11 @@ class Load:
 def errors_cell(count: int) -> str:
     """Return a number of errors as a table shows it."""
     return f"{count:,} WRONG" if count else "0"
+
+
+def median_ratio(what: list[float], by: list[float]) -> float:
+    """Return the median of what was measured over what was measured beside it."""
+    return statistics.median(one / other for one, other in zip(what, by, strict=True))
 
 
 def wrk(

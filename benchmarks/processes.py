@@ -12,7 +12,7 @@ from typing import Final
 
 from benchmarks.customers import ROOMS, SERVERS, TOKENS, Customers, write_tokens
 from benchmarks.gateway import CORES, Gateway, cpu_seconds, measured, redis, redis_pid
-from benchmarks.load import Load, errors_cell, wrk
+from benchmarks.load import Load, errors_cell, median_ratio, wrk
 from benchmarks.options import NotAvailable, Options
 from benchmarks.tables import Table
 
@@ -118,7 +118,7 @@ def run(options: Options) -> Table:
         table.add(
             str(count),
             statistics.median(rates),
-            statistics.median(rate / one for rate, one in zip(rates, alone, strict=True)),
+            median_ratio(rates, alone),
             statistics.median(fleet.costs),
             statistics.median(fleet.redis_costs),
             statistics.median(load.p50 for load in fleet.loads),

@@ -14,7 +14,7 @@ local kinds = {
 local kind, tokens, position = nil, {}, 0
 local worker
 
--- Global, for done() reads them from another Lua state.
+-- Globals, for done() reads them from another Lua state.
 bad = 0
 unread = false
 

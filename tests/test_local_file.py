@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from odingw.errors import ConfigError
 from odingw.grid.values import GridSettings
 from odingw.state.journal import SLICE
-from odingw.state.journal_file import MIGRATIONS, JournalFile
+from odingw.state.journal_file import MIGRATIONS, JournalError, JournalFile
 from odingw.state.local import LocalStore
 from odingw.state.places import PlacesRow
 from odingw.state.rows import decode, encode
@@ -256,6 +256,21 @@ class ThreadTests(TestCase):
         rooms = {key for kind, _, key, _ in again.rows() if kind in ("room", "base")}
         again.close()
         self.assertEqual({f'["acme","{n}"]' for n in ("late", *_names(20))}, rooms)
+
+    def test_a_group_of_both_kinds_is_one_transaction(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="odingw-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        file = ThreadedFile(folder / "odingw.sqlite")
+        self.addCleanup(file.close)
+        old, new = SchemaTests.ROW, ["room", "", ["acme", "other"], [2]]
+        file.write(encode([old]), b"[]")
+        file.statements.clear()
+        file.write(encode([new]), encode([old[:3]]))
+        words = [statement.split()[0] for statement in file.statements]
+        self.assertEqual(["BEGIN", "DELETE", "INSERT", "COMMIT"], words)
+        self.assertEqual([("room", "", '["acme","other"]', "[2]")], list(file.rows()))
+        self.assertRaises(JournalError, file.write, b"[[]]", encode([new[:3]]))
+        self.assertEqual([("room", "", '["acme","other"]', "[2]")], list(file.rows()))
 
     async def test_calls_come_one_after_the_other(self) -> None:
         thread = OneThread(reactor, "journal")

@@ -362,8 +362,8 @@ class Ledger:
 
     def server_of(self, room_id: RoomId) -> str | None:
         """Return the address of the server that has a room's base."""
-        base = self._base(room_id)
-        return base.server.address if base else None
+        namespace, name = room_id
+        return self.server_of_base((namespace, base_of(name)))
 
     def server_of_base(self, base_id: BaseId) -> str | None:
         """Return the address of the server that has a base."""

@@ -16,8 +16,8 @@ ALGORITHMS: Final = ("EdDSA",)
 """What this library can verify (RFC 8037, with the curve Ed25519)."""
 
 # Headers of real tokens repeat and are short; nobody may fill the cache with long ones.
-_CACHED_HEADERS: Final = 1024
-_CACHED_HEADER_LENGTH: Final = 256
+CACHED_HEADERS: Final = 1024
+CACHED_HEADER_LENGTH: Final = 256
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
@@ -80,7 +80,7 @@ def parse(token: str | bytes, algorithms: Collection[str] = ALGORITHMS) -> Jws:
     first, dot, second = signing_input.partition(b".")
     if not dot or b"." in second:
         _malformed("token must have three segments")
-    read = _header if len(first) > _CACHED_HEADER_LENGTH else _cached_header
+    read = _header if len(first) > CACHED_HEADER_LENGTH else _cached_header
     header = read(first)
     if header.alg not in algorithms:
         raise TokenError(TokenFault.ALGORITHM, "token algorithm is not allowed")
@@ -139,4 +139,4 @@ def _malformed(message: str) -> NoReturn:
 
 
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_cached_header: Final = lru_cache(_CACHED_HEADERS)(_header)
+_cached_header: Final = lru_cache(CACHED_HEADERS)(_header)

@@ -19,6 +19,7 @@ from odingw.errors import TokenError, TokenFault
 from odingw.tokens import Policy, base64url
 from odingw.tokens import VerifyingKey as CustomerKey
 from odingw.tokens import verify as verify_access_token
+from odingw.tokens.jws import CACHED_HEADER_LENGTH, CACHED_HEADERS
 from odingw.turn.keys import ALGORITHMS, VerifyingKey, static_key
 from odingw.turn.settings import TurnSettings
 
@@ -43,10 +44,6 @@ ACCESS_AUDIENCE: Final = "gateway"
 
 Claims: TypeAlias = Mapping[str, Any]
 """What a token claims, as it came from JSON."""
-
-# Headers of real tokens repeat and are short; nobody may fill the cache with long ones.
-_CACHED_HEADERS: Final = 1024
-_CACHED_HEADER_LENGTH: Final = 256
 
 _LARGEST: Final = 2**53 - 1
 _SCOPES: Final = ("scp", "scopes", "scope")
@@ -327,7 +324,7 @@ def _parse(text: bytes, digest: bytes) -> _Token:
     if len(segments) != 3:
         _malformed("token must have three segments")
     first, second, third = segments
-    header = (_header if len(first) > _CACHED_HEADER_LENGTH else _cached_header)(first)
+    header = (_header if len(first) > CACHED_HEADER_LENGTH else _cached_header)(first)
     kid = None if header.kid is UNSET else header.kid
     try:
         payload, signature = base64url.decode(second), base64url.decode(third)
@@ -370,5 +367,5 @@ def _malformed(message: str) -> NoReturn:
 
 _FAULTS_OF_KEYS: Final = (TokenFault.UNKNOWN_KEY, TokenFault.ALGORITHM, TokenFault.SIGNATURE)
 _header_decoder: Final = msgspec.json.Decoder(_Header)
-_cached_header: Final = lru_cache(_CACHED_HEADERS)(_header)
+_cached_header: Final = lru_cache(CACHED_HEADERS)(_header)
 _claims: Final = msgspec.json.Decoder(dict[str, Any])

@@ -280,9 +280,10 @@ class GatewayChannel(HTTPChannel):
             self.site.body_begins(self)
 
     def _take_headers(self, data: bytes) -> bytes:
-        """Take in a request's headers if all are here, as nearly always; return what follows.
+        """Take in a request's headers if all are here, as nearly always.
 
-        Twisted takes one line after the other off what is left; for all this does the same at once.
+        Twisted takes one line after the other off what is left; this cuts them all at once. It
+        returns the bytes that Twisted is still to be given: all of them, or none.
         """
         if self._buffer or self._busyReceiving or self.paused:
             return data

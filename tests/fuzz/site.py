@@ -119,7 +119,8 @@ class Endpoint:
         self._renew()
         self._site.seen = []
         peer: Any = _PEER
-        wire = _Wire(self._site.buildProtocol(peer))
+        channel: Any = self._site.buildProtocol(peer)
+        wire = _Wire(channel)
         for piece in pieces:
             wire.receive(piece)
             self._go_on()
@@ -128,6 +129,7 @@ class Endpoint:
         left = self._clock.getDelayedCalls()
         assert not left, f"{left} outlive the connection"
         assert not self._site.channels
+        assert not channel.busy
         store: Any = self._gateway.store
         check_usage(store)
         check_books(store.pool(""))

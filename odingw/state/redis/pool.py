@@ -116,7 +116,7 @@ class RedisGrid:
                     self.exchange.soon()
                 raise
             # Not what Redis said of this commit alone: another one may have come in between.
-            if self._grid.ledger.server_of((base[0], admission.rooms[-1])) == placed.address:
+            if self._grid.ledger.server_of_base(base) == placed.address:
                 return placed
             placed = self._grid.connect(admission, self.exchange.now)
         raise self._unavailable()
