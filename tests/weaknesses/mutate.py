@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.weaknesses.table import TABLE, Edit, Weakness
+from tests.weaknesses.rows import Edit, Weakness
+from tests.weaknesses.table import TABLE
 
 ROOT: Final = Path(__file__).parent.parent.parent
 COPIED: Final = ("odingw", "tests", "twisted", "benchmarks", "etc", "pyproject.toml", "setup.cfg")
