@@ -67,12 +67,14 @@ class TokenError(OdingwError):
     Attributes:
         fault: the kind of fault.
         message: for the caller; it never repeats any part of the token.
+        detail: one line more, where the message does not say what is missing; else empty.
     """
 
-    def __init__(self, fault: TokenFault, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, fault: TokenFault, message: str, detail: str = "") -> None:
+        super().__init__(f"{message}: {detail}" if detail else message)
         self.fault = fault
         self.message = message
+        self.detail = detail
 
 
 class RpcError(OdingwError):

@@ -1,5 +1,6 @@
 """What to listen on, and what is served there."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ class Origin:
     Attributes:
         name: of the configuration file; empty: there is none.
         folder: of the configuration file, to which its relative paths are relative.
-        options: those of ``listen``, ``internal`` and ``admin`` that the command line gives.
+        options: those of ``listen``, ``internal``, ``admin``, ``certificate`` and ``privatekey``
+            that the command line gives.
     """
 
     name: str
@@ -38,7 +40,8 @@ def listeners(config: Config, reactor: Any, origin: Origin) -> dict[str, Entry]:
     """Return what to listen on, by endpoint string; nothing is opened yet.
 
     Raises:
-        ConfigError: an endpoint string, or a file that it names, cannot be used.
+        ConfigError: an endpoint string, or a file that it names, cannot be used; or a certificate
+            is given that no endpoint uses.
     """
     listen = config.listen
     files = CertificateFiles(private_key=config.tls.private_key, certificate=config.tls.certificate)
@@ -66,4 +69,18 @@ def listeners(config: Config, reactor: Any, origin: Origin) -> dict[str, Entry]:
                     raise ConfigError(f"{prefix}{where}: {error}") from None
                 entries[description] = Entry(found, set())
             entries[description].roles.update(roles)
+    _check_used(files, entries.values(), origin)
     return entries
+
+
+def _check_used(files: CertificateFiles, entries: Iterable[Entry], origin: Origin) -> None:
+    given = [name for name in ("certificate", "privatekey") if name in origin.options]
+    used = any(
+        entry.listener.tls is not None and entry.listener.tls.files.private_key == files.private_key
+        for entry in entries
+    )
+    if given and not used:
+        raise ConfigError(
+            f"--{given[0]}: no endpoint uses it, so everything would be served without TLS; add "
+            "--ssl, or an endpoint such as --listen ssl:443"
+        )

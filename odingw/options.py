@@ -1,15 +1,30 @@
 """The options of ``twistd odingw``, and the configuration that they ask for."""
 
+import os
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
+from twisted.internet.endpoints import quoteStringArgument
 from twisted.python import usage
 
 from odingw import __version__
 from odingw.config import Config
 from odingw.config import Options as ConfigOptions
 from odingw.config import load as load_config
+from odingw.errors import ConfigError
 from odingw.listeners import Origin
+
+_TURNREST: Final = {
+    "turn-config": "TURNREST_CONFIG_FILE",
+    "listen": "TURNREST_PUBLIC_ADDRESS",
+    "admin": "TURNREST_ADMIN_ADDRESS",
+}
+"""TurnRest's environment variables, by the options that they stand for and that beat them."""
+
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
 
 
 class Options(usage.Options):
@@ -70,7 +85,11 @@ class Options(usage.Options):
         return Origin(
             self.name,
             Path(self["config"] or "").parent,
-            frozenset(name for name in ("listen", "internal", "admin") if self[name]),
+            frozenset(
+                name
+                for name in ("listen", "internal", "admin", "certificate", "privatekey")
+                if self[name]
+            ),
         )
 
     def load(self) -> Config:
@@ -79,6 +98,7 @@ class Options(usage.Options):
         Raises:
             ConfigError: it cannot be used.
         """
+        self._take_turnrest(os.environ)
         path = self["config"]
         return load_config(
             Path(path) if path else None,
@@ -96,3 +116,25 @@ class Options(usage.Options):
                 turn_config=self["turn-config"],
             ),
         )
+
+    def _take_turnrest(self, environment: Mapping[str, str]) -> None:
+        given = {
+            option: (name, environment[name])
+            for option, name in _TURNREST.items()
+            if environment.get(name)
+        }
+        if "turn-config" in given and not self["turn-config"]:
+            self["turn-config"] = str(Path(given["turn-config"][1]).absolute())
+        public = any(self[option] for option in ("listen", "host", "port", "ssl"))
+        if "listen" in given and not public:
+            self["listen"] = [_endpoint(*given["listen"])]
+        if "admin" in given and not self["admin"]:
+            self["admin"] = [_endpoint(*given["admin"])]
+
+
+def _endpoint(variable: str, address: str) -> str:
+    """Return the endpoint string for an address as TurnRest takes it, ``ip:port``."""
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise ConfigError(f"{variable}: not an address and a port; write them as 0.0.0.0:8080")
+    return f"tcp:{found[3]}:interface={quoteStringArgument(found[1] or found[2])}"

@@ -156,6 +156,29 @@ class ServerApiTests(ProcessCase):
         for line in text.splitlines():
             self.assertIn(line, result["config"])
 
+    def test_a_server_that_will_never_report_is_named(self) -> None:
+        for number, (text, section) in enumerate(
+            (
+                ("[provisioning]\nurl = 'x'\n", "[provisioning]"),
+                ("provisioning = {}\n", "[provisioning]"),
+                ("[database.report]\n", "[database.report]"),
+                ("[database]\nreport.url = 'x'\n", "[database.report]"),
+                ("[database]\nurl = 'x'\n", ""),
+                ("database = 'x'\n", ""),
+                ("[quic]\nprovisioning = 1\n", ""),
+            )
+        ):
+            address = f"sfu{number}.new:4433"
+            params = {"public_endpoint": address, "version": "1.6.2", "config": text}
+            self.gateway.call("sfu.GridConfig", params, path="/internal")
+            if section:
+                log = self.gateway.wait_for(f"server {address} (version 1.6.2) took its settings")
+                self.assertIn(f"its configuration has {section}, so it is 1.6 or newer", log)
+            else:
+                self.gateway.report(address)
+                log = self.gateway.wait_for(f"server {address} (version 1.5.0) has joined")
+                self.assertNotIn(f"{address} (version 1.6.2)", log)
+
 
 class ServerTokenTests(ProcessCase):
     configuration = "[gateway.internal]\nserver_tokens = false\n" + customer()
@@ -184,6 +207,27 @@ class StrictTests(ProcessCase):
             claims = {k: v for k, v in {**good, **change}.items() if v is not None}
             answer = self.gateway.call("Connect", token=bare_token(**claims))
             self.assertEqual(code, answer["error"]["code"], change)
+
+    def test_the_answer_names_what_a_token_lacks(self) -> None:
+        good = {"rid": "room", "uid": "user", "sub": "connect", "exp": int(time.time()) + 60}
+        for change, words in (
+            ({"sub": None}, "the token has no claim sub"),
+            ({"sub": "nothing"}, "the claim sub names no method"),
+            ({"sub": []}, "the claim sub names no method"),
+            ({"sub": "RoomClose"}, "the claim sub of the token does not name this method"),
+            ({"rid": None}, "the token has no claim rid"),
+            ({"uid": None}, "the token has no claim uid"),
+            ({"rid": None, "uid": None}, "the token has no claim rid and no claim uid"),
+            ({"exp": None}, "the token has no claim exp"),
+        ):
+            claims = {k: v for k, v in {**good, **change}.items() if v is not None}
+            answer = self.gateway.call("Connect", token=bare_token(**claims))
+            self.assertIn(words, answer["error"]["data"]["detail"], change)
+        answer = self.gateway.call("Connect")
+        self.assertIn("Authorization: Bearer", answer["error"]["data"]["detail"])
+
+    def test_management(self) -> None:
+        self.gateway.report(SERVER)
         answer = self.gateway.call(
             "RoomClose", {"room_id": "room-2"}, token=token("room", subject="RoomClose")
         )

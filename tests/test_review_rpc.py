@@ -85,6 +85,11 @@ class AddressTests(ServerApiCase):
             "x.fra",
             "x.fra:",
             "x.fra:443300",
+            "x.fra:0",
+            "x.fra:65536",
+            "x.fra:04433",
+            "x..:4433",
+            ".:4433",
             ".fra:4433",
             "-x.fra:4433",
             "ü.fra:4433",
@@ -94,12 +99,20 @@ class AddressTests(ServerApiCase):
             "::1:4433",
         ):
             error = self.assertRaises(RpcError, self.report_as, address)
-            detail = "public_endpoint: expected a host and a port, as host:port"
+            detail = "public_endpoint: expected a host and a port from 1 to 65535, as host:port"
             self.assertEqual({"detail": detail}, error.data, address)
 
     def test_good_ones(self) -> None:
-        for address in ("x.fra:4433", "localhost:1", "a_b.c-d:65535", "[2001:db8::1]:4433"):
+        for address in (
+            "x.fra:4433",
+            "x.fra.:4433",
+            "localhost:1",
+            "a_b.c-d:65535",
+            "[2001:db8::1]:4433",
+        ):
             self.report_as(address)
+        self.report_as("x.fra.:4433", "*.fra:4433")
+        self.report_as("x.fra.:4433", "*.fra.:4433")
         self.report_as("x.fra:4433", "*.fra:4433")
         self.assertRaises(RpcError, self.report_as, "x.ams:4433", "*.fra:4433")
 

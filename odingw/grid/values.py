@@ -167,6 +167,14 @@ class TasksDropped(Struct, frozen=True, tag=True):
     tasks: tuple[Task, ...]
 
 
+class ReportsElsewhere(Struct, frozen=True, tag=True):
+    """A server took its settings and will never report: ``section`` of its own says to whom."""
+
+    address: str
+    version: str
+    section: str
+
+
 class Paused(Struct, frozen=True, tag=True):
     """The gateway itself stood still; no server is blamed for the time."""
 
@@ -174,7 +182,13 @@ class Paused(Struct, frozen=True, tag=True):
 
 
 Event: TypeAlias = (
-    ServerAttached | ServerDisabled | ServerRemoved | RoomContested | TasksDropped | Paused
+    ServerAttached
+    | ServerDisabled
+    | ServerRemoved
+    | RoomContested
+    | TasksDropped
+    | ReportsElsewhere
+    | Paused
 )
 """Something that operators want to know of."""
 

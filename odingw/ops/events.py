@@ -8,6 +8,7 @@ from odingw.errors import Refused
 from odingw.grid.values import (
     Event,
     Paused,
+    ReportsElsewhere,
     RoomContested,
     ServerAttached,
     ServerDisabled,
@@ -79,6 +80,15 @@ class EventLog:
                         odingw_server=address,
                         times=task.returned,
                     )
+            case ReportsElsewhere(address, version, section):
+                _log.warn(
+                    "server {odingw_server} (version {odingw_version}) took its settings but will "
+                    "not report here: its configuration has {section}, so it is 1.6 or newer, "
+                    "which reports elsewhere; servers up to 1.5 work with odingw",
+                    odingw_server=address,
+                    odingw_version=_cut(version),
+                    section=section,
+                )
             case Paused(seconds):
                 _log.warn(
                     "the gateway stood still for {seconds:.1f} s; "

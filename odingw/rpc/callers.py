@@ -220,7 +220,7 @@ class Authenticator:
             raise TokenError(TokenFault.UNKNOWN_KEY, "not authorized")
         methods, relaxed = self._methods_of(claims, relaxed)
         if "Connect" not in methods:
-            raise _denied()
+            raise _denied('the claim sub must name "Connect", the only method of unknown customers')
         return Caller(
             kid=jws.header.kid,
             customer=customer,
@@ -242,7 +242,10 @@ class Authenticator:
         subject = claims.sub
         if subject is UNSET:
             if self._rules.require_subject:
-                raise _denied()
+                raise _denied(
+                    "the token has no claim sub, which names the methods that it may call, such "
+                    'as "Connect"'
+                )
             return self._methods, (*relaxed, "require_subject")
         nothing: frozenset[str] = frozenset()
         if isinstance(subject, str):
@@ -252,7 +255,7 @@ class Authenticator:
                 *(self._by_subject.get(name.lower(), nothing) for name in subject)
             )
         if not methods:
-            raise _denied()
+            raise _denied("the claim sub names no method of this API")
         return methods, relaxed
 
 
@@ -261,18 +264,23 @@ def _rooms(claims: Claims) -> tuple[str, ...]:
     return (rid,) if isinstance(rid, str) else tuple(rid or ())
 
 
-def _denied() -> RpcError:
-    return RpcError(FORBIDDEN, "access denied by token restrictions")
+def _denied(detail: str) -> RpcError:
+    return RpcError(FORBIDDEN, "access denied by token restrictions", {"detail": detail})
 
 
-def unauthorized(message: str, challenge: dict[str, str] = BEARER_CHALLENGE) -> RpcError:
-    """Return the error for a caller who is not, or wrongly, authenticated (401)."""
-    return RpcError(UNAUTHORIZED, message, headers=challenge)
+def unauthorized(error: TokenError) -> RpcError:
+    """Return the answer to a refused token (401)."""
+    data = {"detail": error.detail} if error.detail else None
+    return RpcError(UNAUTHORIZED, error.message, data, BEARER_CHALLENGE)
 
 
 def missing_authorization() -> TokenError:
     """Return the error for a request that brings no token."""
-    return TokenError(TokenFault.MISSING, "invalid or missing authorization")
+    return TokenError(
+        TokenFault.MISSING,
+        "invalid or missing authorization",
+        'the request needs one header "Authorization: Bearer TOKEN"',
+    )
 
 
 def check_length(token: str, most: int) -> None:

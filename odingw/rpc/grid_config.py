@@ -69,6 +69,19 @@ def extend(config: str, settings: Mapping[str, object], private_jwk: Mapping[str
     return render(wanted) if extended is None else extended
 
 
+def reports_elsewhere(config: str) -> str:
+    """Return the section by which a server of version 1.6 or newer reports elsewhere, or ``""``.
+
+    Args:
+        config: the server's TOML, which ``extend`` has read.
+    """
+    theirs = _parsed(config)
+    if "provisioning" in theirs:
+        return "[provisioning]"
+    database = theirs.get("database")
+    return "[database.report]" if isinstance(database, Mapping) and "report" in database else ""
+
+
 def _parsed(config: str) -> dict[str, Any]:
     try:
         config.encode()

@@ -256,8 +256,11 @@ class Engine(Generic[C]):
         if method is None or (allowed is not None and name not in allowed):
             if allowed is _TOO_MUCH:
                 error = RpcError(TOO_LARGE, f"a batch is answered with at most {MAX_REPLY} bytes")
-            else:
+            elif method is None:
                 error = RpcError(METHOD_NOT_FOUND, "Method not found")
+            else:
+                detail = "the claim sub of the token does not name this method"
+                error = RpcError(METHOD_NOT_FOUND, "Method not found", {"detail": detail})
             return _failure(error, call_id) if answered else None
         try:
             result = method.run(context, method.read(envelope.params), answered)

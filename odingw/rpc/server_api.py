@@ -15,8 +15,8 @@ from odingw.errors import FORBIDDEN, INVALID_REQUEST, TOO_LARGE, RpcError, inval
 from odingw.grid.rooms import room_hash
 from odingw.grid.store import GridStore
 from odingw.grid.tasks import Delivery
-from odingw.grid.values import Event, Reported, RoomView, ServerReport
-from odingw.rpc.grid_config import extend
+from odingw.grid.values import Event, Reported, ReportsElsewhere, RoomView, ServerReport
+from odingw.rpc.grid_config import extend, reports_elsewhere
 from odingw.rpc.openrpc import NoParams
 from odingw.rpc.report_rooms import ReportedRooms
 from odingw.rpc.server_keys import ServerKeys
@@ -48,8 +48,9 @@ DEFAULT_PORT: Final = 4433
 
 # What is allowed is matched against the whole text, so that must be what clients connect to.
 _ADDRESS: Final = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?):[0-9]{1,5}"
+    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?):([1-9][0-9]{0,4})"
 )
+_MAX_PORT: Final = 65535
 
 _MOST_CLIENTS: Final = 2.0**31
 
@@ -165,6 +166,9 @@ class ServerApi:
             kid = await given if isawaitable(given) else given
             if kid != key.kid:
                 extended = await self._extended(config, self._keys.signing(address, kid))
+        section = await self._in_thread(lambda: reports_elsewhere(config))
+        if section:
+            self._on_event(ReportsElsewhere(address, params.version, section))
         return Config(extended)
 
     def _extended(self, config: str, key: SecretKey) -> Awaitable[str]:
@@ -278,18 +282,29 @@ class ServerApi:
                 raise invalid_params("public_endpoint: needed, the caller's address is not known")
             host = f"[{call.peer}]" if ":" in call.peer else call.peer
             address = f"{host}:{DEFAULT_PORT}"
-        elif not _ADDRESS.fullmatch(address):
-            raise invalid_params("public_endpoint: expected a host and a port, as host:port")
+        elif not _is_address(address):
+            raise invalid_params(
+                "public_endpoint: expected a host and a port from 1 to 65535, as host:port"
+            )
         self._check_allowed(call, address)
         return address
 
     def _check_allowed(self, call: ServerCall, address: str) -> None:
+        # A final dot only says that a name is complete (RFC 1034, section 3.1).
+        spellings = {address, address.replace(".:", ":")}
         for patterns in (self._rules.servers, call.allowed):
-            if patterns and not any(fnmatchcase(address, pattern) for pattern in patterns):
+            if patterns and not any(
+                fnmatchcase(name, pattern) for pattern in patterns for name in spellings
+            ):
                 raise RpcError(
                     FORBIDDEN,
                     f"the server {address} is not allowed here; see gateway.internal.servers",
                 )
+
+
+def _is_address(text: str) -> bool:
+    found = _ADDRESS.fullmatch(text)
+    return found is not None and int(found[1]) <= _MAX_PORT
 
 
 class _Rooms:

@@ -183,7 +183,12 @@ def check_claims(claims: Claims, *, now: float, policy: Policy) -> tuple[str, ..
         raise TokenError(TokenFault.AUDIENCE, "token audience does not match")
     relaxed = _check_times(claims, now, policy)
     if claims.rid is UNSET or claims.uid is UNSET:
-        raise TokenError(TokenFault.CLAIMS, "missing required claims in token")
+        missing = [name for name in ("rid", "uid") if getattr(claims, name) is UNSET]
+        raise TokenError(
+            TokenFault.CLAIMS,
+            "missing required claims in token",
+            f"the token has no claim {' and no claim '.join(missing)}",
+        )
     if not isinstance(claims.rid, str) and len(claims.rid) > MAX_ROOMS:
         raise TokenError(TokenFault.CLAIMS, f"rid names more than {MAX_ROOMS} rooms")
     return relaxed
@@ -198,7 +203,11 @@ def _check_times(claims: Claims, now: float, policy: Policy) -> tuple[str, ...]:
         if off > policy.leeway:
             raise TokenError(TokenFault.EXPIRED, "token has expired")
     elif policy.require_expiry:
-        raise TokenError(TokenFault.EXPIRED, "token has no expiry")
+        raise TokenError(
+            TokenFault.EXPIRED,
+            "token has no expiry",
+            "the token has no claim exp: when it ends, in unix seconds",
+        )
     else:
         relaxed = ("require_expiry",)
     if claims.nbf is not UNSET:

@@ -257,7 +257,11 @@ def check_claims(claims: Claims, settings: TurnSettings, now: float) -> float:
         if settings.audience not in (audience if isinstance(audience, list) else (audience,)):
             raise TokenError(TokenFault.AUDIENCE, "token audience does not match")
     if expiry is None:
-        raise TokenError(TokenFault.EXPIRED, "token has no expiry")
+        raise TokenError(
+            TokenFault.EXPIRED,
+            "token has no expiry",
+            "the token has no claim exp: when it ends, in unix seconds",
+        )
     if now >= expiry + settings.leeway:
         raise TokenError(TokenFault.EXPIRED, "token has expired")
     if begin is not None and now < begin - settings.leeway:

@@ -138,7 +138,7 @@ class ClientHttp(Api):
             caller = self._authenticator.authenticate(self._token(request), wall)
         except TokenError as error:
             self._metrics.verified(str(error.fault))
-            raise unauthorized(error.message) from None
+            raise unauthorized(error) from None
         except RpcError:
             self._metrics.verified("ok")
             raise

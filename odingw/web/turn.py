@@ -145,7 +145,7 @@ class TurnHttp:
         error = failure.value
         if isinstance(error, TokenError):
             self._metrics.verified(str(error.fault))
-            error = unauthorized(error.message)
+            error = unauthorized(error)
         if not isinstance(error, RpcError):
             failure.raiseException()
         return error_reply(error)

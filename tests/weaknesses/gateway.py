@@ -70,7 +70,11 @@ OF_THE_GATEWAY: Final[tuple[Weakness, ...]] = (
         "whoever may call ``/internal`` may pose as any server, and gets its key",
         "``gateway.internal.servers``, and ``servers`` of each user",
         "tests/test_http.py::UserTests::test_a_user_speaks_for_its_own_servers",
-        (Edit("odingw/rpc/server_api.py", "if patterns and not any(", "if False and not any("),),
+        (
+            Edit(
+                "odingw/rpc/server_api.py", "if patterns and not any(\n", "if False and not any(\n"
+            ),
+        ),
     ),
     Weakness(
         "internal-cors",
