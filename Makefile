@@ -8,6 +8,7 @@ SOURCES := odingw twisted tests benchmarks docs packaging tools/make-executable
 PREFIX := /opt/odingw
 SOAK_SECONDS := 3600
 FUZZ_SECONDS := 60
+UPGRADE := --upgrade
 
 .PHONY: run test lint types unit trial docs bench faults fuzz soak mutants audit \
 	install executable format clean lock newest lowest
@@ -63,9 +64,10 @@ mutants: $(VENV)/test-installed
 audit: $(VENV)/python
 	@$(BIN)/python tools/audit
 
-# The newest that setup.cfg and pyproject.toml allow goes into locks/.
+# The newest that setup.cfg and pyproject.toml allow goes into locks/. UPGRADE= changes no more than
+# must be, UPGRADE='--upgrade-package NAME' one library alone.
 lock: .venv-lock/installed
-	@tools/lock .venv-lock/bin/uv --upgrade
+	@tools/lock .venv-lock/bin/uv $(UPGRADE)
 
 # All tests with the newest that setup.cfg allows, and with the lowest of what runs.
 newest:

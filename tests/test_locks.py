@@ -119,7 +119,7 @@ def chosen(name: str, environment: dict[str, str]) -> dict[str, Version]:
 
 
 class UpToDateTests(SynchronousTestCase):
-    """One that fails wants ``make lock``, or ``tools/lock .venv-lock/bin/uv`` to keep the rest."""
+    """One that fails wants ``make lock UPGRADE=``, or ``make lock`` for the newest of all."""
 
     def assert_satisfied(self, name: str, wanted: list[Requirement]) -> None:
         for environment in environments():
