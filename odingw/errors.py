@@ -7,6 +7,16 @@ HTTP statuses and JSON-RPC codes are those of the wire reference; a domain error
 from enum import StrEnum
 from typing import Any, Final
 
+from msgspec import DecodeError
+
+NOT_JSON: Final = (DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises about bytes that are not JSON of the wanted type, or are nested too deeply.
+
+Which of the first two tells that bytes are not UTF-8, and whether ``DecodeError`` is a
+``ValueError``, depends on its version. If the types alone are wrong, it is a ``ValidationError``,
+which is a ``DecodeError`` too.
+"""
+
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601

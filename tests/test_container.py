@@ -1,6 +1,7 @@
 """``Containerfile``, as far as it goes without an engine: its steps are carried out in a folder."""
 
 import http.client
+import importlib.metadata
 import json
 import os
 import re
@@ -70,9 +71,11 @@ class FileTests(SynchronousTestCase):
     def test_it_builds_in_one_image_and_runs_in_another(self) -> None:
         first, last = values("FROM")
         self.assertEqual(f"{last} AS build", first)
-        self.assertIn("/python:${PYTHON}-slim", last)
+        default, base = values("ARG")
+        self.assertEqual("${BASE}", last)
+        # Whoever wants to fix the image by its digest gives another name.
+        self.assertTrue(base.startswith("BASE=") and base.endswith("/python:${PYTHON}-slim"), base)
         minimum = re.search(r"python_requires = >=3\.(\d+)", (ROOT / "setup.cfg").read_text())
-        (default,) = values("ARG")
         assert minimum is not None
         self.assertGreaterEqual(int(default.removeprefix("PYTHON=3.")), int(minimum[1]))
 
@@ -113,6 +116,21 @@ def sources(value: str) -> list[str]:
     return found
 
 
+def use_installed(folder: Path) -> None:
+    """Put the versions that are installed here into locks: the tests run with others, too."""
+    for path in folder.iterdir():
+
+        def installed(found: "re.Match[str]") -> str:
+            try:
+                return f"{found[1]}=={importlib.metadata.version(found[1])}"
+            except importlib.metadata.PackageNotFoundError:
+                return found[0]
+
+        path.write_text(
+            re.sub(r"^([\w.-]+)==[\w.+!-]+", installed, path.read_text(), flags=re.MULTILINE)
+        )
+
+
 class StepTests(SynchronousTestCase):
     """The steps, with the image's folders in a folder of this machine."""
 
@@ -136,16 +154,16 @@ class StepTests(SynchronousTestCase):
         return text
 
     def provide_libraries(self) -> None:
-        """Let pip find all libraries installed, those of the tests, rather than fetch new ones."""
+        """Let pip find all that the lock names installed, as it is in the tests' environment."""
         place = self.root / "opt" / "odingw"
         there = Path(twisted.__file__).parent.parent
         here = place / there.relative_to(sys.prefix)
         here.mkdir(parents=True)
         for path in there.iterdir():
-            if path.name == "twisted":
-                # Plugins are added to it, and their list is made.
+            if path.name.startswith(("twisted", "Twisted", "pip", "setuptools")):
+                # Plugins are added to the first, and their list is made; the others install.
                 shutil.copytree(path, here / path.name)
-            elif not path.name.startswith(("odingw", "__", "pip", "setuptools")):
+            elif not path.name.startswith(("odingw", "__")):
                 (here / path.name).symlink_to(path)
         script = place / "bin" / "twistd"
         script.parent.mkdir()
@@ -178,7 +196,10 @@ class StepTests(SynchronousTestCase):
         *found, target = value.split()
         place = self.directory / self.inside(target)
         for source in found:
-            if (ROOT / source).is_dir():
+            if source == "locks":
+                shutil.copytree(ROOT / source, place)
+                use_installed(place)
+            elif (ROOT / source).is_dir():
                 ignored = shutil.ignore_patterns("__pycache__", "dropin.cache")
                 shutil.copytree(ROOT / source, place, ignore=ignored)
             else:

@@ -261,7 +261,9 @@ class QuickStartTests(SynchronousTestCase):
         sessions = [block for block in blocks(page) if block.language == "console"]
         install, *rest = sessions
         self.assertEqual("Install", install.caption)
-        self.assertIn("pip install .", install.text)
+        for lock in ("build", "run"):
+            self.assertIn(f"pip install --require-hashes -r locks/{lock}.txt", install.text)
+        self.assertIn("pip install --no-deps --no-build-isolation .", install.text)
         folder = Path(tempfile.mkdtemp(prefix="odingw-quickstart-"))
         self.addCleanup(shutil.rmtree, folder)
         self.make_environment(folder)

@@ -11,13 +11,13 @@ from twisted.internet import reactor as the_reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHostnameResolver
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
 from odingw.config import StateAddress
 from odingw.errors import ConfigError
 from odingw.state.redis.exchange import RedisAwayError
-from odingw.state.redis.link import REPLY_TIMEOUT, Connector, Link
+from odingw.state.redis.link import REPLY_TIMEOUT, Connector, Link, check_txredisapi
 from tests.process import free_port
 from tests.redis_server import HOST, RedisServer
 from tests.tcp_proxy import TcpProxy
@@ -52,6 +52,36 @@ class Names:
             receiver.addressResolved(IPv4Address("TCP", HOST, portNumber))
         receiver.resolutionComplete()
         return receiver
+
+
+class PrivateNameTests(SynchronousTestCase):
+    """What odingw relies on in txredisapi is there, and a start without it fails."""
+
+    def test_it_is_there(self) -> None:
+        check_txredisapi()
+
+    def test_it_is_gone_or_no_longer_used(self) -> None:
+        class Renamed:
+            def execute_command(self) -> None:
+                self.call_later()
+
+            def call_later(self) -> None: ...
+
+        class Unused:
+            def execute_command(self) -> None:
+                reactor.call_later()
+
+            def callLater(self) -> None: ...  # noqa: N802  -- txredisapi's name
+
+        for protocol in (Renamed, Unused, object):
+            with self.assertRaises(ConfigError) as caught:
+                check_txredisapi(protocol)
+            self.assertIn("RedisProtocol.callLater", str(caught.exception))
+
+    def test_a_start_looks_for_it(self) -> None:
+        self.patch(txredisapi.RedisProtocol, "execute_command", lambda *_: None)
+        address = StateAddress.parse("redis://127.0.0.1/0")
+        self.assertRaises(ConfigError, Connector, address, None, reactor)
 
 
 class LinkCase(TestCase):

@@ -72,7 +72,8 @@ class AuditTests(SynchronousTestCase):
             program = Path(folder) / "pip-audit"
             program.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
             program.chmod(0o700)
-            found: tuple[list[str], int, str] = tool["audit"](program, "pypi")
+            wishes = [Path(folder) / "0.txt"]
+            found: tuple[list[str], int, str] = tool["audit"](program, "pypi", wishes)
         return found
 
     def test_what_is_vulnerable_is_named(self) -> None:
@@ -88,3 +89,14 @@ class AuditTests(SynchronousTestCase):
         self.assertEqual(([], 0, "pypi cannot be asked from here"), self.ask(""))
         answer = json.dumps({"dependencies": [{"name": "odd", "skip_reason": "not found"}]})
         self.assertEqual(([], 0, "pypi knows 0 of 1 packages"), self.ask(answer))
+
+    def test_every_version_of_every_lock_is_asked_about(self) -> None:
+        tool = run_path(str(ROOT / "tools" / "audit"))
+        with TemporaryDirectory() as folder:
+            locks = Path(folder)
+            (locks / "run.txt").write_text("a==1 \\\n    --hash=sha256:0\nb==2 ; python < '3'\n")
+            (locks / "test.txt").write_text("# b==7\na==1\nb==3.1.post2 ; python >= '3'\n")
+            found = tool["versions"](locks)
+            self.assertEqual({"a": ["1"], "b": ["2", "3.1.post2"]}, found)
+            written = [path.read_text() for path in tool["write_wishes"](found, locks)]
+        self.assertEqual(["a==1\nb==2\n", "b==3.1.post2\n"], written)

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from odingw.cli.options import Duration, access_key_options, epilog, json_option
 from odingw.cli.output import REFUSED, Failed, emit, plain, standard_input
 from odingw.cli.tables import facts, show
-from odingw.errors import KeyMaterialError, TokenError
+from odingw.errors import NOT_JSON, KeyMaterialError, TokenError
 from odingw.tokens import AccessKey, PublicJwk, TokenGenerator, check_signature, parse
 
 METHODS = ("Connect", "RoomClose", "RoomUpdate", "RoomBanClient", "RoomSendMessage", "turn")
@@ -261,7 +261,7 @@ def decode(text: str, access_key: str | None, as_json: bool) -> None:
         claims = msgspec.json.decode(jws.payload, type=dict[str, Any])
     except TokenError as error:
         raise Failed(f"this is no JWT: {error.message}") from None
-    except ValueError:
+    except NOT_JSON:
         raise Failed("this is no JWT: its payload is not a JSON object") from None
     signed = None
     if access_key:

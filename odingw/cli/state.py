@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from odingw.cli.options import ADMIN_VARIABLE, DEFAULT_ADMIN, Address, Url, address
 from odingw.cli.output import UNREACHABLE, Failed
+from odingw.errors import NOT_JSON
 
 T = TypeVar("T")
 
@@ -268,7 +269,7 @@ def _read(admin: Address, response: requests.Response, wanted: type[T]) -> T:
         if response.status_code != 200:
             raise ValueError
         return msgspec.json.decode(response.content, type=wanted)
-    except ValueError:
+    except (ValueError, *NOT_JSON):
         raise Failed(
             f"{admin.url.rstrip('/')}/monitor/state is not the state of a gateway (HTTP status "
             f"{response.status_code}); --admin must name the admin endpoint"

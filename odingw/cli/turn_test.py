@@ -23,6 +23,7 @@ from odingw.cli.options import (
 from odingw.cli.output import Failed, emit
 from odingw.cli.state import open_session, unreachable
 from odingw.cli.tables import cell, console, duration, show, table
+from odingw.errors import NOT_JSON
 from odingw.turn.stun import Address as SocketAddress
 from odingw.turn.uris import TurnUri, parse_uri
 
@@ -171,7 +172,7 @@ def _fetch(gateway: Address, token: str) -> Credentials:
             return msgspec.json.decode(body, type=Credentials)
         message = msgspec.json.decode(body)["error"]["message"]
         raise Failed(f"{url}: {message} (HTTP status {response.status_code})")
-    except (ValueError, LookupError, TypeError):
+    except (LookupError, TypeError, *NOT_JSON):
         raise Failed(
             f"{url} does not answer as a gateway does (HTTP status {response.status_code})"
         ) from None

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from odingw.client.errors import GatewayError, UnexpectedReply, error_class
+from odingw.errors import NOT_JSON
 
 T = TypeVar("T")
 
@@ -152,7 +153,6 @@ class _Answer(Struct, frozen=True):
 
 
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
-_WRONG: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def read_reply(
@@ -178,7 +178,7 @@ def read_reply(
     """
     try:
         answer = _ANSWER.decode(body)
-    except _WRONG:
+    except NOT_JSON:
         raise _unexpected(status, "no JSON-RPC answer") from None
     error = answer.error
     has_result = not isinstance(answer.result, UnsetType)
@@ -193,7 +193,7 @@ def read_reply(
         raise _unexpected(status, "a result all the same")
     try:
         return msgspec.json.decode(cast("Raw", answer.result), type=result_type)
-    except _WRONG:
+    except NOT_JSON:
         raise _unexpected(status, f"another result than {call.method} has") from None
 
 

@@ -35,7 +35,7 @@ _STEP = re.compile(r"\.([A-Za-z0-9_]+)|\[([0-9]+|\.\.\.)\]")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _WRONG_TYPE = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
-_OUT_OF_RANGE = re.compile(r"Expected `(?:int|float)` [<>]=? ")
+_OUT_OF_RANGE = re.compile(r"Expected `(?:int|float)` [<>]=? |Number out of range")
 _TOO_SHORT = re.compile(r"Expected `\w+` of length >= 1\b")
 _UNKNOWN_CHOICE = re.compile(r"Invalid enum value ")
 

@@ -21,7 +21,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from odingw.errors import ConfigError, OdingwError
+from odingw.errors import NOT_JSON, ConfigError, OdingwError
 from odingw.plain_agent import EncodedBodyError
 
 T = TypeVar("T")
@@ -308,8 +308,8 @@ class _Body(TwistedProtocol):
 
 def _decoded(data: bytes) -> list[object]:
     try:
-        return listed(msgspec.json.decode(data))
-    except (ValueError, RecursionError) as error:
+        return listed(msgspec.json.decode(data.decode()))
+    except NOT_JSON as error:
         raise SourceError(f"it is not JSON: {one_line(error)}") from None
 
 

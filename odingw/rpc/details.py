@@ -3,13 +3,7 @@
 import re
 from typing import Final
 
-from msgspec import DecodeError, ValidationError
-
-NOT_JSON: Final = (DecodeError, UnicodeDecodeError, RecursionError)
-"""What is raised about a text that is not JSON, or is nested too deeply.
-
-A text of which the types alone are wrong is a ``ValidationError``, which is a ``DecodeError`` too.
-"""
+from msgspec import ValidationError
 
 _WHERE: Final = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>.*)`)?$", re.DOTALL)
 _TYPES: Final = re.compile(r"`([a-z]+(?: \| [a-z]+)*)`")

@@ -19,12 +19,13 @@ from odingw.errors import (
     INTERNAL_ERROR,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
+    NOT_JSON,
     PARSE_ERROR,
     TOO_LARGE,
     RpcError,
     invalid_params,
 )
-from odingw.rpc.details import NOT_JSON, readable
+from odingw.rpc.details import readable
 
 C = TypeVar("C")
 P = TypeVar("P")

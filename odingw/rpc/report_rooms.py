@@ -7,8 +7,8 @@ from typing import Final
 from msgspec import Raw, Struct, ValidationError
 from msgspec.json import Decoder
 
-from odingw.errors import PARSE_ERROR, TOO_LARGE, RpcError, invalid_params
-from odingw.rpc.details import NOT_JSON, readable
+from odingw.errors import NOT_JSON, PARSE_ERROR, TOO_LARGE, RpcError, invalid_params
+from odingw.rpc.details import readable
 from odingw.rpc.server_methods import Room
 
 PIECE: Final = 8_000

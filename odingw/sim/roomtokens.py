@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from odingw.errors import OdingwError
+from odingw.errors import NOT_JSON, OdingwError
 from odingw.tokens import SecretKey, TokenError, check_signature, parse
 
 CLOCK_SKEW: Final = 1.0
@@ -132,8 +132,8 @@ def read_claims(payload: bytes) -> RoomClaims:
         JoinRefused: the claims are not those of a room token.
     """
     try:
-        claims = _claims.decode(payload)
-    except (ValueError, RecursionError) as wrong:
+        claims = _claims.decode(payload.decode())
+    except NOT_JSON as wrong:
         raise JoinRefused(JoinFault.CLAIMS, f"the token's claims: {wrong}") from None
     if claims.sub != "connect":
         raise JoinRefused(JoinFault.CLAIMS, f"sub is {claims.sub!r}, not 'connect'")

@@ -20,6 +20,7 @@ from odingw.errors import (
     INVALID_PARAMS,
     METHOD_NOT_ALLOWED,
     METHOD_NOT_FOUND,
+    NOT_JSON,
     TOO_MANY_REQUESTS,
     UNAUTHORIZED,
     OdingwError,
@@ -262,8 +263,8 @@ def _result_of(response: IResponse, text: bytes, number: int, path: str) -> Any:
     """
     status = response.code
     try:
-        reply = _reply.decode(text)
-    except (ValueError, RecursionError) as wrong:
+        reply = _reply.decode(text.decode())
+    except NOT_JSON as wrong:
         if status in _PROXY_STATUS:
             raise Unreachable(f"HTTP {status} from something in front of the gateway") from None
         raise Misbehaviour(f"HTTP {status} without a JSON-RPC reply: {wrong}") from None

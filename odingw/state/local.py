@@ -8,11 +8,10 @@ for.
 from collections.abc import Callable, Iterable, Set
 from typing import Any
 
-from msgspec import DecodeError
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from odingw.errors import ConfigError, Reason, Refused
+from odingw.errors import NOT_JSON, ConfigError, Reason, Refused
 from odingw.grid.changes import Changes
 from odingw.grid.grid import Grid
 from odingw.grid.rooms import BaseId, base_of
@@ -286,7 +285,7 @@ class LocalStore:
         for kind, pool, key, row in rows:
             try:
                 found[kind].append((pool, *decode(kind, key, row)))
-            except (KeyError, DecodeError):
+            except (KeyError, *NOT_JSON):
                 unknown += 1
         if unknown:
             _log.error("{count} records of the journal cannot be read", count=unknown)

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Generic, Protocol, TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from odingw.errors import TokenError, TokenFault
+from odingw.errors import NOT_JSON, TokenError, TokenFault
 from odingw.tokens.jws import ALGORITHMS, check_algorithms, check_signature, parse
 
 STRICT_LEEWAY: Final = 60
@@ -126,7 +126,7 @@ def decode_claims(payload: bytes) -> Claims:
     try:
         # As text: what is skipped must be UTF-8 as well (RFC 7519, section 7.2).
         claims = _claims.decode(payload.decode())
-    except (ValueError, RecursionError):
+    except NOT_JSON:
         raise TokenError(TokenFault.CLAIMS, _what_is_wrong(payload)) from None
     for name, time in (("exp", claims.exp), ("nbf", claims.nbf)):
         if type(time) is float and not time.is_integer():
@@ -221,13 +221,13 @@ def _check_times(claims: Claims, now: float, policy: Policy) -> tuple[str, ...]:
 def _what_is_wrong(payload: bytes) -> str:
     """One line about claims that could not be read."""
     members: dict[str, msgspec.Raw] = {}
-    with suppress(ValueError, RecursionError):
+    with suppress(*NOT_JSON):
         members = _members.decode(payload)
     for field in msgspec.structs.fields(Claims):
         if field.name in members:
             try:
                 msgspec.json.decode(members[field.name], type=field.type)
-            except (ValueError, RecursionError):
+            except NOT_JSON:
                 return f"token claim {field.name} must be {_WANTED[field.name]}"
     return "token claims are not a JSON object"
 

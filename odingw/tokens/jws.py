@@ -8,7 +8,7 @@ import msgspec
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
-from odingw.errors import KeyMaterialError, TokenError, TokenFault
+from odingw.errors import NOT_JSON, KeyMaterialError, TokenError, TokenFault
 from odingw.tokens import base64url
 from odingw.tokens.keys import KEY_BYTES, SIGNATURE_BYTES
 
@@ -121,7 +121,7 @@ def _header(segment: bytes) -> Header:
             None if name not in members else msgspec.json.decode(members[name])
             for name in ("alg", "kid", "crv")
         )
-    except (ValueError, RecursionError):
+    except (ValueError, *NOT_JSON):
         raise TokenError(
             TokenFault.MALFORMED, "token header is not a JSON object in base64url"
         ) from None

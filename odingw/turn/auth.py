@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 from twisted.internet.defer import Deferred
 
-from odingw.errors import TokenError, TokenFault
+from odingw.errors import NOT_JSON, TokenError, TokenFault
 from odingw.tokens import Policy, base64url
 from odingw.tokens import VerifyingKey as CustomerKey
 from odingw.tokens import verify as verify_access_token
@@ -342,7 +342,7 @@ def _header(segment: bytes) -> _Header:
     try:
         # As text: what is skipped must be UTF-8 as well (RFC 7515, section 5.2).
         header = _header_decoder.decode(base64url.decode(segment).decode())
-    except (ValueError, RecursionError):
+    except (ValueError, *NOT_JSON):
         _malformed("token header must be a JSON object in base64url with texts as alg and kid")
     if header.crit is not UNSET or not header.b64:
         _malformed("token header names critical extensions")
@@ -361,7 +361,7 @@ def _ascii(token: str) -> bytes:
 def _decoded(payload: bytes) -> Claims:
     try:
         return _claims.decode(payload.decode())
-    except (ValueError, RecursionError):
+    except NOT_JSON:
         raise TokenError(TokenFault.CLAIMS, "token claims are not a JSON object") from None
 
 

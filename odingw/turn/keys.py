@@ -32,7 +32,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
-from odingw.errors import KeyMaterialError
+from odingw.errors import NOT_JSON, KeyMaterialError
 from odingw.tokens import base64url
 from odingw.tokens.keys import KEY_BYTES, SIGNATURE_BYTES
 
@@ -180,7 +180,7 @@ def jwk(document: bytes | Raw, source: str) -> VerifyingKey:
     """
     try:
         value = _one_jwk.decode(document)
-    except (ValueError, RecursionError):
+    except NOT_JSON:
         _refuse(
             "a JSON object expected, with a text as kty, texts as kid, alg, use, crv, n, e, x and "
             "y, and a list of texts as key_ops, where it has them"
@@ -236,7 +236,7 @@ def jwk_set(document: bytes, name: str) -> KeyList:
     """
     try:
         parts = msgspec.structs.astuple(_set.decode(document).keys)
-    except (ValueError, RecursionError):
+    except NOT_JSON:
         raise KeyMaterialError("it is not a JSON object with a list of keys") from None
     keys: list[VerifyingKey] = []
     problems: list[str] = []
@@ -311,7 +311,7 @@ def _shown_kid(part: Raw) -> str:
     """The id of a key that is broken otherwise."""
     try:
         kid = _named.decode(part).kid
-    except (ValueError, RecursionError):
+    except NOT_JSON:
         return ""
     return f" ({kid[:_SHOWN]!r})"
 

@@ -184,7 +184,7 @@ def from_turnrest_json(
 
 def _decode(text: bytes, source: str) -> dict[str, Any]:
     try:
-        document = msgspec.json.decode(text.removeprefix(b"\xef\xbb\xbf"))
+        document = msgspec.json.decode(text.removeprefix(b"\xef\xbb\xbf").decode())
     except (UnicodeDecodeError, RecursionError) as error:
         what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "nested too deeply"
         raise config_error(source, "", f"{what}; write one JSON object") from None

@@ -6,7 +6,7 @@ from importlib.resources import files
 from inspect import isawaitable
 from typing import Any, Final, TypeAlias
 
-from msgspec import DecodeError, Struct, ValidationError
+from msgspec import Struct, ValidationError
 from msgspec.json import Decoder, encode
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
@@ -16,6 +16,7 @@ from odingw.errors import (
     FORBIDDEN,
     INVALID_PARAMS,
     INVALID_REQUEST,
+    NOT_JSON,
     PARSE_ERROR,
     Reason,
     Refused,
@@ -165,7 +166,7 @@ class MonitorPages:
             body = self._body.decode(request.content.getvalue())
         except ValidationError as error:
             raise invalid_params(readable(error, "body")) from None
-        except (DecodeError, UnicodeDecodeError):
+        except NOT_JSON:
             raise RpcError(PARSE_ERROR, "Parse error") from None
         if body.pool not in (name for name, _ in self._store.pools()):
             raise invalid_params("pool: there is no such pool")

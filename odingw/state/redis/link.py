@@ -110,10 +110,11 @@ class Connector:
         reactor: a Twisted reactor.
 
     Raises:
-        ConfigError: the file cannot be used.
+        ConfigError: the file, or this release of txredisapi, cannot be used.
     """
 
     def __init__(self, address: StateAddress, ca_file: Path | None, reactor: Any) -> None:
+        check_txredisapi()
         self._address = address
         self._reactor = reactor
         self._trust = _trust(ca_file) if address.scheme == "rediss" else None
@@ -170,6 +171,23 @@ class _Factory(Factory):
         protocol = self._kind(charset=None, convertNumbers=False, replyTimeout=REPLY_TIMEOUT)
         protocol.reactor = self._reactor
         return protocol
+
+
+def check_txredisapi(protocol: Any = txredisapi.RedisProtocol) -> None:
+    """See that txredisapi measures its time-outs with what :class:`_Patient` takes the place of.
+
+    It promises nothing about that. Without it, Redis would count as away whenever this process had
+    stood still.
+
+    Raises:
+        ConfigError: this release does it otherwise.
+    """
+    code = getattr(getattr(protocol, "execute_command", None), "__code__", None)
+    if not hasattr(protocol, "callLater") or "callLater" not in getattr(code, "co_names", ()):
+        raise ConfigError(
+            "this txredisapi has no RedisProtocol.callLater for its time-outs, which odingw needs; "
+            "install a release that this odingw allows (pip install odingw chooses one)"
+        )
 
 
 class _Patient:

@@ -7,10 +7,10 @@ record is, not how it changed, so the last word on each is right whatever was re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import DecodeError
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from odingw.errors import NOT_JSON
 from odingw.state.redis.layout import (
     Keys,
     read_ban_key,
@@ -147,5 +147,5 @@ class _Reader:
     def _try(self, name: str, put: Callable[..., object], *texts: bytes) -> None:
         try:
             put(*(text.decode() for text in texts))
-        except (DecodeError, ValueError, KeyError):
+        except (KeyError, ValueError, *NOT_JSON):
             self.unreadable[name] = self.unreadable.get(name, 0) + 1
