@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from odingw.tokens import AccessKey, TokenGenerator
+from tests.ports import free_port as free_port
 
 BIN: Final = Path(sys.executable).parent
 DATA: Final = Path(__file__).parent / "data"
@@ -34,14 +34,6 @@ def customer(name: str = "acme", key: AccessKey = ACCESS_KEY, **limits: int) -> 
         f'{{ kid = "{jwk.kid}", kty = "{jwk.kty}", crv = "{jwk.crv}", x = "{jwk.x}" }}'
     )
     return "\n".join(lines) + "\n"
-
-
-def free_port() -> int:
-    """Return a TCP port that nothing listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class GatewayProcess:

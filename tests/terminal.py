@@ -171,6 +171,14 @@ class Terminal:
         now: Any = termios.tcgetattr(self._slave)
         return bool(now == self._before)
 
+    @property
+    def is_left(self) -> bool:
+        """Whether what was there before is on the screen again, with a cursor."""
+        return all(
+            self.raw.rfind(begin) <= self.raw.rfind(end)
+            for begin, end in ((b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?25l", b"\x1b[?25h"))
+        )
+
     def wait_for(self, wanted: str | Callable[[str], bool]) -> str:
         """Wait until a text, or what a function is looking for, is on the screen; return it all."""
         end = time.monotonic() + PATIENCE

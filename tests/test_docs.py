@@ -22,7 +22,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.config import load
 from odingw.errors import HTTP_STATUS, Reason
-from tests.coturn import free_port as free_turn_port
 from tests.doc_sessions import Block, Terminal, blocks, steps
 from tests.process import BIN, free_port
 
@@ -265,7 +264,7 @@ class QuickStartTests(SynchronousTestCase):
         folder = Path(tempfile.mkdtemp(prefix="odingw-quickstart-"))
         self.addCleanup(shutil.rmtree, folder)
         self.make_environment(folder)
-        ports = {"7000": free_port(), "7001": free_port(), "13478": free_turn_port()}
+        ports = {"7000": free_port(), "7001": free_port(), "13478": free_port()}
         environment = {
             "HOME": str(folder),
             "PATH": os.environ["PATH"],

@@ -4,9 +4,12 @@ import gc
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, NoReturn
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Final, NoReturn, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import react
 from twisted.logger import (
     FilteringLogObserver,
@@ -15,6 +18,8 @@ from twisted.logger import (
     globalLogBeginner,
     textFileLogObserver,
 )
+
+from odingw.sim.child import kill_children
 
 _GC_THRESHOLD: Final = (100_000, 50, 100)
 
@@ -34,7 +39,11 @@ def log_warnings() -> None:
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
 
-def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, None]]) -> NoReturn:
+def run(
+    main: Callable[[Any], Coroutine[Deferred[Any], Any, None]],
+    heard: Callable[[int], None],
+    at_once: Callable[[int], NoReturn],
+) -> NoReturn:
     """Run a coroutine in the reactor, then exit.
 
     SIGINT, SIGTERM and SIGHUP cancel it, and the reactor stops once it has ended: what it must
@@ -42,25 +51,57 @@ def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, None]]) -> NoReturn:
 
     Args:
         main: takes the reactor.
+        heard: takes the number of a signal, from its handler.
+        at_once: ends the process, when another signal comes meanwhile.
     """
+    from twisted.internet import reactor
+
+    seen = False
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        nonlocal seen
+        if seen:
+            kill_children()
+            at_once(number)
+        seen = True
+        heard(number)
+        cast("Any", reactor).callFromThread(stop)
+
+    def stop() -> None:
+        with suppress(ReactorNotRunning):
+            cast("Any", reactor).stop()
+
+    def take_signals() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, end)
 
     def start(reactor: Any) -> Deferred[None]:
-        work = Deferred.fromCoroutine(main(reactor))
+        # Not before: until then, the reactor would take an exception of a handler for one of its
+        # own, log it and go on.
+        running = Deferred[None]()
+        reactor.callWhenRunning(running.callback, None)
         ended = Deferred[None]()
 
-        def end() -> Deferred[None]:
-            work.cancel()
+        async def work() -> None:
+            await running
+            # The reactor has put its own in their place.
+            take_signals()
+            await main(reactor)
+
+        def cancel() -> Deferred[None]:
+            working.cancel()
             return ended
 
         def note(outcome: object) -> object:
             ended.callback(None)
             return outcome
 
-        reactor.addSystemEventTrigger("before", "shutdown", end)
-        # A terminal that is closed ends a command, whatever SIGHUP means to its children.
-        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reactor.stop))
-        return work.addBoth(note)
+        reactor.addSystemEventTrigger("before", "shutdown", cancel)
+        working = Deferred.fromCoroutine(work())
+        return working.addBoth(note)
 
+    take_signals()
     # Thousands of simulated clients are a lot to walk through; pauses would count as latencies.
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLD)
