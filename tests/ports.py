@@ -10,7 +10,6 @@ import os
 import random
 import socket
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +20,9 @@ _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _owned: Final[list[int]] = []
 """Open files, whose locks end with the process, however it ends."""
 
+_left: Final[list[int]] = []
+"""Ports of this process that were not asked for yet."""
+
 
 def free_port() -> int:
     """Return a port of loopback that nobody else is given, and that nothing uses over TCP or UDP.
@@ -28,7 +30,12 @@ def free_port() -> int:
     Raises:
         RuntimeError: there is none.
     """
-    return next(_single_ports())
+    while True:
+        if not _left:
+            _left.extend(_own(1))
+        port = _left.pop()
+        if _is_free(port):
+            return port
 
 
 def free_range(length: int) -> range:
@@ -43,16 +50,6 @@ def free_range(length: int) -> range:
         found = _own(-(-length // _BLOCK))[:length]
         if _is_free(found[0]):
             return found
-
-
-@functools.cache
-def _single_ports() -> Iterator[int]:
-    return _all_single_ports()
-
-
-def _all_single_ports() -> Iterator[int]:
-    while True:
-        yield from filter(_is_free, _own(1))
 
 
 def _own(count: int) -> range:

@@ -18,7 +18,7 @@ from tests.ports import free_port as free_port
 
 BIN: Final = Path(sys.executable).parent
 DATA: Final = Path(__file__).parent / "data"
-START_TIME: Final = 30.0
+START_TIME: Final = 60.0
 
 MASTER_KEY: Final = "VGhpcyBpcyBhIHN1cGVyIHNlY3JldCBtYXN0ZXIga2V5IQ=="
 ACCESS_KEY: Final = AccessKey("AcIbjUrHA8EV62TAGYcwDtHhQ8wN3lXmcKtFtN/SvdMA")

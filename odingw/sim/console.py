@@ -5,8 +5,9 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from types import FrameType
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
@@ -54,9 +55,8 @@ def run(
         heard: takes the number of a signal, from its handler.
         at_once: ends the process, when another signal comes meanwhile.
     """
-    from twisted.internet import reactor
-
     seen = False
+    stop: Callable[[], None] | None = None
 
     def end(number: int, _frame: FrameType | None) -> None:
         nonlocal seen
@@ -65,11 +65,8 @@ def run(
             at_once(number)
         seen = True
         heard(number)
-        cast("Any", reactor).callFromThread(stop)
-
-    def stop() -> None:
-        with suppress(ReactorNotRunning):
-            cast("Any", reactor).stop()
+        if stop is not None:
+            stop()
 
     def take_signals() -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -77,17 +74,23 @@ def run(
                 signal.signal(number, end)
 
     def start(reactor: Any) -> Deferred[None]:
-        # Not before: until then, the reactor would take an exception of a handler for one of its
-        # own, log it and go on.
+        nonlocal stop
+        # Not before it runs: until then, the reactor would take an exception of a handler for one
+        # of its own, log it and go on.
         running = Deferred[None]()
         reactor.callWhenRunning(running.callback, None)
         ended = Deferred[None]()
+
+        def stop_reactor() -> None:
+            with suppress(ReactorNotRunning):
+                reactor.stop()
 
         async def work() -> None:
             await running
             # The reactor has put its own in their place.
             take_signals()
-            await main(reactor)
+            if not seen:
+                await main(reactor)
 
         def cancel() -> Deferred[None]:
             working.cancel()
@@ -98,6 +101,7 @@ def run(
             return outcome
 
         reactor.addSystemEventTrigger("before", "shutdown", cancel)
+        stop = partial(reactor.callFromThread, stop_reactor)
         working = Deferred.fromCoroutine(work())
         return working.addBoth(note)
 
