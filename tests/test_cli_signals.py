@@ -4,7 +4,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Final
 
@@ -151,13 +150,10 @@ class Interrupted(GatewayProcess):
             stderr=subprocess.STDOUT,
             text=True,
         )
-        reader = threading.Thread(target=self._read, args=(process,), daemon=True)
-        reader.start()
+        self._hear(process)
         if "has started" in self.wait_for("has started", "<end>"):
             process.send_signal(self._number)
-        status = process.wait(PATIENCE)
-        reader.join(PATIENCE)
-        return status, self.log
+        return process.wait(PATIENCE), self.log
 
     def remove(self) -> None:
         """Kill it, if it is still there."""
@@ -166,6 +162,7 @@ class Interrupted(GatewayProcess):
         self.stop()
 
 
+@pytest.mark.early
 class MomentsTests(MomentsCase):
     def test_simulate(self) -> None:
         self.simulate(SOME)

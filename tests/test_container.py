@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import pathspec
+import pytest
 from dockerfile_parse import DockerfileParser
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -113,6 +114,7 @@ def sources(value: str) -> list[str]:
     return found
 
 
+@pytest.mark.early
 class StepTests(SynchronousTestCase):
     """The steps, with the image's folders in a folder of this machine."""
 

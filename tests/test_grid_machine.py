@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -413,6 +414,7 @@ def attempt(call: Callable[..., Any], *args: Any) -> Any:
         return error
 
 
+@pytest.mark.hypothesis
 class GridMachineTests(SynchronousTestCase):
     def test_histories(self) -> None:
         run_state_machine_as_test(

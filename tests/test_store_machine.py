@@ -7,6 +7,7 @@ and restarts. The rules themselves are held against a model in :mod:`tests.test_
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -237,6 +238,7 @@ def _server(view: ServerView) -> str:
     return repr(replace(view, last_seen=0.0))
 
 
+@pytest.mark.hypothesis
 class StoreMachineTests(SynchronousTestCase):
     def test_histories(self) -> None:
         require_redis(self)
