@@ -9,14 +9,23 @@ PREFIX := /opt/odingw
 SOAK_SECONDS := 3600
 FUZZ_SECONDS := 60
 UPGRADE := --upgrade
+# Tests wait now and then for the processes that they start: one more than there are cores.
+WORKERS := $(shell expr $$(nproc) + 1)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: run test lint types unit trial docs bench faults fuzz soak mutants audit \
+.PHONY: run test quick lint types unit inside trial docs bench faults fuzz soak mutants audit \
 	install executable format clean lock newest lowest
 
 run: $(VENV)/installed
 	@$(BIN)/odingw demo
 
-test: lint types unit
+# The type checker beside the tests.
+test: lint
+	@$(MAKE) --no-print-directory -j 2 types unit
+
+# Without a test that starts a process or uses a socket.
+quick: lint
+	@$(MAKE) --no-print-directory -j 2 types inside
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff format --check $(SOURCES)
@@ -27,7 +36,10 @@ types: $(VENV)/test-installed
 
 unit: $(VENV)/test-installed
 	@tools/install-parts
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+inside: $(VENV)/test-installed
+	HYPOTHESIS_PROFILE=quick $(PYTEST) --quick -r fE
 
 trial: $(VENV)/test-installed
 	$(BIN)/trial tests
@@ -41,9 +53,10 @@ bench: $(VENV)/test-installed
 	@tools/install-parts
 	$(BIN)/python -m benchmarks
 
-# Breaks things on purpose; half an hour.
+# Breaks things on purpose, and tries what takes too long for each run; an hour.
 faults: $(VENV)/test-installed
 	@tools/install-parts
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) --long -m 'long or hypothesis'
 	$(BIN)/python -m benchmarks.faults all
 
 # Every parser of what strangers send, for FUZZ_SECONDS each; see tests/fuzz/README.rst.

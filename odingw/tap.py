@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, TypeVar
 
 from twisted.application.service import Service
@@ -205,12 +206,19 @@ class GatewayService(Service):
         from_signal = self._reactor.callFromThread
         signal.signal(signal.SIGHUP, lambda *_: from_signal(self.reload))
         signal.signal(signal.SIGTERM, lambda *_: from_signal(self._terminate))
+        if signal.getsignal(signal.SIGINT) in (signal.SIG_DFL, self._reactor.sigInt):
+            signal.signal(signal.SIGINT, self._interrupt)
         # What was made until now stays; the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
         _log.info("odingw {version} has started", version=__version__)
         self._notifier.ready()
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        # Another one is of somebody who does not want to wait.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        self._reactor.sigInt(number, frame)
 
     def _terminate(self) -> None:
         _log.info("stopping on SIGTERM")

@@ -8,6 +8,7 @@ demo looks for it beside the Python that it runs in.
 import faulthandler
 import fcntl
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def main() -> None:
         sys.argv.insert(1, "twistd")
     word = sys.argv[1] if len(sys.argv) > 1 else ""
     if word in {"run", "twistd"}:
+        # As odingw/sim/foreground.py has it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         from twisted.scripts.twistd import run
 
         faulthandler.enable()
@@ -33,7 +36,7 @@ def main() -> None:
             del sys.argv[1]
         run()  # type: ignore[no-untyped-call]  # Twisted has no types here
     else:
-        from odingw.cli.main import main as command
+        from odingw.cli.__main__ import main as command
 
         command()
 

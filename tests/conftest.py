@@ -1,15 +1,97 @@
-"""With ``CI=true``, a skipped test fails the run: there, every part must be present."""
+"""What a run of pytest does beyond the tests: what may be skipped, and what ``--quick`` leaves out.
+
+With ``CI=true``, a skipped test fails the run: there, every part must be present.
+"""
 
 import os
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+from unittest import SkipTest
 
 import pytest
+
+import tests.examples  # noqa: F401  -- it sets how much hypothesis tries
+
+_OUTSIDE: Final = frozenset(
+    {
+        *("os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"),
+        *("socket.bind", "socket.connect", "socket.sendto", "socket.sendmsg"),
+    }
+)
+"""Python's names for going outside (PEP 578)."""
+
+_LEFT_OUT: Final = "it starts a process or uses a socket"
+
+
+class Inside:
+    """Keeps tests inside this process: one that starts another, or uses a socket, is skipped.
+
+    So nobody has to say which ones these are. What a test makes of being refused is not looked at.
+    """
+
+    def __init__(self) -> None:
+        self._watching = False
+        self._went_outside = False
+        sys.addaudithook(self._audit)
+
+    def _audit(self, event: str, _args: object) -> None:
+        if self._watching and event in _OUTSIDE:
+            self._went_outside = True
+            raise SkipTest(_LEFT_OUT)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Iterator[None]:
+        """Watch a test."""
+        self._watching, self._went_outside = True, False
+        try:
+            return (yield)
+        finally:
+            self._watching = False
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
+        """Skip a test that has tried to go outside, whatever came of it."""
+        report: Any = yield
+        if self._went_outside:
+            report.outcome = "skipped"
+            report.longrepr = (str(item.path), item.reportinfo()[1], _LEFT_OUT)
+        return report
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--quick``, and ``--long``."""
+    parser.addoption("--quick", action="store_true", help="leave out what uses processes, sockets")
+    parser.addoption("--long", action="store_true", help="run what is marked as long, too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep a quick run inside."""
+    if config.getoption("quick"):
+        config.pluginmanager.register(Inside())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes long; keep a class in one process; begin with what takes longest."""
+    if not config.getoption("long"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.rpartition("::")[0]))
+    items.sort(key=lambda item: item.get_closest_marker("early") is None)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Turn a run with skipped tests into a failed one."""
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    config = session.config
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
     skipped = len(reporter.stats.get("skipped", ())) if reporter else 0
-    if reporter and skipped and os.environ.get("CI") == "true" and session.exitstatus == 0:
+    if not skipped or config.getoption("quick"):
+        return
+    if os.environ.get("CI") == "true" and session.exitstatus == 0:
         reporter.write_line(f"CI: {skipped} tests were skipped, which fails the run", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -13,11 +13,12 @@ import trustme
 from twisted.trial.unittest import SkipTest
 
 from odingw.turn.stun import TRANSACTION_BYTES, Kind, Message, Method, decode, encode
+from tests.ports import free_port, free_range
 
 START_TIME: Final = 30.0
 """Seconds that a start or a stop may take."""
 
-RELAY_PORTS: Final = 1000
+RELAY_PORTS: Final = 255
 """How many allocations it can make; it takes its time to use a port again."""
 
 HOST: Final = "127.0.0.1"
@@ -49,7 +50,8 @@ class Coturn:
         self._log = self._folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self.secrets = secrets
-        self.port = free_port()
+        self._ports = free_range(1 + RELAY_PORTS)
+        self.port = self._ports[0]
         self.tls_port = free_port() if tls else None
         if tls:
             certificate = trustme.CA().issue_cert(HOST)
@@ -86,8 +88,8 @@ class Coturn:
             f"--listening-ip={HOST}",
             f"--relay-ip={HOST}",
             f"--listening-port={self.port}",
-            f"--min-port={self.port + 1}",
-            f"--max-port={self.port + RELAY_PORTS}",
+            f"--min-port={self._ports[1]}",
+            f"--max-port={self._ports[-1]}",
             *("-b", self._folder / "turndb"),
             f"--pidfile={self._folder / 'pid'}",
             "--log-file=stdout",
@@ -132,16 +134,3 @@ class Coturn:
             except (TimeoutError, ConnectionRefusedError):
                 return False
         return answered
-
-
-def free_port() -> int:
-    """Return a port that nothing uses at the moment, neither over UDP nor over TCP."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind((HOST, 0))
-            port: int = tcp.getsockname()[1]
-            try:
-                udp.bind((HOST, port))
-            except OSError:
-                continue
-            return port

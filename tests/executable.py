@@ -1,11 +1,11 @@
 """The self-contained executable for tests: built once, and run where nothing else is."""
 
+import fcntl
 import functools
 import importlib.util
 import shutil
 import subprocess
 import sys
-import threading
 import unittest
 from pathlib import Path
 from typing import Final, Self
@@ -24,12 +24,15 @@ def executable() -> Path:
     """
     if importlib.util.find_spec("PyInstaller") is None:
         raise unittest.SkipTest("PyInstaller is not installed (extra odingw[test])")
-    done = subprocess.run(
-        [sys.executable, ROOT / "tools" / "make-executable"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with (ROOT / "setup.cfg").open() as lock:
+        # Another process may be at it, for tests of its own.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(
+            [sys.executable, ROOT / "tools" / "make-executable"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     return ROOT / "dist" / "odingw"
 
@@ -75,8 +78,7 @@ class ExecutableGateway(GatewayProcess):
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self._lines.clear()
-        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
+        self._hear(self.process)
         if wait:
             self.wait_for("has started")
         return self

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,10 +14,11 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from odingw.tokens import AccessKey, TokenGenerator
+from tests.ports import free_port as free_port
 
 BIN: Final = Path(sys.executable).parent
 DATA: Final = Path(__file__).parent / "data"
-START_TIME: Final = 30.0
+START_TIME: Final = 60.0
 
 MASTER_KEY: Final = "VGhpcyBpcyBhIHN1cGVyIHNlY3JldCBtYXN0ZXIga2V5IQ=="
 ACCESS_KEY: Final = AccessKey("AcIbjUrHA8EV62TAGYcwDtHhQ8wN3lXmcKtFtN/SvdMA")
@@ -34,14 +34,6 @@ def customer(name: str = "acme", key: AccessKey = ACCESS_KEY, **limits: int) -> 
         f'{{ kid = "{jwk.kid}", kty = "{jwk.kty}", crv = "{jwk.crv}", x = "{jwk.x}" }}'
     )
     return "\n".join(lines) + "\n"
-
-
-def free_port() -> int:
-    """Return a TCP port that nothing listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class GatewayProcess:
@@ -69,6 +61,7 @@ class GatewayProcess:
         self.configure(gateway)
         self.options = options
         self._lines: list[str] = []
+        self._begin = 0
         self._heard = threading.Condition()
         self.process: subprocess.Popen[str] | None = None
 
@@ -97,9 +90,15 @@ class GatewayProcess:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
+        self._hear(self.process)
         self.wait_for("has started")
         return self
+
+    def _hear(self, process: "subprocess.Popen[str]") -> None:
+        """Listen to a process; what was said by the one before it is not waited for."""
+        self._begin = len(self._lines)
+        self._reader = threading.Thread(target=self._read, args=(process,), daemon=True)
+        self._reader.start()
 
     def _read(self, process: "subprocess.Popen[str]") -> None:
         for line in process.stdout or ():
@@ -112,16 +111,19 @@ class GatewayProcess:
 
     @property
     def log(self) -> str:
-        """What it has written so far."""
+        """What it has written so far; once it has ended, all of it."""
+        if self.process is not None and self.process.poll() is not None:
+            self._reader.join(START_TIME)
         with self._heard:
             return "".join(self._lines)
 
     def wait_for(self, *texts: str) -> str:
-        """Wait until one of the texts stands in the log, and return the log."""
+        """Wait until one of the texts stands in the log since its start, and return the log."""
         end = time.monotonic() + START_TIME
         with self._heard:
-            while not any(text in line for line in self._lines for text in texts):
-                if "<end>" in self._lines or not self._heard.wait(end - time.monotonic()):
+            while not any(text in line for line in self._lines[self._begin :] for text in texts):
+                ended = "<end>" in self._lines[self._begin :]
+                if ended or not self._heard.wait(end - time.monotonic()):
                     raise AssertionError(f"no {texts} in the log:\n{''.join(self._lines)}")
         return self.log
 

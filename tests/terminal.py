@@ -125,6 +125,7 @@ class Terminal:
         self._stream = pyte.ByteStream(self._screen)
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
+        self._ended = False
         self._master = -1
         self.raw = b""
 
@@ -154,9 +155,7 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
             self._process.kill()
-            self._process.wait(PATIENCE)
-        os.close(self._slave)
-        self._reader.join(PATIENCE)
+        self.wait()
         os.close(self._master)
 
     @property
@@ -167,9 +166,16 @@ class Terminal:
 
     @property
     def settings_kept(self) -> bool:
-        """Whether the terminal's modes are as they were before."""
-        now: Any = termios.tcgetattr(self._slave)
-        return bool(now == self._before)
+        """Whether the terminal's modes, when the program had ended, were as before."""
+        return self._after == self._before
+
+    @property
+    def is_left(self) -> bool:
+        """Whether what was there before is on the screen again, with a cursor."""
+        return all(
+            self.raw.rfind(begin) <= self.raw.rfind(end)
+            for begin, end in ((b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?25l", b"\x1b[?25h"))
+        )
 
     def wait_for(self, wanted: str | Callable[[str], bool]) -> str:
         """Wait until a text, or what a function is looking for, is on the screen; return it all."""
@@ -199,8 +205,15 @@ class Terminal:
         self._set_size()
 
     def wait(self) -> int:
-        """Wait for the program's end and return its exit status."""
-        return self._process.wait(PATIENCE)
+        """Wait for the program's end, and for all that it has written; return its exit status."""
+        status = self._process.wait(PATIENCE)
+        if not self._ended:
+            self._ended = True
+            self._after = termios.tcgetattr(self._slave)
+            # The last one that was open: what is left is read, and then the end.
+            os.close(self._slave)
+            self._reader.join(PATIENCE)
+        return status
 
     def terminate(self) -> None:
         """Send SIGTERM."""

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.sim import demo
 from odingw.tokens import AccessKey, parse
+from tests.ports import free_range
 from tests.sim_stub import ACCESS_KEY, temporary_folder
 from tests.terminal import ROOT, command, environment
 
@@ -117,7 +118,7 @@ class DemoTests(SynchronousTestCase):
 
     def test_taken_port(self) -> None:
         """Whoever listens there is left alone, also on the port of the admin endpoint."""
-        port = demo.free_ports(21_000) + 1
+        port = free_range(2)[1]
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", port))
             taken.listen()
@@ -175,7 +176,7 @@ class DemoPartsTests(SynchronousTestCase):
     def test_first_port_is_taken(self) -> None:
         """Without a wish another one is taken, and said."""
         said: list[str] = []
-        first = demo.free_ports(20_000)
+        first = free_range(8)[0]
         self.patch(demo, "FIRST_PORT", first)
         self.assertEqual(first, demo.choose_port(None, said.append))
         self.assertEqual([], said)
@@ -188,7 +189,7 @@ class DemoPartsTests(SynchronousTestCase):
 
     def test_next_free_ports(self) -> None:
         """A port counts as free only together with the next one."""
-        first = demo.free_ports(20_000)
+        first = free_range(8)[0]
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", first + 1))
             taken.listen()

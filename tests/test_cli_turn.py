@@ -22,7 +22,8 @@ from odingw.turn.stun import (
     pack_address,
 )
 from odingw.turn.uris import parse_uri
-from tests.coturn import HOST, Coturn, free_port
+from tests.coturn import HOST, Coturn
+from tests.ports import free_port
 from tests.process import ACCESS_KEY, GatewayProcess, customer, token
 from tests.terminal import Ended, assert_one_line, odingw, shared_gateway
 

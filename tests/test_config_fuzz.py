@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 import tomlkit
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odingw.config import (
@@ -12,6 +12,7 @@ from odingw.config import (
 )
 from odingw.errors import ConfigError
 from tests.config_case import ConfigCase, fields
+from tests.examples import examples
 
 NAMES: Final = sorted({name for path in fields(Config, "") for name in path.split(".")})
 SCALARS: Final = (
@@ -78,7 +79,7 @@ class FuzzTests(ConfigCase):
         """Text that looks like TOML."""
         self.attempt("".join(tokens))
 
-    @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=examples(300))
     @given(DOCUMENTS)
     def test_documents(self, document: dict[str, Any]) -> None:
         """Tables of known and unknown keys with values of every type."""

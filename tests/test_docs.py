@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import SkipTest
 
+import pytest
 import tomlkit
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.config import load
 from odingw.errors import HTTP_STATUS, Reason
-from tests.coturn import free_port as free_turn_port
 from tests.doc_sessions import Block, Terminal, blocks, steps
 from tests.process import BIN, free_port
 
@@ -67,6 +67,7 @@ def build(kind: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.early
 class BuildTests(SynchronousTestCase):
     """Sphinx, warnings being errors."""
 
@@ -249,6 +250,7 @@ def with_files(text: str, folder: Path) -> str:
     return re.sub(r'"(/[^"]+)"', moved, text)
 
 
+@pytest.mark.early
 class QuickStartTests(SynchronousTestCase):
     """The quick start, word for word; with other ports, and in the environment that is there."""
 
@@ -267,7 +269,7 @@ class QuickStartTests(SynchronousTestCase):
         folder = Path(tempfile.mkdtemp(prefix="odingw-quickstart-"))
         self.addCleanup(shutil.rmtree, folder)
         self.make_environment(folder)
-        ports = {"7000": free_port(), "7001": free_port(), "13478": free_turn_port()}
+        ports = {"7000": free_port(), "7001": free_port(), "13478": free_port()}
         environment = {
             "HOME": str(folder),
             "PATH": os.environ["PATH"],

@@ -2,12 +2,14 @@
 
 import asyncio
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.faults import deploy, fleet
 from tests.redis_server import require_redis
 
 
+@pytest.mark.early
 class FleetTests(SynchronousTestCase):
     def setUp(self) -> None:
         require_redis(self)
@@ -25,6 +27,7 @@ class FleetTests(SynchronousTestCase):
             self.assertGreater(int(str(found[column])), 0, "".join(text))
 
 
+@pytest.mark.early
 class DeployTests(SynchronousTestCase):
     def setUp(self) -> None:
         require_redis(self)

@@ -16,6 +16,7 @@ from odingw.errors import INVALID_PARAMS, RpcError
 from odingw.rpc.grid_config import extend, recommended
 from odingw.rpc.toml_edit import render
 from odingw.rpc.toml_outline import MAX_DEPTH
+from tests.examples import examples
 from tests.toml_documents import documents
 
 DATA = Path(__file__).parent / "data"
@@ -418,7 +419,7 @@ class RefusedTests(SynchronousTestCase):
         ):
             self.assertTrue(extend(text, SETTINGS, JWK).startswith(text), text)
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=examples(300))
     @given(st.text() | st.text(alphabet="ab.=[]{}\"'#,\\\r\n 1-:T_+eé\x00"))
     def test_arbitrary_text_is_extended_or_refused(self, text: str) -> None:
         try:
@@ -433,7 +434,7 @@ class RefusedTests(SynchronousTestCase):
 class DocumentTests(SynchronousTestCase):
     """Any document of any style."""
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=examples(300))
     @given(documents())
     def test_the_answer_is_the_merge_in_the_text_of_the_caller(self, text: str) -> None:
         try:

@@ -6,12 +6,12 @@ equal a recount. Beside the model, :mod:`tests.grid_promises` says outright what
 ``HYPOTHESIS_PROFILE=thorough`` runs many more and longer histories.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -36,6 +36,7 @@ from odingw.grid.tasks import (
 )
 from odingw.grid.values import Admission, Command, RoomContested, TasksDropped
 from odingw.state.memory import MemoryStore
+from tests.examples import examples
 from tests.grid_books import check_books, check_usage
 from tests.grid_histories import (
     POOLS,
@@ -413,19 +414,10 @@ def attempt(call: Callable[..., Any], *args: Any) -> Any:
         return error
 
 
-PROFILES: Final = {
-    "default": settings(max_examples=150, stateful_step_count=50),
-    "thorough": settings(max_examples=2000, stateful_step_count=100),
-}
-
-
+@pytest.mark.hypothesis
 class GridMachineTests(SynchronousTestCase):
     def test_histories(self) -> None:
-        profile = PROFILES.get(os.environ.get("HYPOTHESIS_PROFILE", ""), PROFILES["default"])
-        slow = [HealthCheck.too_slow]
         run_state_machine_as_test(
             GridMachine,
-            settings=settings(
-                profile, deadline=None, report_multiple_bugs=False, suppress_health_check=slow
-            ),
+            settings=settings(max_examples=examples(150), report_multiple_bugs=False),
         )

@@ -42,8 +42,8 @@ class ProcessCase(SynchronousTestCase):
         # Trial has no setUpClass: the gateway of a class runs until another class needs one.
         if _shared.get("class") is not type(self):
             stop_shared()
-            _shared["class"] = type(self)
             _shared["gateway"] = GatewayProcess(self.configuration, self.before).start()
+            _shared["class"] = type(self)
         self.gateway = _shared["gateway"]
 
     def check_error(

@@ -4,11 +4,11 @@ Histories hold reports, Connects, tasks and what becomes of them, bans, drains, 
 and restarts. The rules themselves are held against a model in :mod:`tests.test_grid_machine`.
 """
 
-import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -27,6 +27,7 @@ from odingw.grid.rooms import RoomId
 from odingw.grid.store import GridStore
 from odingw.grid.tasks import Delivery, RoomBanClient, RoomUpdate
 from odingw.grid.values import Command, Reported, RoomView, ServerView, TasksDropped
+from tests.examples import examples
 from tests.grid_histories import (
     POOLS,
     SERVERS,
@@ -237,25 +238,13 @@ def _server(view: ServerView) -> str:
     return repr(replace(view, last_seen=0.0))
 
 
-PROFILES: Final = {
-    "default": settings(max_examples=40, stateful_step_count=40),
-    "thorough": settings(max_examples=600, stateful_step_count=80),
-}
-
-
+@pytest.mark.hypothesis
 class StoreMachineTests(SynchronousTestCase):
     def test_histories(self) -> None:
         require_redis(self)
         server = RedisServer(persistent=False).start()
         self.addCleanup(server.close)
         machine = type("Machine", (StoreMachine,), {"redis": server})
-        profile = PROFILES.get(os.environ.get("HYPOTHESIS_PROFILE", ""), PROFILES["default"])
         run_state_machine_as_test(
-            machine,
-            settings=settings(
-                profile,
-                deadline=None,
-                report_multiple_bugs=False,
-                suppress_health_check=[HealthCheck.too_slow],
-            ),
+            machine, settings=settings(max_examples=examples(40), report_multiple_bugs=False)
         )

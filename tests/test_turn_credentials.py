@@ -21,6 +21,7 @@ from odingw.turn.credentials import (
     reply_body,
 )
 from odingw.turn.settings import TurnSettings
+from tests.examples import examples
 
 NOW: Final = 1_700_000_000
 RANDOM: Final = "abcdefgh01234567"
@@ -212,7 +213,7 @@ class UserTests(SynchronousTestCase):
         assume(not cleaned.startswith("%sha256."))
         self.assertEqual(unquote_to_bytes(cleaned), user.encode("utf-8", "surrogatepass"))
 
-    @hypothesis_settings(deadline=None, max_examples=300)
+    @hypothesis_settings(max_examples=examples(300))
     @given(USERS, USERS)
     def test_two_users_are_two(self, one: str, other: str) -> None:
         """Nobody gets the user name of somebody else."""

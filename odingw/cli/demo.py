@@ -16,7 +16,8 @@ from odingw.sim.console import say
 
 @click.command(
     epilog=epilog("odingw demo", "odingw demo --port 8000 --rate 50 --duration 1m").replace(
-        "130 interrupted with Ctrl-C", "Ctrl-C is the usual end, and 0"
+        "130 interrupted with Ctrl-C; 143 ended by SIGTERM",
+        "Ctrl-C and SIGTERM are the usual end, and 0",
     )
 )
 @click.option(

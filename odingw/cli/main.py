@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ from click.shell_completion import CompletionItem
 
 from odingw import __version__
 from odingw.cli.options import epilog
-from odingw.cli.output import INTERRUPTED, REFUSED, USAGE, Failed, complain, hush, one_line
+from odingw.cli.output import REFUSED, USAGE, Failed, complain, ended_by, hush, one_line
+from odingw.cli.signals import ENDING
 
 SECTIONS: Final = {
     "Run": {
@@ -133,10 +135,11 @@ def main() -> NoReturn:
     if sys.stdout is None:
         # Closed by whoever called; what nobody wants goes nowhere.
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  -- for as long as the process lives
+    ENDING.begin()
     for stream in (sys.stdout, sys.stderr):
         # What a terminal's encoding lacks is escaped rather than an error.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # text streams
-    sys.exit(run())
+    ENDING.finish(run())
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -161,7 +164,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         complain(error.format_message())
         return REFUSED
     except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
+        return ended_by(ENDING.received or signal.SIGINT)
     except OSError as error:
         hush()
         if error.errno == errno.EPIPE:

@@ -14,6 +14,7 @@ REFUSED: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 INTERRUPTED: Final = 130
+TERMINATED: Final = 143
 
 STATUS: Final = {
     OK: "all is well",
@@ -21,8 +22,14 @@ STATUS: Final = {
     USAGE: "wrong usage",
     UNREACHABLE: "the gateway cannot be reached",
     INTERRUPTED: "interrupted with Ctrl-C",
+    TERMINATED: "ended by SIGTERM",
 }
 """The exit status of every command."""
+
+
+def ended_by(number: int) -> int:
+    """Return the exit status of a command that a signal has ended, as shells have it."""
+    return 128 + number
 
 
 class Failed(click.ClickException):

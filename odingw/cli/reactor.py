@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from odingw.cli.signals import ENDING
 from odingw.errors import OdingwError
 from odingw.sim.console import log_warnings, run
 
@@ -14,7 +15,7 @@ T = TypeVar("T")
 def in_reactor(work: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
     """Run a coroutine in the reactor and return its result.
 
-    Ctrl-C cancels it; it may return a result all the same.
+    Ctrl-C and SIGTERM cancel it; it may return a result all the same.
 
     Args:
         work: takes the reactor.
@@ -33,9 +34,11 @@ def in_reactor(work: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
             errors.append(error)
 
     log_warnings()
+    ENDING.suspend()
     try:
-        run(main)
+        run(main, ENDING.hear, ENDING.force)
     except SystemExit as end:
+        ENDING.resume()
         if errors:
             raise errors[0] from None
         if not results:

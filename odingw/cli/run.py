@@ -6,7 +6,6 @@ import sys
 import click
 
 from odingw.cli.options import epilog
-from odingw.cli.output import Failed
 from odingw.sim.child import gateway_command, gateway_environment
 
 
@@ -34,10 +33,7 @@ def run(config: str | None, options: tuple[str, ...]) -> None:
     id. The exit status is twistd's.
     """
     given = options if config is None else ("--config", config, *options)
-    try:
-        command = gateway_command(*given)
-    except FileNotFoundError as error:
-        raise Failed(str(error)) from None
+    command = gateway_command(*given)
     sys.stdout.flush()
     # The same process, so that signals and a service manager reach the gateway itself.
     os.execve(command[0], command, gateway_environment())  # noqa: S606  -- no shell is wanted

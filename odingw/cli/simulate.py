@@ -1,5 +1,6 @@
 """``odingw simulate``."""
 
+import signal
 from typing import Any, Final
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -17,8 +18,9 @@ from odingw.cli.options import (
     json_option,
     url_option,
 )
-from odingw.cli.output import INTERRUPTED, Failed, emit
+from odingw.cli.output import Failed, emit, ended_by
 from odingw.cli.reactor import in_reactor
+from odingw.cli.signals import ENDING
 from odingw.cli.simulation import Plan, Run
 from odingw.cli.state import open_session, unreachable
 from odingw.cli.tables import cell, console, show, table
@@ -156,7 +158,7 @@ def simulate(
     if run.misbehaviours:
         raise Failed(f"the gateway broke the wire reference {run.misbehaviours} times")
     if run.interrupted:
-        click.get_current_context().exit(INTERRUPTED)
+        click.get_current_context().exit(ended_by(ENDING.received or signal.SIGINT))
     clients = summary["clients"]
     if clients is not None and not clients["calls"]:
         raise Failed("no client came; try a longer --duration or a higher --rate")

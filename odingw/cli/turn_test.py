@@ -122,13 +122,15 @@ def turn_test(
     credentials = _fetch(gateway, text)
     context = tls_context(gateway.verify)
     places = credentials.places()
-    with (
-        console(err=True).status(f"asking {len(places)} servers"),
-        ThreadPoolExecutor(_AT_ONCE) as pool,
-    ):
-        outcomes = list(
-            pool.map(lambda uri: _try(uri, credentials, server_timeout, context), places)
-        )
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        with console(err=True).status(f"asking {len(places)} servers"):
+            outcomes = list(
+                pool.map(lambda uri: _try(uri, credentials, server_timeout, context), places)
+            )
+    finally:
+        # Who is interrupted waits for no server.
+        pool.shutdown(wait=False, cancel_futures=True)
     failed = sum(one.status == "failed" for one in outcomes)
     if as_json:
         emit(

@@ -1,10 +1,7 @@
 """``odingw top`` and ``where``."""
 
-import signal
-import sys
 import time
 from collections.abc import Iterator
-from typing import Final, NoReturn
 
 import click
 import msgspec
@@ -14,11 +11,10 @@ from odingw.cli.dashboard import FEW, SORTS, Rates, View, dashboard, state_word
 from odingw.cli.keyboard import Keyboard
 from odingw.cli.options import Address, Duration, admin_options, epilog, json_option
 from odingw.cli.output import UNREACHABLE, Failed, emit
+from odingw.cli.signals import ENDING, LEAVE_SCREEN
 from odingw.cli.state import Room, complete_rooms, open_session, snapshot, summary
 from odingw.cli.tables import cell, console, duration, show, table
 from odingw.grid.rooms import base_of
-
-_TERMINATED: Final = 143
 
 
 @click.command(
@@ -63,13 +59,8 @@ def top(admin: Address, interval: float, sort: str, once: bool, as_json: bool) -
             view = View(admin.url, shot, Rates(), sort=sort)
             show(dashboard(view))
         return
-    signal.signal(signal.SIGTERM, _end)
+    ENDING.restoring = LEAVE_SCREEN + ENDING.restoring
     _watch(admin, interval, sort)
-
-
-def _end(*_: object) -> NoReturn:
-    # As an exception, so that the terminal is left as it was.
-    sys.exit(_TERMINATED)
 
 
 def _watch(admin: Address, interval: float, sort: str) -> None:

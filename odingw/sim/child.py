@@ -29,9 +29,6 @@ class GatewayProcess(ProcessProtocol):
     Attributes:
         running: whether it has not ended yet.
         interrupted: whether it ended by SIGINT: Ctrl-C at a terminal reaches it, too.
-
-    Raises:
-        OSError: there is no ``twistd`` in this environment.
     """
 
     def __init__(
@@ -54,10 +51,12 @@ class GatewayProcess(ProcessProtocol):
         )
         # The terminal's input stays with this process.
         self._process.closeStdin()
+        _children.add(self)
 
     def processEnded(self, reason: Failure) -> None:  # noqa: N802  -- Twisted's name
         """Take note of the end."""
         self.running = False
+        _children.discard(self)
         how = reason.value
         self.interrupted = isinstance(how, ProcessTerminated) and how.signal == signal.SIGINT
         if self._ended is not None:
@@ -88,9 +87,22 @@ class GatewayProcess(ProcessProtocol):
             if call.active():
                 call.cancel()
 
+    def kill(self) -> None:
+        """Kill the process, and wait for nothing."""
+        self._signal(signal.SIGKILL)
+
     def _signal(self, number: signal.Signals) -> None:
         if self.running:
             self._process.signalProcess(number)
+
+
+_children: Final[set[GatewayProcess]] = set()
+
+
+def kill_children() -> None:
+    """Kill all gateways that run, when this process is to end at once."""
+    for child in tuple(_children):
+        child.kill()
 
 
 def gateway_command(*options: str) -> list[str]:
@@ -98,27 +110,12 @@ def gateway_command(*options: str) -> list[str]:
 
     Args:
         options: of ``twistd odingw``.
-
-    Raises:
-        FileNotFoundError: there is no ``twistd`` in this environment.
     """
-    return [*_twistd(), "-n", "--pidfile=", "odingw", *options]
-
-
-def _twistd() -> list[str]:
-    """Return how ``twistd`` is called.
-
-    Raises:
-        FileNotFoundError: it is missing.
-    """
-    if getattr(sys, "frozen", False):
-        # The one-file program is a twistd as well.
-        return [sys.executable, "twistd"]
-    # Not resolved: a virtual environment's Python is a link out of it.
-    twistd = Path(sys.executable).parent / "twistd"
-    if not os.access(twistd, os.X_OK):
-        raise FileNotFoundError(f"{twistd} is missing")
-    return [str(twistd)]
+    # The one-file program is a twistd as well.
+    frozen = getattr(sys, "frozen", False)
+    # -P: as a script's, its path is without the working directory.
+    twistd = ["twistd"] if frozen else ["-P", "-m", "odingw.sim.foreground"]
+    return [sys.executable, *twistd, "-n", "--pidfile=", "odingw", *options]
 
 
 def gateway_environment() -> dict[str, str]:

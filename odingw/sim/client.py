@@ -18,6 +18,9 @@ from odingw.sim.statistics import Statistics
 from odingw.sim.wire import Gateway, GatewayError, Misbehaviour, Unreachable
 from odingw.tokens import AccessKey, TokenGenerator, parse
 
+_AT_ONCE: Final = 50
+"""Clients that are sent in one turn of the reactor."""
+
 
 class Grant(msgspec.Struct, frozen=True):
     """Where a client may go.
@@ -225,8 +228,11 @@ class Crowd:
         due = self._clock.seconds() + self._rng.expovariate(self._rate)
         while not self._stopped:
             await sleep(self._clock, due - self._clock.seconds())
-            # All that are due go at once, so that a late timer does not lower the rate.
-            while due <= self._clock.seconds():
+            # Those that are due go together, so that a late timer does not lower the rate. Where
+            # sending them takes longer than they take to come, others have their turn too.
+            for _ in range(_AT_ONCE):
+                if due > self._clock.seconds():
+                    break
                 self._send(due)
                 due += self._rng.expovariate(self._rate)
 
