@@ -16,7 +16,8 @@ def in_text(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(
-        char if char.isprintable() or char in keep else _in_python(ord(char)) for char in text
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode()
+        for char in text
     )
 
 
@@ -32,12 +33,6 @@ def in_json(text: str) -> str:
     return "".join(
         char if char.isprintable() or char == "\n" else _in_json(ord(char)) for char in text
     )
-
-
-def _in_python(code: int) -> str:
-    if code > 0xFFFF:
-        return f"\\U{code:08x}"
-    return f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"
 
 
 def _in_json(code: int) -> str:

@@ -1,18 +1,28 @@
 """What a start looks at about keys: which ones count, and who else may come by their files."""
 
+import re
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import attrs
 
 from odingw.config import Config, state_folder
+from odingw.config.errors import config_error
+from odingw.config.types import key_text
 from odingw.escapes import in_text
 from odingw.listeners import Entry
 from odingw.master_key import FILE_NAME, MasterKeys, find
 from odingw.options import Options
 from odingw.secret_files import UnsafeFileError, check_writers, warnings
 from odingw.stores import check_master_keys
+
+_PUBLISHED_X: Final = frozenset(
+    {"848c0820be6981358ceba5f08a25446910e5fc0f94d0eb48e783f9f548a9ae76"}
+)
+"""SHA-256 of the ``x`` of access keys that everybody can have."""
 
 
 def check_keys(config: Config, options: Options, entries: Iterable[Entry]) -> MasterKeys:
@@ -26,13 +36,46 @@ def check_keys(config: Config, options: Options, entries: Iterable[Entry]) -> Ma
     Raises:
         ConfigError: it must not start with them.
     """
+    _refuse_placeholders(config, options.name)
     folder = state_folder()
     file = folder / FILE_NAME
     found = find(config, options.name, folder, option=options["masterkey"] is not None)
     if not options["new-masterkey"]:
         check_master_keys(config.state, found.keys, file)
     more = _of_files(config, options.name, file, entries)
-    return attrs.evolve(found, warnings=(*found.warnings, *more))
+    return attrs.evolve(found, warnings=(*found.warnings, *_published_access_keys(config), *more))
+
+
+def _refuse_placeholders(config: Config, source: str) -> None:
+    """Refuse what examples have in the place of a secret."""
+    gateway, turn = config.gateway, config.turn
+    secrets = {
+        f"gateway.internal.users.{key_text(name)}": user.password
+        for name, user in gateway.internal.users.items()
+    }
+    secrets |= {f"admin.users.{key_text(name)}": text for name, text in config.admin.users.items()}
+    secrets["state.url"] = config.state.address.password or ""
+    if turn is not None:
+        keys = "secret_keys_file" if turn.secret_keys_file else "secret_keys"
+        secrets |= {f"turn.{keys}[{n}]": text for n, text in enumerate(turn.secret_keys)}
+        secrets["turn.forced_password"] = turn.forced_password or ""
+    for key, text in secrets.items():
+        if "…" in text or re.sub("[-_ ]", "", text).lower() == "changeme":
+            raise config_error(
+                source, key, "this is what examples have; write a secret of your own"
+            )
+
+
+def _published_access_keys(config: Config) -> Iterator[str]:
+    for customer in config.gateway.customers:
+        for key in customer.access_keys:
+            x = key.public_key.get("x")
+            if isinstance(x, str) and sha256(x.encode()).hexdigest() in _PUBLISHED_X:
+                yield (
+                    f"THE ACCESS KEY OF CUSTOMER {in_text(customer.id)} IS PUBLISHED: odingw's "
+                    "documentation shows it, and everybody can make tokens with it; make another "
+                    "one (odingw access-key new)"
+                )
 
 
 def _of_files(

@@ -285,10 +285,15 @@ def access_key_options(command: Command) -> Command:
 
 def _check_key_file(file: TextIO) -> None:
     """Refuse a key file that others can write, and warn of one that they can read."""
-    if file is sys.stdin:
+    try:
+        number = file.fileno()
+    except OSError:
+        # Standard input may be no file.
+        return
+    if number == 0:
         return
     try:
-        check_writers(os.fstat(file.fileno()))
+        check_writers(os.fstat(number))
     except UnsafeFileError as error:
         raise Failed(f"{file.name}: {error}") from None
     for warning in warnings(Path(file.name)):
