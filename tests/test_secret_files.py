@@ -79,7 +79,7 @@ class RuleTests(SynchronousTestCase):
 
         def group(name: str, *members: str) -> None:
             entry = grp.struct_group((name, "x", OTHER, list(members)))
-            self.patch(secret_files.grp, "getgrgid", lambda _: entry)
+            self.patch(grp, "getgrgid", lambda _: entry)
 
         for name, members, good in (
             (me, (), True),
@@ -94,7 +94,7 @@ class RuleTests(SynchronousTestCase):
 
     def test_a_volume_of_a_container(self) -> None:
         """Its group has no name, and the process is in it."""
-        self.patch(secret_files.os, "getgroups", lambda: [OTHER])
+        self.patch(os, "getgroups", lambda: [OTHER])
         self.assertEqual("", self.refusal(status(0o660, 0, OTHER)))
         self.assertEqual("", self.refusal(status(0o440, 0, OTHER)))
 

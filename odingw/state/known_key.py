@@ -33,7 +33,9 @@ def fingerprint(master_key: bytes) -> str:
 
 
 def known_key(path: Path) -> KnownKey:
-    """Look into a journal, which may be in use.
+    """Look into a journal, which another process may be using.
+
+    Not this one: the system drops a process's locks on a file when it closes it anywhere.
 
     Raises:
         JournalBrokenError: it cannot be read; the text says why.
