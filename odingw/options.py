@@ -34,6 +34,7 @@ class Options(usage.Options):
     optFlags = [  # noqa: RUF012, N815  -- Twisted's name and form
         ["ssl", None, "Listen with TLS, with the certificate of [tls]"],
         ["check", None, "Check the configuration and exit"],
+        ["new-masterkey", None, "Start although servers have keys of another master key"],
     ]
     optParameters = [  # noqa: RUF012, N815  -- likewise
         ["config", "c", None, "Configuration file (TOML)"],

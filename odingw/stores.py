@@ -3,16 +3,26 @@
 import secrets
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from odingw.config import State
+from odingw.errors import ConfigError
 from odingw.grid.store import Store
 from odingw.grid.values import GridSettings
-from odingw.state.journal_file import JournalFile, check_path
+from odingw.state.journal_file import JournalBrokenError, JournalFile, check_path
+from odingw.state.known_key import KnownKey, fingerprint, known_key
 from odingw.state.local import LocalStore
 from odingw.state.memory import MemoryStore
 from odingw.state.slices import Slices
 from odingw.state.thread import OneThread
+from odingw.tokens import server_key
+
+_WAYS_OUT: Final = (
+    "nothing was made or changed: restore the old key, or name both in gateway.master_keys, or "
+    "in the file, one a line, the new one first, and restart the servers one by one; if the old "
+    "one is lost, start once with --new-masterkey, and restart all servers"
+)
 
 
 def make_store(
@@ -66,7 +76,7 @@ def make_store(
     return LocalStore(
         settings,
         pick,
-        lambda: JournalFile(path, state.synchronous),
+        lambda: JournalFile(path, state.synchronous, fingerprint=fingerprint(master_keys[0])),
         thread,
         reactor,
         measured,
@@ -83,3 +93,56 @@ def check_store(state: State) -> None:
     path = state.address.path
     if path is not None:
         check_path(path)
+
+
+def check_master_keys(state: State, keys: Sequence[bytes], missing: Path) -> None:
+    """Look whether the servers that a journal knows have keys of one of these master keys.
+
+    As with gateways that share a Redis, the one that signed last must be among them. Nothing is
+    opened for writing, or made.
+
+    Args:
+        state: the section ``[state]``.
+        keys: the master keys; none: one is about to be made.
+        missing: where it would be made.
+
+    Raises:
+        ConfigError: they have not; the text says what to do.
+    """
+    path = state.address.path
+    if path is None:
+        return
+    try:
+        known = known_key(path)
+    except JournalBrokenError as error:
+        if keys:
+            # The start replaces a damaged file, and learns of servers from their reports.
+            return
+        raise ConfigError(
+            f"{missing}: the file with the master key is missing, and the state cannot tell "
+            f"whether servers have keys of it ({error}); {_WAYS_OUT}"
+        ) from None
+    if not keys and (known.fingerprint or known.given):
+        raise ConfigError(
+            f"{missing}: the file with the master key is missing, and {_servers(known)} in {path} "
+            f"belong to it; {_WAYS_OUT}"
+        )
+    if known.given and not _is_among(known, keys):
+        raise ConfigError(
+            f"state.url: {_servers(known)} in {path} have keys of another master key than the "
+            f"configured; {_WAYS_OUT}"
+        )
+
+
+def _servers(known: KnownKey) -> str:
+    count = len(known.given)
+    return f"{count} server{'s' * (count != 1)}" if count else "the state"
+
+
+def _is_among(known: KnownKey, keys: Sequence[bytes]) -> bool:
+    if known.fingerprint:
+        return known.fingerprint in map(fingerprint, keys)
+    # An older version's file: one server that has a key of these tells.
+    return any(
+        server_key(key, address).kid == kid for address, kid in known.given.items() for key in keys
+    )

@@ -26,10 +26,12 @@ from odingw.config import Config, state_folder
 from odingw.config.parts import is_forgeable, is_within_reach
 from odingw.customers import refresher, static_directory
 from odingw.errors import ConfigError
+from odingw.escapes import in_text
 from odingw.file_state import FileState, file_state
 from odingw.gateway import Gateway
+from odingw.key_files import check_keys
 from odingw.listeners import Entry, listeners
-from odingw.master_key import FILE_NAME, is_published_sample, load_or_make
+from odingw.master_key import MasterKeys, make
 from odingw.ops import logs
 from odingw.ops.systemd import Notifier
 from odingw.options import Options
@@ -256,17 +258,16 @@ class GatewayService(Service):
         raise SystemExit(1)
 
     def _find_master_keys(self) -> tuple[bytes, ...]:
-        keys = self._config.gateway.decoded_master_keys()
-        if not keys:
-            folder = state_folder()
-            keys, made = load_or_make(folder)
-            if made:
-                _log.info("made a master key, which is kept in {path}", path=folder / FILE_NAME)
-        if any(map(is_published_sample, keys)):
-            _log.warn(
-                "THE MASTER KEY IS THE PUBLISHED SAMPLE: everybody can sign room tokens for your "
-                "servers; set gateway.master_key to one of your own"
-            )
+        """Find the master keys, or make one, and say where they and the state are kept."""
+        found = check_keys(self._config, self._options, self._listeners.values())
+        keys = found.keys or make(state_folder())
+        _log.info(
+            "the master key is kept in {where}" if found.keys else "made a master key: {where}",
+            where=found.where,
+        )
+        _log.info("the state is kept in {where}", where=self._config.state.address.place)
+        for warning in found.warnings:
+            _log.warn("{warning}", warning=warning)
         return keys
 
     def _explain(self) -> None:
@@ -383,10 +384,13 @@ class GatewayService(Service):
             )
 
 
-def check(options: Options) -> Config:
+def check(options: Options) -> tuple[Config, MasterKeys]:
     """Look at the configuration that the options ask for, and at what it names.
 
-    Nothing is opened, made or listened on.
+    Nothing is made, opened for writing, or listened on.
+
+    Returns:
+        The configuration, and the master keys that count with it.
 
     Raises:
         ConfigError: a gateway would not start with it.
@@ -394,10 +398,10 @@ def check(options: Options) -> Config:
     from twisted.internet import reactor
 
     config = options.load()
-    listeners(config, reactor, options.origin())
+    found = listeners(config, reactor, options.origin())
     check_turn(config.turn, options.name)
     check_store(config.state)
-    return config
+    return config, check_keys(config, options, found.values())
 
 
 def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's name
@@ -411,13 +415,14 @@ def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's
 
     try:
         if options["check"]:
-            check(options)
+            for warning in check(options)[1].warnings:
+                sys.stderr.write(f"odingw: warning: {warning}\n")
             sys.stdout.write("the configuration is good\n")
             raise SystemExit(0)
         config = options.load()
         return GatewayService(options, config, _observer(options.parent, config), reactor)
     except ConfigError as error:
-        raise SystemExit(f"odingw: {error}") from None
+        raise SystemExit(f"odingw: {in_text(str(error))}") from None
 
 
 def _observer(twistd: usage.Options | None, config: Config) -> ILogObserver | None:

@@ -13,19 +13,30 @@ LAYERS = {
     "clock": set[str](),
     "file_state": set[str](),
     "escapes": set[str](),
+    "secret_files": {"escapes"},
     "plain_agent": {"errors"},
     "tokens": {"errors"},
     "grid": {"errors"},
     "state": {"config", "grid", "errors"},
     "rpc": {"grid", "tokens", "errors"},
-    "config": {"tokens", "errors"},
-    "master_key": {"tokens", "errors"},
+    "config": {"escapes", "secret_files", "tokens", "errors"},
+    "master_key": {"config", "escapes", "secret_files", "tokens", "errors"},
     "customers": {"config", "tokens", "errors", "plain_agent"},
     "ops": {"escapes", "grid", "rpc", "errors"},
-    "turn": {"config", "tokens", "rpc", "errors", "file_state", "plain_agent"},
-    "web": {"config", "rpc", "turn", "ops", "grid", "tokens", "errors", "file_state"},
+    "turn": {"config", "tokens", "rpc", "errors", "file_state", "plain_agent", "secret_files"},
+    "web": {
+        "config",
+        "rpc",
+        "turn",
+        "ops",
+        "grid",
+        "tokens",
+        "errors",
+        "file_state",
+        "secret_files",
+    },
     "client": {"tokens", "errors"},
-    "sim": {"tokens", "errors"},
+    "sim": {"escapes", "tokens", "errors"},
     "cli": {
         "client",
         "config",
@@ -33,7 +44,9 @@ LAYERS = {
         "errors",
         "escapes",
         "grid",
+        "master_key",
         "options",
+        "secret_files",
         "sim",
         "tap",
         "tokens",
@@ -42,7 +55,7 @@ LAYERS = {
 }
 """What each part may import of the others; ``gateway`` and ``tap`` put everything together."""
 
-FREE = {"gateway", "listeners", "options", "stores", "tap"}
+FREE = {"gateway", "key_files", "listeners", "options", "stores", "tap"}
 PURE = {"tokens", "grid", "rpc"}
 IMPURE = ("klein", "os", "random", "secrets", "time", "twisted", "treq")
 

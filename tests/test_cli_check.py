@@ -2,13 +2,15 @@
 
 import http.server
 import json
+import os
 import threading
+from base64 import b64encode
 from typing import Any
 
 from msgspec import to_builtins
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.process import ACCESS_KEY, MASTER_KEY, customer
+from tests.process import ACCESS_KEY, customer
 from tests.sim_stub import temporary_folder
 from tests.terminal import Ended, assert_one_line, odingw
 
@@ -23,7 +25,8 @@ class CheckTests(SynchronousTestCase):
         return odingw("check", str(self.path), *options)
 
     def test_good(self) -> None:
-        text = f'[state]\nurl = "memory:"\n[gateway]\nmaster_key = "{MASTER_KEY}"\n{customer()}'
+        key = b64encode(os.urandom(32)).decode()
+        text = f'[state]\nurl = "memory:"\n[gateway]\nmaster_key = "{key}"\n{customer()}'
         ended = self.check(text)
         self.assertEqual(0, ended.status, ended)
         self.assertRegex(ended.out, r"(?m)^configuration +good$")

@@ -16,7 +16,7 @@ from odingw.config import InternalUser, Networks
 from odingw.errors import FORBIDDEN, UNAUTHORIZED, RpcError, TokenError, TokenFault
 from odingw.grid.rooms import room_hash
 from odingw.grid.values import GridSettings
-from odingw.master_key import is_published_sample
+from odingw.master_key import is_published
 from odingw.rpc.callers import AccessRules, Authenticator, DemoLimits
 from odingw.rpc.client_api import ClientApi, ClientCall, ClientHooks
 from odingw.rpc.jsonrpc import Engine, Method, Reply
@@ -249,5 +249,5 @@ class HashTests(SynchronousTestCase):
 class SampleKeyTests(SynchronousTestCase):
     def test_the_published_key_is_known(self) -> None:
         """The existing gateway's documentation shows it, so everybody has it."""
-        self.assertTrue(is_published_sample(decode_master_key(MASTER_KEY)))
-        self.assertFalse(is_published_sample(b"some other key"))
+        self.assertTrue(is_published(decode_master_key(MASTER_KEY)))
+        self.assertFalse(is_published(b"some other key"))

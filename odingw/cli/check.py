@@ -18,6 +18,7 @@ from odingw.config import Config
 from odingw.customers import Directory, SourceError, directory, static_directory
 from odingw.customers.sources import MAX_BYTES, listed
 from odingw.errors import ConfigError
+from odingw.master_key import MasterKeys
 
 _SECONDS: Final = "10s"
 
@@ -50,15 +51,15 @@ def check(config: Path | None, turn_config: str | None, as_json: bool) -> None:
     configuration is checked.
     """
     try:
-        found = _load(config, turn_config)
+        found, keys = _load(config, turn_config)
     except ConfigError as error:
         if as_json:
             emit({"good": False, "error": str(error), "warnings": []})
         raise Failed(str(error)) from None
-    warnings = list(_warnings(found))
+    warnings = [*keys.warnings, *_warnings(found)]
     for warning in warnings:
         complain(f"warning: {warning}")
-    summary = _summary(found)
+    summary = _summary(found) | {"master_key": keys.where}
     if as_json:
         emit({"good": True, "warnings": warnings} | summary)
         return
@@ -73,7 +74,7 @@ def _words(value: Any) -> Any:
     return ", ".join(value) if isinstance(value, list) else value
 
 
-def _load(path: Path | None, turn_config: str | None) -> Config:
+def _load(path: Path | None, turn_config: str | None) -> tuple[Config, MasterKeys]:
     # Twisted, which takes a while to load.
     from odingw import tap
     from odingw.options import Options

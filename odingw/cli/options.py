@@ -1,16 +1,19 @@
 """Options that several commands share, and what they come to."""
 
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, TextIO
 from urllib.parse import unquote, urlsplit
 
 import click
 
-from odingw.cli.output import STATUS, Failed
+from odingw.cli.output import STATUS, Failed, complain
+from odingw.secret_files import UnsafeFileError, check_writers, warnings
 
 Command = Callable[..., Any]
 
@@ -254,6 +257,7 @@ def access_key_options(command: Command) -> Command:
         *args: Any, access_key: str | None, access_key_file: TextIO | None, **kwargs: Any
     ) -> Any:
         if access_key is None and access_key_file is not None:
+            _check_key_file(access_key_file)
             access_key = first_line(access_key_file)
         return command(*args, access_key=access_key, **kwargs)
 
@@ -277,6 +281,23 @@ def access_key_options(command: Command) -> Command:
     ):
         wrapper = option(wrapper)
     return wrapper
+
+
+def _check_key_file(file: TextIO) -> None:
+    """Refuse a key file that others can write, and warn of one that they can read."""
+    try:
+        number = file.fileno()
+    except OSError:
+        # Standard input may be no file.
+        return
+    if number == 0:
+        return
+    try:
+        check_writers(os.fstat(number))
+    except UnsafeFileError as error:
+        raise Failed(f"{file.name}: {error}") from None
+    for warning in warnings(Path(file.name)):
+        complain(f"warning: {warning}")
 
 
 def first_line(file: TextIO) -> str:

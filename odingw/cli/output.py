@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from odingw.escapes import IN_JSON
+from odingw.escapes import in_json, in_text
 
 OK: Final = 0
 REFUSED: Final = 1
@@ -53,14 +53,12 @@ def plain(text: object) -> str:
 
     Names of rooms and servers come from outside.
     """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
-    )
+    return in_text(str(text))
 
 
 def json_text(document: Any) -> str:
     """Return JSON that no terminal takes for a command."""
-    return json.dumps(document, indent=2, ensure_ascii=False).translate(IN_JSON)
+    return in_json(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def emit(document: Any) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from odingw.config.parts import Networks
 from odingw.config.types import key_text
 from odingw.errors import ConfigError
+from odingw.escapes import in_text
 
 T = TypeVar("T")
 
@@ -49,12 +50,7 @@ def config_error(source: str, key: str, text: str) -> ConfigError:
         text: what is wrong and what is wanted.
     """
     line = ": ".join(part for part in (source, key, text) if part)
-    return ConfigError(
-        "".join(
-            c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-            for c in line
-        )
-    )
+    return ConfigError(in_text(line))
 
 
 def convert(

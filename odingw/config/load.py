@@ -27,6 +27,7 @@ from odingw.config.sections import Config, State, Tls
 from odingw.config.turn import BESIDE_FILE, Turn
 from odingw.config.types import key_text
 from odingw.errors import KeyMaterialError
+from odingw.secret_files import UnsafeFileError, read_secret
 from odingw.tokens import decode_master_key, decode_master_keys, master_key_lines
 
 DEFAULT_HOST: Final = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached; the wire reference
@@ -130,7 +131,7 @@ def _check_shared(config: Config, source: str) -> None:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     source = str(path)
-    data = _read_bytes(path, source, "")
+    data = _read_bytes(path, source, "", any_owner=True)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -170,9 +171,11 @@ def _check_depth(document: dict[str, Any], source: str) -> None:
         raise config_error(source, "", _TOO_DEEP)
 
 
-def _read_bytes(path: Path, source: str, key: str) -> bytes:
+def _read_bytes(path: Path, source: str, key: str, *, any_owner: bool = False) -> bytes:
     try:
-        return path.read_bytes()
+        return read_secret(path, any_owner=any_owner)
+    except UnsafeFileError as error:
+        raise config_error(source, key, f"{path}: {error}" if key else str(error)) from None
     except (OSError, ValueError) as error:
         # A ValueError is a null byte in the path.
         reason = getattr(error, "strerror", None) or str(error)

@@ -37,6 +37,9 @@ RESERVED_POOLS: Final = frozenset(
 
 _ENDPOINT = re.compile(r"[A-Za-z][A-Za-z0-9_-]*:.", re.DOTALL)
 _ENDPOINT_PORT = re.compile(r"(?:haproxy:)*(?:tcp6?|ssl):(?:port=)?([^:=]*)(?::|\Z)")
+_INTERFACE_AT: Final = {"tcp": 1, "tcp6": 2, "ssl": 4}
+"""Types that listen on an interface, and its place among arguments without names."""
+
 _POOL = re.compile(r"[A-Za-z0-9._-]+")
 _REDIS_PORT: Final = 6379
 
@@ -92,6 +95,16 @@ class StateAddress(Struct, frozen=True, kw_only=True):
         """Name everything but the user and the password."""
         where = self.path if self.host is None else f"{self.host}:{self.port}/{self.database}"
         return f"StateAddress({self.scheme!r}, {str(where or '')!r})"
+
+    @property
+    def place(self) -> str:
+        """Where the state is, without user and password."""
+        if self.path is not None:
+            return str(self.path)
+        if self.host is not None:
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            return f"{self.scheme}://{host}:{self.port}/{self.database}"
+        return "memory, and no restart keeps it"
 
     @property
     def shared(self) -> bool:
@@ -238,9 +251,19 @@ def is_forgeable(url: str) -> bool:
 
 def is_within_reach(endpoint: str) -> bool:
     """Whether other hosts may reach an endpoint, as far as its string tells."""
-    kind, *arguments = re.split(r"(?<!\\):", endpoint.removeprefix("haproxy:"))
-    hosts = (one.removeprefix("interface=").replace("\\:", ":") for one in arguments)
-    return kind != "unix" and not any(map(is_loopback, hosts))
+    kind, _, text = re.sub("^haproxy:", "", endpoint, flags=re.IGNORECASE).partition(":")
+    kind = kind.lower()
+    if kind == "unix":
+        return False
+    if kind not in _INTERFACE_AT:
+        # Of a socket from elsewhere, or another type's endpoint, the string tells nothing.
+        return True
+    # As Twisted reads it: a backslash stands before a colon that is part of a value.
+    values = [re.sub(r"\\(.)", r"\1", one) for one in re.split(r"(?<!\\):", text)]
+    named = [value.partition("=")[2] for value in values if value.startswith("interface=")]
+    unnamed = [value for value in values if "=" not in value]
+    at = _INTERFACE_AT[kind]
+    return not is_loopback((named or unnamed[at : at + 1] or [""])[0])
 
 
 def _split_url(url: str, wanted: str) -> tuple[SplitResult, str, int | None]:

@@ -16,9 +16,7 @@ from twisted.logger import (
     formatEvent,
 )
 
-from odingw.escapes import IN_JSON, IN_TEXT
-
-_IN_TRACEBACK: Final = {code: text for code, text in IN_TEXT.items() if code != ord("\n")}
+from odingw.escapes import in_json, in_text
 
 _QUIET: Final = 10.0
 """Seconds between two lines that say that there are no descriptors left."""
@@ -69,10 +67,10 @@ def _time(event: LogEvent) -> str:
 
 
 def _text(event: LogEvent) -> str:
-    text = formatEvent(event).translate(IN_TEXT)
+    text = in_text(formatEvent(event))
     failure = event.get("log_failure")
     if failure is not None:
-        text += f"\n{failure.getTraceback().translate(_IN_TRACEBACK)}"
+        text += "\n" + in_text(failure.getTraceback(), keep="\n")
     return text
 
 
@@ -101,7 +99,7 @@ def _json_line(event: LogEvent) -> str | None:
     for key, value in event.items():
         if key.startswith(_FIELDS):
             line[key.removeprefix(_FIELDS)] = value
-    return json.dumps(line, ensure_ascii=False, default=str).translate(IN_JSON) + "\n"
+    return in_json(json.dumps(line, ensure_ascii=False, default=str)) + "\n"
 
 
 def once(log: Callable[[str], None]) -> Callable[[str], None]:

@@ -13,13 +13,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import react
 from twisted.logger import (
+    FileLogObserver,
     FilteringLogObserver,
     LogLevel,
     LogLevelFilterPredicate,
+    formatEventAsClassicLogText,
     globalLogBeginner,
-    textFileLogObserver,
 )
 
+from odingw.escapes import in_text
 from odingw.sim.child import kill_children
 
 _GC_THRESHOLD: Final = (100_000, 50, 100)
@@ -35,7 +37,9 @@ def log_warnings() -> None:
     """Send what is logged as a warning or worse to standard error."""
     # Any: what these take are zope interfaces, which are no types to a type checker.
     wanted: Any = LogLevelFilterPredicate(LogLevel.warn)
-    to_stderr: Any = textFileLogObserver(sys.stderr)
+    to_stderr: Any = FileLogObserver(
+        sys.stderr, lambda event: in_text(formatEventAsClassicLogText(event) or "", keep="\n\t")
+    )
     observer: Any = FilteringLogObserver(to_stderr, [wanted])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 

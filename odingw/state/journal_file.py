@@ -26,6 +26,8 @@ MIGRATIONS: Final = (
     "json_group_array(json_array(json(key), json(row)))) FROM record WHERE kind = 'place' "
     "GROUP BY pool",
     "DELETE FROM record WHERE kind = 'place'",
+    # Of the master key that servers are given keys of; at most one row.
+    "CREATE TABLE master_key (fingerprint TEXT NOT NULL)",
 )
 """What makes version n of the schema of version n - 1; a file's version is its ``user_version``."""
 
@@ -83,6 +85,8 @@ class JournalFile:
         path: the file; it is made if it is missing, with mode 0600.
         synchronous: ``normal``, or ``full``, with which a power cut costs nothing either.
         migrations: what makes one version of the schema of the one before.
+        fingerprint: of the master key that servers are given keys of from now on; empty: what the
+            file says stays.
 
     Attributes:
         moved_to: where a damaged file was moved; None: there was none.
@@ -92,7 +96,11 @@ class JournalFile:
     """
 
     def __init__(
-        self, path: Path, synchronous: str, migrations: tuple[str, ...] = MIGRATIONS
+        self,
+        path: Path,
+        synchronous: str,
+        migrations: tuple[str, ...] = MIGRATIONS,
+        fingerprint: str = "",
     ) -> None:
         self.path = path
         self.moved_to: Path | None = None
@@ -100,6 +108,7 @@ class JournalFile:
         self._lost = self._moved = False
         self._synchronous = synchronous
         self._migrations = migrations
+        self._fingerprint = fingerprint
         try:
             self._connection = self._open()
         except JournalBrokenError:
@@ -234,6 +243,17 @@ class JournalFile:
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {newest}")
             connection.execute("COMMIT")
+        if self._fingerprint:
+            self._keep_fingerprint(connection)
+
+    def _keep_fingerprint(self, connection: sqlite3.Connection) -> None:
+        found = connection.execute("SELECT fingerprint FROM master_key").fetchone()
+        if found == (self._fingerprint,):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("DELETE FROM master_key")
+        connection.execute("INSERT INTO master_key VALUES (?)", (self._fingerprint,))
+        connection.execute("COMMIT")
 
     def _move_aside(self) -> Path:
         """Rename the file and those beside it; return the new name."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from odingw.config import Turn
 from odingw.config.errors import config_error
 from odingw.file_state import FileState, file_state
+from odingw.secret_files import UnsafeFileError, read_secret
 from odingw.turn.settings import TurnSettings, from_turnrest_json
 
 
@@ -63,7 +64,9 @@ class TurnFile:
 
     def _read(self) -> bytes:
         try:
-            return self.path.read_bytes()
+            return read_secret(self.path, any_owner=True)
+        except UnsafeFileError as error:
+            raise config_error(str(self.path), "", str(error)) from None
         except (OSError, ValueError) as error:
             # A ValueError is a null byte in the path.
             reason = getattr(error, "strerror", None) or str(error)

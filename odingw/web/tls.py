@@ -4,6 +4,7 @@ TLS 1.2 and newer, with the ciphers and settings that Twisted considers safe. A 
 certificate it was opened with; whoever connects after a renewal is shown the new one.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,7 @@ from zope.interface import implementer  # type: ignore[import-untyped]  # zope h
 
 from odingw.errors import ConfigError
 from odingw.file_state import FileState, file_state
+from odingw.secret_files import UnsafeFileError, read_secret
 
 _MINIMUM: Final = TLSVersion.TLSv1_2
 
@@ -211,7 +213,7 @@ def _options(
 
 
 def _private_key(path: Path) -> PrivateKeyTypes:
-    data = _read(path)
+    data = _read(path, read_secret)
     try:
         # Checking that an RSA key is made of primes takes half a second for 4096 bits, at every
         # renewal; what counts is that it fits the certificate.
@@ -262,9 +264,11 @@ def _dh_parameters(path: Path) -> bytes:
     return data
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
     try:
-        return path.read_bytes()
+        return read(path)
+    except UnsafeFileError as error:
+        raise ConfigError(f"{_shown(path)}: {error}") from None
     except OSError as error:
         raise ConfigError(
             f"{_shown(path)}: {error.strerror}; a PEM file that this server may read is wanted"

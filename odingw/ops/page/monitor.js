@@ -42,7 +42,13 @@ function setAttributes(element, attributes) {
   }
 }
 
-function setText(element, text) {
+// What is not seen, or turns the order of what is around it, is shown by its number.
+function visible(text) {
+  return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (char) => `\\u{${char.codePointAt(0).toString(16)}}`);
+}
+
+function setText(element, given) {
+  const text = visible(String(given));
   if (element.textContent !== text) element.textContent = text;
 }
 
@@ -283,7 +289,7 @@ function showName(cell, name, under = "") {
     return found;
   });
   setText(parts.name, name);
-  if (parts.name.title !== name) parts.name.title = name;
+  if (parts.name.title !== visible(name)) parts.name.title = visible(name);
   setText(parts.under, under);
   parts.under.hidden = !under;
 }

@@ -1,12 +1,12 @@
 """What the gateways that share a Redis must agree on."""
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from hmac import compare_digest
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from odingw.state.known_key import fingerprint
 from odingw.state.redis.layout import LAYOUT, OLDEST
 
 
@@ -33,7 +33,7 @@ class Fleet:
     ) -> None:
         self.prefix = prefix
         self.layout = layout
-        self._fingerprints = tuple(_fingerprint(key) for key in (master_key, *older))
+        self._fingerprints = tuple(fingerprint(key) for key in (master_key, *older))
         self._key = f"{{{prefix}}}:fleet"
 
     async def join(self, execute: Callable[..., Deferred[Any]]) -> None:
@@ -49,8 +49,8 @@ class Fleet:
         """
         await execute("HSETNX", self._key, "fingerprint", self._fingerprints[0])
         await execute("HSETNX", self._key, "layout", str(self.layout))
-        fingerprint, layout = await execute("HMGET", self._key, "fingerprint", "layout")
-        known = [compare_digest(fingerprint.decode(), own) for own in self._fingerprints]
+        current, layout = await execute("HMGET", self._key, "fingerprint", "layout")
+        known = [compare_digest(current.decode(), own) for own in self._fingerprints]
         if not any(known):
             raise FleetError(
                 "the gateways that share this Redis have another master key; configure the same "
@@ -67,7 +67,3 @@ class Fleet:
             await execute("HSET", self._key, "layout", str(self.layout))
         if not known[0]:
             await execute("HSET", self._key, "fingerprint", self._fingerprints[0])
-
-
-def _fingerprint(master_key: bytes) -> str:
-    return sha256(b"odingw fleet\0" + master_key).hexdigest()[:32]

@@ -1,0 +1,90 @@
+"""Which master key a journal belongs to, found without opening the journal for writing."""
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Mapping
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import quote
+
+from msgspec import DecodeError, Struct
+
+from odingw.state.journal_file import APPLICATION, JournalBrokenError
+from odingw.state.rows import KEY, SERVER, decode
+
+
+class KnownKey(Struct, frozen=True):
+    """What a journal knows of the master key.
+
+    Attributes:
+        fingerprint: of the key that signed last; empty: nothing is known of it.
+        given: the ids of the keys that servers have, by the servers' addresses.
+    """
+
+    fingerprint: str = ""
+    given: Mapping[str, str] = {}
+
+
+def fingerprint(master_key: bytes) -> str:
+    """Return what tells a master key from others, and does not give one of 32 random bytes away."""
+    return sha256(b"odingw fleet\0" + master_key).hexdigest()[:32]
+
+
+def known_key(path: Path) -> KnownKey:
+    """Look into a journal, which another process may be using.
+
+    Not this one: the system drops a process's locks on a file when it closes it anywhere.
+
+    Raises:
+        JournalBrokenError: it cannot be read; the text says why.
+    """
+    wal = Path(f"{path}-wal")
+    try:
+        if not path.exists() or not path.stat().st_size + _size(wal):
+            return KnownKey()
+        if not _size(wal):
+            return _read(path)
+        # SQLite reads what is not folded into the file yet only where it may write.
+        with tempfile.TemporaryDirectory(prefix="odingw-") as folder:
+            copy = Path(folder) / "journal"
+            shutil.copyfile(path, copy)
+            shutil.copyfile(wal, f"{copy}-wal")
+            return _read(copy, "mode=rw")
+    except sqlite3.Error as error:
+        raise JournalBrokenError(f"{path}: {error}") from None
+    except OSError as error:
+        raise JournalBrokenError(f"{path}: {error.strerror}") from None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _read(path: Path, how: str = "mode=ro&immutable=1") -> KnownKey:
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?{how}", uri=True)) as connection:
+        if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
+            return KnownKey()
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+        found = None
+        if "master_key" in tables:
+            found = connection.execute("SELECT fingerprint FROM master_key").fetchone()
+        given: dict[str, str] = {}
+        # Where it is known what a server was given, that counts.
+        for kind in (SERVER, KEY):
+            rows = connection.execute("SELECT key, row FROM record WHERE kind = ?", (kind,))
+            given.update(_kids(kind, rows.fetchall()))
+        return KnownKey(found[0] if found else "", given)
+
+
+def _kids(kind: str, rows: list[tuple[str, str]]) -> dict[str, str]:
+    kids = {}
+    for key_text, row_text in rows:
+        try:
+            (address,), row = decode(kind, key_text, row_text)
+        except DecodeError:
+            # The start counts and names them.
+            continue
+        kids[address] = row.kid  # type: ignore[union-attr]  # both kinds have one
+    return kids

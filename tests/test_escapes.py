@@ -1,0 +1,49 @@
+"""What cannot be printed is escaped, wherever it is shown."""
+
+import json
+import sys
+import unicodedata
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from odingw.cli.output import Failed, json_text
+from odingw.cli.tables import cell
+from odingw.config.errors import config_error
+from odingw.escapes import in_json, in_text
+from tests.test_review_web import ODD
+
+
+class EscapeTests(SynchronousTestCase):
+    def assert_harmless(self, text: str) -> None:
+        self.assertEqual([], [char for char in text if not char.isprintable() and char != "\n"])
+
+    def test_every_character(self) -> None:
+        """What is escaped is decided by its category, and JSON means the same afterwards."""
+        for code in range(sys.maxunicode + 1):
+            char = chr(code)
+            if char.isprintable():
+                continue
+            category = unicodedata.category(char)
+            self.assertIn(category[0], "CZ")
+            self.assertTrue(in_text(char).isprintable())
+            self.assertIn(f"{code:x}" if code > 31 else "\\", in_text(char))
+            if char != "\n":
+                escaped = in_json(f'"{char}"')
+                self.assertTrue(escaped.isprintable())
+                self.assertEqual(char, json.loads(escaped))
+        for category, least in (("Cc", 65), ("Cf", 160), ("Cs", 2048), ("Zl", 1), ("Zp", 1)):
+            chars = map(chr, range(sys.maxunicode + 1))
+            found = "".join(char for char in chars if unicodedata.category(char) == category)
+            self.assertGreaterEqual(len(found), least)
+            self.assertEqual([], [char for char in in_text(found) if char in found])
+
+    def test_what_is_printed_stays(self) -> None:
+        for text in ("Grüße, мир, 世界, 😀", "\u05e9\u05dc\u05d5\u05dd", "a b", "\\x41"):
+            self.assertEqual((text, text), (in_text(text), in_json(text)))
+
+    def test_tables_and_errors_of_the_command(self) -> None:
+        self.assert_harmless(str(cell(ODD)))
+        self.assert_harmless(str(Failed(ODD)))
+        self.assert_harmless(str(config_error(ODD, ODD, ODD)))
+        self.assert_harmless(json_text({ODD: [ODD]}))
+        self.assertEqual({ODD: [ODD]}, json.loads(json_text({ODD: [ODD]})))
