@@ -81,5 +81,5 @@ class Elsewhere:
 
     def _path_of(self, request: GatewayRequest) -> str:
         """Return the path that was asked for; while the body comes, it is not known yet."""
-        path = getattr(request, "path", b"").decode("latin-1")
+        path = (request.path or b"").decode("latin-1")
         return path if path in self._paths else self._paths[0]
