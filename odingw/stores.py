@@ -10,7 +10,12 @@ from odingw.config import State
 from odingw.errors import ConfigError
 from odingw.grid.store import Store
 from odingw.grid.values import GridSettings
-from odingw.state.journal_file import JournalBrokenError, JournalFile, check_path
+from odingw.state.journal_file import (
+    JournalBrokenError,
+    JournalFile,
+    check_path,
+    count_servers,
+)
 from odingw.state.known_key import KnownKey, fingerprint, known_key
 from odingw.state.local import LocalStore
 from odingw.state.memory import MemoryStore
@@ -146,3 +151,12 @@ def _is_among(known: KnownKey, keys: Sequence[bytes]) -> bool:
     return any(
         server_key(key, address).kid == kid for address, kid in known.given.items() for key in keys
     )
+
+
+def known_servers(state: State) -> int:
+    """Return how many servers a file knows, as far as it can be read beside a gateway that runs.
+
+    What is in a Redis, the start of a gateway tells.
+    """
+    path = state.address.path
+    return 0 if path is None else count_servers(path)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -23,7 +23,14 @@ from twisted.python.logfile import LogFile
 from odingw import __version__
 from odingw.clock import SteadyClock
 from odingw.config import Config, state_folder
-from odingw.config.parts import is_forgeable, is_within_reach
+from odingw.config.parts import is_forgeable
+from odingw.config.place import (
+    DEFAULT_INTERNAL,
+    internal_endpoints,
+    of_known_servers,
+    served,
+    trusted,
+)
 from odingw.customers import refresher, static_directory
 from odingw.errors import ConfigError
 from odingw.escapes import in_text
@@ -35,7 +42,7 @@ from odingw.master_key import MasterKeys, make
 from odingw.ops import logs
 from odingw.ops.systemd import Notifier
 from odingw.options import Options
-from odingw.stores import check_store
+from odingw.stores import check_store, known_servers
 from odingw.turn.service import check as check_turn
 from odingw.web.site import GatewaySite
 
@@ -120,7 +127,7 @@ class GatewayService(Service):
                 proxied=entry.listener.proxied,
                 trusted=config.listen.trusted_proxies,
                 public="public" in roles,
-                check_server=self._gateway.check_server if "internal" in roles else None,
+                check_server=self._gateway.server_check(roles),
             )
             site.noisy = False
             self._sites.append(site)
@@ -249,11 +256,13 @@ class GatewayService(Service):
             return
         error = outcome[0].value if outcome else "it did not answer"
         reason = error.socketError if isinstance(error, CannotListenError) else error
+        by_default = description == DEFAULT_INTERNAL and not self._config.listen.internal
+        another = "name another one in listen.internal" if by_default else "configure another one"
         _log.critical(
-            "cannot listen on {odingw_endpoint}: {reason}; "
-            "free the address or configure another one",
+            "cannot listen on {odingw_endpoint}: {reason}; free the address or {another}",
             odingw_endpoint=description,
             reason=reason,
+            another=another,
         )
         raise SystemExit(1)
 
@@ -273,26 +282,9 @@ class GatewayService(Service):
     def _explain(self) -> None:
         """Tell operators what is closed, and how to open it."""
         gateway, listen = self._config.gateway, self._config.listen
-        if not gateway.internal.users:
-            _log.info(
-                "/internal takes calls from {networks} only, and none that show a proxy's traces; "
-                "for ODIN servers elsewhere set gateway.internal.users and gateway.internal.allow",
-                networks=", ".join(map(str, gateway.internal.allow)) or "nowhere",
-            )
-            # What comes through a PROXY line is refused.
-            shared = [
-                endpoint
-                for endpoint in (() if listen.internal else listen.public)
-                if not endpoint.startswith("haproxy:")
-                and (listen.trusted_proxies or is_within_reach(endpoint))
-            ]
-            if shared:
-                _log.warn(
-                    "/internal, which hands out private keys, has no users and shares the public "
-                    "endpoints {which}: a proxy, forwarder or tunnel on this host that leaves no "
-                    "trace opens it to everybody; set gateway.internal.users or listen.internal",
-                    which=", ".join(shared),
-                )
+        _log.info("{served}", served=served(self._config))
+        if warning := trusted(self._config):
+            _log.warn("{warning}", warning=warning)
         source = gateway.customer_source
         if source is not None and source.url is not None and is_forgeable(source.url):
             _log.warn(
@@ -365,6 +357,11 @@ class GatewayService(Service):
         self._try(
             "the TURN settings stay as they were", lambda: self._gateway.turn.reload(config.turn)
         )
+        if internal_endpoints(config) != internal_endpoints(self._config):
+            _log.warn(
+                "/internal is to be served elsewhere ({which}); that counts from the next start on",
+                which=", ".join(internal_endpoints(config)) or "nowhere",
+            )
         keys = config.gateway.decoded_master_keys()
         if keys and keys != self._master_keys:
             _log.warn("other master keys are configured; they count from the next start on")
@@ -384,13 +381,24 @@ class GatewayService(Service):
             )
 
 
-def check(options: Options) -> tuple[Config, MasterKeys]:
+class Checked(NamedTuple):
+    """What a look at a configuration found.
+
+    Attributes:
+        config: the configuration.
+        keys: the master keys that count with it.
+        warnings: what a gateway would start with, but warn of.
+    """
+
+    config: Config
+    keys: MasterKeys
+    warnings: list[str]
+
+
+def check(options: Options) -> Checked:
     """Look at the configuration that the options ask for, and at what it names.
 
     Nothing is made, opened for writing, or listened on.
-
-    Returns:
-        The configuration, and the master keys that count with it.
 
     Raises:
         ConfigError: a gateway would not start with it.
@@ -401,7 +409,9 @@ def check(options: Options) -> tuple[Config, MasterKeys]:
     found = listeners(config, reactor, options.origin())
     check_turn(config.turn, options.name)
     check_store(config.state)
-    return config, check_keys(config, options, found.values())
+    keys = check_keys(config, options, found.values())
+    internal = (trusted(config), of_known_servers(config, known_servers(config.state)))
+    return Checked(config, keys, [*keys.warnings, *filter(None, internal)])
 
 
 def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's name
@@ -415,7 +425,7 @@ def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's
 
     try:
         if options["check"]:
-            for warning in check(options)[1].warnings:
+            for warning in check(options).warnings:
                 sys.stderr.write(f"odingw: warning: {warning}\n")
             sys.stdout.write("the configuration is good\n")
             raise SystemExit(0)

@@ -11,6 +11,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
 
+from odingw.cli.simulate import _servers_url, simulate
 from tests.process import ACCESS_KEY, customer
 from tests.sim_stub import RpcFault, StubGateway
 from tests.terminal import ROOT, Terminal, command, environment, shared_gateway
@@ -46,6 +47,24 @@ class TerminalTests(SynchronousTestCase):
             self.assertEqual(130, terminal.wait())
             terminal.wait_for("CALLS")
             self.assertTrue(terminal.settings_kept)
+
+
+class AddressTests(SynchronousTestCase):
+    """Where servers report, if nothing or only some of it is said."""
+
+    def test_server_api(self) -> None:
+        url = "http://gateway.test/eu/"
+        for internal, arguments, wanted in (
+            (None, [], "http://127.0.0.1:7002/"),
+            (None, ["--url", url], url),
+            ("http://h:1/eu/internal", ["--url", url], "http://h:1/eu/"),
+            ("http://u:p@h:1/internal", [], "http://u:p@h:1/"),
+            ("http://h:1", [], "http://h:1"),
+            ("http://h:1/", [], "http://h:1/"),
+        ):
+            with simulate.make_context("simulate", [*arguments]) as context:
+                found = _servers_url(internal, context.params["url"])
+            self.assertEqual(wanted, found, (internal, arguments))
 
 
 class StubTests(TestCase):
@@ -92,6 +111,27 @@ class StubTests(TestCase):
         self.assertEqual((b"", 0), (err, status))
         self.assertIsNone(json.loads(out)["clients"])
         self.assertEqual([], self.stub.of("Connect"))
+
+    async def test_servers_elsewhere(self) -> None:
+        """Servers report where ``--internal`` says, with its user, and clients call ``--url``."""
+        servers = StubGateway()
+        servers.report_interval, servers.address = 200, self.stub.address
+        port = self.reactor.listenTCP(0, Site(servers), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        internal = f"http://odin:secret@127.0.0.1:{port.getHost().port}/internal"
+        out, err, status = await self.simulate(
+            "--internal", internal, "--rate", "50", "-d", "1", "--seed", "1"
+        )
+        self.assertEqual((b"", 0), (err, status))
+        self.assertEqual([], self.stub.reports)
+        self.assertEqual([], servers.of("Connect"))
+        self.assertTrue(servers.reports)
+        self.assertGreater(json.loads(out)["clients"]["granted"], 0)
+
+    async def test_no_server_api(self) -> None:
+        out, err, status = await self.simulate("--internal", f"{self.url}eu/", "--rate", "0")
+        self.assertEqual((b"", 2), (out, status))
+        self.assertIn(b"does not end with /internal", err)
 
     async def test_too_short(self) -> None:
         """For a client to come."""

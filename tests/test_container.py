@@ -83,7 +83,7 @@ class FileTests(SynchronousTestCase):
     def test_it_runs_as_nobody_in_particular_and_ends_in_order(self) -> None:
         self.assertEqual([f"{USER}:{USER}"], values("USER"))
         self.assertEqual(["SIGTERM"], values("STOPSIGNAL"))
-        self.assertEqual(["7000 7001"], values("EXPOSE"))
+        self.assertEqual(["7000 7001 7002"], values("EXPOSE"))
         self.assertEqual(["/var/lib/odingw"], values("VOLUME"))
         self.assertEqual("/var/lib/odingw", environment()["STATE_DIRECTORY"])
 
@@ -244,6 +244,7 @@ class StepTests(SynchronousTestCase):
         # Two images of this machine may run at once: other ports than in the container.
         command += ["--listen", f"tcp:{public}:interface=127.0.0.1"]
         command += ["--admin", f"tcp:{admin}:interface=127.0.0.1"]
+        command += ["--internal", f"tcp:{free_port()}:interface=127.0.0.1"]
         self.assertEqual([], values("CMD"))
         with (self.root / "var" / "log").open("w") as log:
             process = subprocess.Popen(
