@@ -1,5 +1,6 @@
 """A real coturn takes the credentials that are issued and no others, and is seen to come and go."""
 
+import json
 import os
 import time
 from base64 import b64encode
@@ -15,6 +16,8 @@ from odingw.turn.credentials import LAST_EXPIRY, Credentials, issue
 from odingw.turn.settings import TurnSettings
 from odingw.turn.watch import ServerWatch
 from tests.coturn import Coturn
+from tests.process import GatewayProcess, customer
+from tests.test_turn_http import RSA_KEY, rs256, spki
 from tests.turn_client import TurnClient, TurnError
 from tests.turn_net import Log, uris
 
@@ -144,6 +147,42 @@ class CredentialTests(CoturnCase):
             ("x" * 600, 401),
         ):
             self.assertEqual(self.code(self.coturn, signed(f"{expiry}:{user}")), code, user)
+
+
+class ForcedTests(CoturnCase):
+    """``forcedUser`` as the existing server has it: whatever a token says."""
+
+    def credentials(self, gateway: GatewayProcess, **claims: object) -> Credentials:
+        bearer = {"Authorization": f"Bearer {rs256(**claims)}"}
+        status, _, body = gateway.request("GET", "/turn", None, bearer)
+        self.assertEqual(200, status, body)
+        found = json.loads(body)
+        return Credentials(found["username"], found["password"], found["ttl"])
+
+    def started_gateway(self, **members: object) -> GatewayProcess:
+        gateway = GatewayProcess(customer())
+        file = gateway.folder / "turnrest.json"
+        gateway.options = ("--turn-config", str(file))
+        document = {"userClaim": "sub", "jwtPublicKeys": [spki(RSA_KEY)], "turnURIS": ["a"]}
+        file.write_text(json.dumps(document | members))
+        self.addCleanup(gateway.stop)
+        return gateway.start()
+
+    def test_a_coturn_that_has_one_user(self) -> None:
+        coturn = Coturn(options=["--user=guest:open sesame"])
+        self.addCleanup(coturn.remove)
+        coturn.start()
+        gateway = self.started_gateway(forcedUser="guest", forcedPassword="open sesame")
+        for claims in ({"sub": "alice"}, {"sub": ""}, {"sub": ["alice"]}):
+            found = self.credentials(gateway, **claims)
+            self.assertEqual(("guest", 0), (found.username, self.code(coturn, found)), claims)
+
+    def test_a_coturn_that_has_a_secret(self) -> None:
+        coturn = self.started(SECRET)
+        gateway = self.started_gateway(forceUser="guest", secretKey=SECRET)
+        found = self.credentials(gateway, sub="alice")
+        self.assertRegex(found.username, r"^\d+:guest$")
+        self.assertEqual(0, self.code(coturn, found))
 
 
 class RotationTests(CoturnCase):
