@@ -61,10 +61,10 @@ class _SentOn(Exception):  # noqa: N818  -- it reads as what happened
 
     Attributes:
         address: where that is.
-        domain: what its certificate must be for; None: the same as before.
+        domain: what its certificate must be for; empty: the same as before.
     """
 
-    def __init__(self, address: Address, domain: str | None) -> None:
+    def __init__(self, address: Address, domain: str) -> None:
         super().__init__(address)
         self.address = address
         self.domain = domain
@@ -285,8 +285,8 @@ def _success(response: Message) -> Message:
         code, text = _error(response)
         alternate = response.get(Attribute.ALTERNATE_SERVER)
         if code == _TRY_ALTERNATE and alternate is not None:
-            domain = response.get(Attribute.ALTERNATE_DOMAIN)
-            raise _SentOn(stun.unpack_plain_address(alternate), domain and stun.unpack_text(domain))
+            domain = stun.unpack_text(response.get(Attribute.ALTERNATE_DOMAIN) or b"")
+            raise _SentOn(stun.unpack_plain_address(alternate), domain)
         raise TurnFailed(f"error {code} {text}".strip(), code)
     return response
 
