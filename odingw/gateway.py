@@ -452,6 +452,26 @@ class Gateway:
             "uri",
             lambda: ((health.uri, float(health.up)) for health in turn.health()),
         )
+        metrics.watch_gauges(
+            "turn_certificate_trusted",
+            "Whether browsers take the certificate of a TURN or STUN server.",
+            "uri",
+            lambda: (
+                (health.uri, float(not health.certificate.refusal))
+                for health in turn.health()
+                if health.certificate
+            ),
+        )
+        metrics.watch_gauges(
+            "turn_certificate_expiry_timestamp_seconds",
+            "When the certificate of a TURN or STUN server ends, in unix time.",
+            "uri",
+            lambda: (
+                (health.uri, health.certificate.ends)
+                for health in turn.health()
+                if health.certificate
+            ),
+        )
         metrics.watch_number(
             "jwks_fetches_total",
             "JWK set fetches that succeeded.",

@@ -42,13 +42,15 @@ _CLOCK: Final = """
   const timers = new Map();
   let now = 1_700_000_000_000;
   let last = 0;
+  let grid = 1;
   window.Date = class extends RealDate {
     constructor(...args) { super(...(args.length ? args : [now])); }
     static now() { return now; }
   };
   window.setTimeout = (callback, delay = 0, ...args) => {
     // As browsers do: it is kept in 32 bits, and what does not fit is due at once.
-    timers.set(++last, { due: now + Math.max(delay | 0, 0), run: () => callback(...args) });
+    const due = Math.ceil((now + Math.max(delay | 0, 0)) / grid) * grid;
+    timers.set(++last, { due, run: () => callback(...args) });
     return last;
   };
   window.clearTimeout = (id) => { timers.delete(id); };
@@ -56,6 +58,8 @@ _CLOCK: Final = """
   const settle = () => new Promise((resolve) => realSetTimeout(resolve));
   window.testClock = {
     get timers() { return timers.size; },
+    // As of a tab that nobody looks at: timers run at multiples of so many ms.
+    throttle(ms) { grid = ms; },
     // The clock goes on, or is set, while timers stand still.
     sleep(ms) {
       now += ms;

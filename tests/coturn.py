@@ -6,6 +6,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -29,8 +30,10 @@ class Coturn:
     """A coturn with its own folder and ports, which it keeps when it is started again.
 
     Args:
-        secrets: what it takes credentials of; all of them count.
-        tls: serve TLS too, with a certificate that nobody trusts.
+        secrets: what it takes credentials of; all of them count. Without any, it takes those of
+            the users that ``options`` names.
+        tls: serve TLS too, with a certificate that nobody trusts, or with this one.
+        options: more options of ``turnserver``.
 
     Attributes:
         port: where it listens, over UDP and TCP.
@@ -41,7 +44,9 @@ class Coturn:
         SkipTest: coturn is not installed.
     """
 
-    def __init__(self, *secrets: str, tls: bool = False) -> None:
+    def __init__(
+        self, *secrets: str, tls: bool | trustme.LeafCert = False, options: Sequence[str] = ()
+    ) -> None:
         program = shutil.which("turnserver")
         if program is None:
             raise SkipTest("turnserver is not installed (package coturn)")
@@ -52,9 +57,10 @@ class Coturn:
         self.secrets = secrets
         self._ports = free_range(1 + RELAY_PORTS)
         self.port = self._ports[0]
+        self._options = options
         self.tls_port = free_port() if tls else None
         if tls:
-            certificate = trustme.CA().issue_cert(HOST)
+            certificate = trustme.CA().issue_cert(HOST) if tls is True else tls
             certificate.private_key_and_cert_chain_pem.write_to_path(self._pem)
 
     @property
@@ -83,7 +89,8 @@ class Coturn:
         command: list[str | Path] = [
             self._program,
             *("-n", "--no-cli", "--no-dtls", "--allow-loopback-peers", "-m", "1"),
-            *("--use-auth-secret", *(f"--static-auth-secret={one}" for one in self.secrets)),
+            "--use-auth-secret" if self.secrets else "--lt-cred-mech",
+            *(f"--static-auth-secret={one}" for one in self.secrets),
             f"--realm={REALM}",
             f"--listening-ip={HOST}",
             f"--relay-ip={HOST}",
@@ -93,6 +100,7 @@ class Coturn:
             *("-b", self._folder / "turndb"),
             f"--pidfile={self._folder / 'pid'}",
             "--log-file=stdout",
+            *self._options,
         ]
         if self.tls_port is None:
             command.append("--no-tls")
@@ -123,7 +131,8 @@ class Coturn:
 
     def _answers(self) -> bool:
         """Whether it answers over UDP, and takes connections over TCP."""
-        request = Message(Kind.REQUEST, Method.BINDING, os.urandom(TRANSACTION_BYTES))
+        # It may not answer Binding, and without a transport this allocates nothing.
+        request = Message(Kind.REQUEST, Method.ALLOCATE, os.urandom(TRANSACTION_BYTES))
         with socket.socket(type=socket.SOCK_DGRAM) as probe:
             probe.settimeout(0.05)
             probe.sendto(encode(request), self.address)

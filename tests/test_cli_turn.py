@@ -102,6 +102,39 @@ class TurnTestTests(SynchronousTestCase):
         servers = self.turn_test("--json", gateway=gateway).document["servers"]
         self.assertEqual([401, None], [one["code"] for one in servers if "code" in one][:2])
 
+    def test_servers_that_send_on(self) -> None:
+        """A coturn that balances load by ALTERNATE-SERVER; to itself, it would go on for ever."""
+        to = f"{HOST}:{self.coturn.port}"
+        there = f"{HOST}:{self.coturn.tls_port}"
+        gateway, balancer = self.balanced(to, there)
+        ended = self.turn_test("--insecure", gateway=gateway)
+        self.assertEqual((0, ""), (ended.status, ended.err), ended)
+        for uri, other in zip(balancer.uris, (to, to, there), strict=True):
+            self.assertRegex(
+                ended.out,
+                rf"(?m)^{uri.replace('?', '.')} +ok +[\d.]+ ms +{HOST}:\d+ \(sent on to {other}\)$",
+            )
+        servers = self.turn_test("--insecure", "--json", gateway=gateway).document["servers"]
+        self.assertEqual([to, to, there], [one["alternate"] for one in servers[:3]])
+
+    def test_servers_that_send_on_to_none(self) -> None:
+        dead = f"{HOST}:{free_port()}"
+        gateway, first = self.balanced(dead, dead)
+        ended = self.turn_test("--insecure", gateway=gateway)
+        self.assertEqual(1, ended.status)
+        self.assertRegex(ended.out, rf"(?m) failed +- +sent on to {dead}: connection refused$")
+        second = f"{HOST}:{first.port}"
+        gateway, _ = self.balanced(second, second)
+        ended = self.turn_test("--insecure", gateway=gateway)
+        self.assertRegex(ended.out, rf"(?m) failed +- +sent on to {second}, which sends on too$")
+
+    def balanced(self, to: str, tls: str) -> tuple[GatewayProcess, Coturn]:
+        """Start a TURN server that sends on, and a gateway that hands it out."""
+        options = [f"--alternate-server={to}", f"--tls-alternate-server={tls}"]
+        balancer = Coturn(SECRET, tls=True, options=options)
+        self.addCleanup(balancer.remove)
+        return self.started(*balancer.start().uris), balancer
+
     def test_no_credentials(self) -> None:
         ended = self.turn_test("--token", "x")
         self.assertEqual((1, ""), (ended.status, ended.out))
@@ -202,6 +235,34 @@ class AllocationTests(SynchronousTestCase):
         self.assertEqual(
             (403, "error 403 no"), ((failure := self.failure(error(403))).code, str(failure))
         )
+
+    def test_sent_on_without_saying_where(self) -> None:
+        """What is printed of a reason has no padding."""
+
+        def padded(request: Message) -> list[bytes]:
+            members = ((Attribute.ERROR_CODE, b"\0\0\3\0Try Alternate\0\0\0"),)
+            return [encode(Message(Kind.ERROR, request.method, request.transaction, members))]
+
+        self.assertEqual("error 300 Try Alternate", str(self.failure(padded)))
+
+    def test_sent_on_to_nonsense(self) -> None:
+        to = ((Attribute.ALTERNATE_SERVER, b"\0\3\0\0"),)
+        self.assertIn("malformed answer", str(self.failure(error(300, *to))))
+
+    def test_sent_on_once_the_credentials_are_known(self) -> None:
+        """Also a STUN server may send on, and a server that has asked for credentials."""
+        for scheme, before, after in (
+            ("turn", [error(401, *CHALLENGE)], [error(401, *CHALLENGE), granted, granted]),
+            ("stun", [], [granted]),
+        ):
+            there = OddServer(*after)
+            value = b"\0\1" + there.port.to_bytes(2) + bytes([127, 0, 0, 1])
+            here = OddServer(*before, error(300, (Attribute.ALTERNATE_SERVER, value)))
+            uri = parse_uri(f"{scheme}:127.0.0.1:{here.port}", "turn")
+            proof = prove(uri, "user", "password", 30.0, tls_context(verify=True))
+            here.wait()
+            there.wait()
+            self.assertEqual(("127.0.0.1", there.port), proof.alternate)
 
     def test_stale_nonce(self) -> None:
         new = (CHALLENGE[0], (Attribute.NONCE, b"new"))

@@ -29,6 +29,7 @@ class TurnTests(ConfigCase):
             ignore_jwt = true
             user_claim = "sub"
             required_scopes = ["x", "y"]
+            scope_claims = ["a.b"]
             jwk_urls = ["https://a/"]
             public_keys = ["k"]
             issuer = "i"
@@ -50,6 +51,7 @@ class TurnTests(ConfigCase):
             ignore_jwt=True,
             user_claim="sub",
             required_scopes=("x", "y"),
+            scope_claims=("a.b",),
             jwk_urls=("https://a/",),
             public_keys=("k",),
             issuer="i",
@@ -69,6 +71,7 @@ class TurnTests(ConfigCase):
             config = "lib/t.json"
             issuer = "i"
             audience = "a"
+            scope_claims = ["a.b"]
             access_keys = true
             watch_servers = false
             watch_interval = 1
@@ -79,12 +82,20 @@ class TurnTests(ConfigCase):
             config=self.folder / "lib" / "t.json",
             issuer="i",
             audience="a",
+            scope_claims=("a.b",),
             access_keys=True,
             watch_servers=False,
             watch_interval=1.0,
             leeway=0,
         )
         self.assertEqual(turn, expected)
+
+    def test_origins_and_no_forced_user(self) -> None:
+        """Several origins are a list; an empty forced user is none."""
+        turn = self.load_text(
+            'turn = { allowed_origin = ["https://a", "https://b"], forced_user = "" }'
+        ).turn
+        self.assertEqual(turn, Turn(allowed_origin=("https://a", "https://b"), forced_user=""))
 
     def test_secrets_file(self) -> None:
         """A secret per line; the first signs. Empty lines and white space do not matter."""

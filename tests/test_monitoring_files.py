@@ -199,7 +199,7 @@ class LiveTests(SynchronousTestCase):
         gateway.report("sfu-1.example:4433", ("lobby", 1))
         bearer = {"Authorization": f"Bearer {token('lobby', 'a', subject='turn')}"}
         self.assertEqual(200, gateway.request("GET", "/turn", headers=bearer)[0])
-        gateway.request("GET", "/clients/turnRestClient-2.0.0.js")
+        gateway.request("GET", "/clients/turnRestClient-2.1.0.js")
         self.gateway = gateway
 
     def test_all_queries_name_metrics_that_there_are(self) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.browser import Browser
+from odingw.turn.settings import MAX_USERNAME
+from tests.browser import shared_browser
 from tests.coturn import Coturn
 from tests.process import GatewayProcess, customer
 from tests.test_gateway import metric
@@ -46,6 +47,27 @@ async (info) => {
   ends.forEach((end) => end.close());
   return [answer, ...kinds];
 }
+"""
+
+_GATHER = """
+(info) => new Promise((resolve) => {
+  const kinds = new Set();
+  try {
+    const end = new RTCPeerConnection({ ...info, iceTransportPolicy: "relay" });
+    end.onicecandidate = ({ candidate }) => {
+      if (candidate) {
+        if (candidate.candidate) kinds.add(candidate.type);
+        return;
+      }
+      end.close();
+      resolve([...kinds]);
+    };
+    end.createDataChannel("test");
+    end.setLocalDescription();
+  } catch {
+    resolve([]);
+  }
+})
 """
 
 
@@ -87,15 +109,14 @@ class CallTests(SynchronousTestCase):
 
     def in_page(self, act: Callable[[str], str]) -> object:
         """Run a script in a page; it is given the gateway's address."""
-        browser = Browser()
-        self.addCleanup(browser.close)
-        page = browser.new_page()
+        page = shared_browser().new_page()
+        self.addCleanup(page.close)
         page.navigate(self.page_url)
         return page.evaluate(act(f"http://127.0.0.1:{self.gateway.port}"))
 
     def test_a_data_channel_through_the_relay(self) -> None:
         def act(gateway: str) -> str:
-            script = f"{gateway}/clients/turnRestClient-1.2.0.js"
+            script = f"{gateway}/clients/turnRestClient-1.3.0.js"
             return (
                 "new Promise((resolve, reject) => {"
                 " const script = document.createElement('script');"
@@ -110,12 +131,24 @@ class CallTests(SynchronousTestCase):
     def test_the_module_client_too(self) -> None:
         def act(gateway: str) -> str:
             return (
-                f"import('{gateway}/clients/turnRestClient-2.0.0.js')"
+                f"import('{gateway}/clients/turnRestClient-2.1.0.js')"
                 f".then((client) => client.getTurnServiceInfo('{gateway}/turn', '{rs256()}'))"
                 f".then({_CALL})"
             )
 
         self.assertEqual(["echo hello", "relay"], self.in_page(act))
+
+    def test_a_user_as_long_as_can_be(self) -> None:
+        """Longer ones become their hash; with 509 bytes Chromium finds no relay for 40 seconds."""
+        long = rs256(sub="x" * (MAX_USERNAME - len("1700000000:")))
+
+        def act(gateway: str) -> str:
+            return (
+                f"fetch('{gateway}/turn', {{ headers: {{ Authorization: 'Bearer {long}' }} }})"
+                f".then((response) => response.json()).then({_GATHER})"
+            )
+
+        self.assertEqual(["relay"], self.in_page(act))
 
 
 class WatchTests(SynchronousTestCase):

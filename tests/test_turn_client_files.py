@@ -24,8 +24,11 @@ FOLDER: Final = ROOT / "odingw" / "turn" / "clients"
 PUBLISHED: Final = {
     "turnRestClient-1.1.0.js": "e7d5b07cc759de5b4503e9588d4f1b965529f636db52469421a4eefe384d9384",
     "turnRestClient-1.2.0.js": "8c60cd2dc59b9f4cb99852961187851433ab9e264011b9b641754191db97eb29",
+    "turnRestClient-1.3.0.js": "d7131393a26adc63f639678c35b27c7c763dba1c37f08e7e0dd63e075d15c466",
     "turnRestClient-2.0.0.js": "cc6a3518f615c13cba2dd9ab53cc694f8ebeff1b99c77308ad8ecbc79a56901c",
     "turnRestClient-2.0.0.d.ts": "16f88bde552ccd52e4e0050a9e00ae9ea754e05e4b911c737ab0d27d4b5f6c21",
+    "turnRestClient-2.1.0.js": "2e2d965ebd1791af9c7a2acb8504dfb66cddf79c086e3f1e8f9ac203911d4e50",
+    "turnRestClient-2.1.0.d.ts": "881045019ac354de87d2d1e750308ef1efdc7831ff636b9e237414e5d4f444ae",
 }
 """SHA-256 of what was published. Browsers keep it for a year: a change needs a new version."""
 
@@ -75,7 +78,7 @@ class PublishedTests(SynchronousTestCase):
             r"^export (?:async )?(?:function (\w+)|\{ \w+ as (\w+) \})", re.MULTILINE
         )
         module, types = (
-            exported.findall((FOLDER / f"turnRestClient-2.0.0.{ending}").read_text())
+            exported.findall((FOLDER / f"turnRestClient-2.1.0.{ending}").read_text())
             for ending in ("js", "d.ts")
         )
         self.assertEqual(3, len(module))
@@ -194,7 +197,7 @@ class ServingTests(SiteCase):
         self.assertEqual("Accept", headers["Vary"])
         listed = json.loads(body)
         self.assertEqual({"latest", "files"}, listed.keys())
-        self.assertEqual("turnRestClient-1.2.0.js", listed["latest"])
+        self.assertEqual("turnRestClient-1.3.0.js", listed["latest"])
         expected = []
         for name in VERSIONS:
             written = (FOLDER / name).read_bytes()

@@ -1,10 +1,16 @@
 """Watching credentials with the browser client, in a real browser."""
 
+import json
+from itertools import pairwise, product
+from typing import Final
+
 from tests.turn_page import MODULE, PageCase, in_thread
+
+SHOWN: Final = "document.dispatchEvent(new Event('visibilitychange'))"
 
 
 class WatchTests(PageCase):
-    """``watchTurnServiceInfo``."""
+    """``watchTurnServiceInfo``; without throttling, credentials of 600 s are renewed after 480."""
 
     load = MODULE
 
@@ -36,13 +42,13 @@ class WatchTests(PageCase):
     def test_credentials_are_renewed_shortly_before_their_end(self) -> None:
         self.watch()
         self.page.wait_for("updates.length")
-        for seconds in (540, 540):
+        for seconds in (480, 480):
             self.check_next(seconds)
         self.service.ttl = 20
-        self.check_next(540)
+        self.check_next(480)
         self.service.ttl = 3600
-        self.check_next(18)
-        self.check_next(3540)
+        self.check_next(5)
+        self.check_next(3480)
         self.assertEqual([f"user {n}" for n in range(1, 7)], self.page.evaluate("updates"))
         self.assertEqual(["Bearer jwt"] * 6, self.service.asked)
         self.assertEqual([], self.page.errors)
@@ -51,8 +57,8 @@ class WatchTests(PageCase):
     def test_every_request_has_a_fresh_jwt(self) -> None:
         self.watch("jwt: async () => `jwt ${updates.length}`")
         self.page.wait_for("updates.length")
-        self.check_next(540)
-        self.check_next(540)
+        self.check_next(480)
+        self.check_next(480)
         self.assertEqual(["Bearer jwt 0", "Bearer jwt 1", "Bearer jwt 2"], self.service.asked)
 
     @in_thread
@@ -70,7 +76,7 @@ class WatchTests(PageCase):
         self.watch()
         self.page.wait_for("updates.length")
         self.assertEqual(1, len(self.service.asked))
-        self.check_next(440)
+        self.check_next(380)
         self.assertEqual("user 2", self.page.evaluate("get(url, 'jwt')"))
 
     @in_thread
@@ -103,7 +109,7 @@ class WatchTests(PageCase):
         self.service.status = 200
         self.check_next(60)
         self.service.status = 401
-        self.check_next(540, "failures")
+        self.check_next(480, "failures")
         self.service.status = 200
         self.check_next(1)
         self.assertEqual([503] * 9 + [401], self.page.evaluate("failures"))
@@ -141,11 +147,76 @@ class WatchTests(PageCase):
     def test_a_callback_that_throws_does_not_end_it(self) -> None:
         self.watch("onUpdate: () => { updates.push(0); throw new Error('in onUpdate'); }")
         self.page.wait_for("updates.length")
-        self.check_next(540)
+        self.check_next(480)
         self.assertEqual([], self.page.evaluate("failures"))
         self.assertEqual(2, len(self.page.errors))
         for error in self.page.errors:
             self.assertIn("in onUpdate", error)
+
+    @in_thread
+    def test_credentials_are_always_good_where_timers_run_once_a_minute(self) -> None:
+        """A tab that nobody looks at; wherever in such a minute they were got."""
+        self.page.evaluate("testClock.throttle(60_000)")
+        for ttl, begin in product((80, 120, 600, 3600), (0, 31, 59)):
+            self.service.ttl = ttl
+            self.to_next_minute()
+            self.page.advance(begin)
+            self.watch(f"jwt: '{ttl} {begin}', onUpdate: () => updates.push(Date.now() / 1000)")
+            for count in range(3):
+                self.page.wait_for(f"updates.length > {count}")
+                self.page.sent.clear()
+                while count < 2 and not self.page.sent:
+                    self.to_next_minute()
+            got = self.page.evaluate("stop(), updates")
+            self.assertLess(max(later - earlier for earlier, later in pairwise(got)), ttl, begin)
+
+    def to_next_minute(self) -> None:
+        self.page.advance(60 - self.page.evaluate("Date.now() / 1000 % 60"))
+
+    @in_thread
+    def test_it_looks_at_the_clock_when_something_happens_to_the_page(self) -> None:
+        """Whether or not its timers run: the machine has slept, or the tab was frozen."""
+        for event in ("window.dispatchEvent(new Event('online'))", SHOWN):
+            self.watch(f"jwt: {json.dumps(event)}")
+            self.page.wait_for("updates.length")
+            self.page.sent.clear()
+            self.page.evaluate(f"testClock.sleep(479_999); {event}")
+            self.assertEqual([], self.page.sent, event)
+            self.page.evaluate(f"testClock.sleep(1); {event}; {event}")
+            self.page.wait_for("updates.length > 1")
+            self.assertEqual([f"GET {self.url}"], self.page.sent, event)
+            self.assertEqual(1, self.page.evaluate("testClock.timers"))
+            self.page.evaluate(f"stop(); testClock.sleep(3_600_000); {event}")
+            self.assertEqual([f"GET {self.url}"], self.page.sent, event)
+
+    @in_thread
+    def test_it_tries_again_at_once_when_something_happens_to_the_page(self) -> None:
+        self.service.status = 503
+        for event in ("window.dispatchEvent(new Event('online'))", SHOWN):
+            self.watch()
+            self.page.wait_for("failures.length")
+            self.check_next(1, "failures")
+            self.page.evaluate(event)
+            self.page.wait_for("failures.length > 2")
+            self.check_next(4, "failures")
+            self.page.evaluate("stop()")
+
+    @in_thread
+    def test_a_network_that_goes_and_comes(self) -> None:
+        """As the browser itself tells it."""
+        conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        self.page.call("Network.emulateNetworkConditions", {"offline": True, **conditions})
+        self.watch()
+        self.page.wait_for("failures.length")
+        self.page.call("Network.emulateNetworkConditions", {"offline": False, **conditions})
+        self.page.wait_for("updates.length")
+
+    @in_thread
+    def test_a_relative_url(self) -> None:
+        self.page.evaluate("window.url = '/turn'; 0")
+        self.watch()
+        self.page.wait_for("updates.length")
+        self.assertEqual([f"GET {self.page_url}turn"], self.page.sent)
 
     @in_thread
     def test_it_notices_that_the_machine_has_slept(self) -> None:
@@ -216,7 +287,7 @@ class WatchTests(PageCase):
     @in_thread
     def test_wrong_arguments_throw_at_once(self) -> None:
         watch = "client.watchTurnServiceInfo"
-        for arguments in ("'ftp://a', { onUpdate() {} }", "'/turn', { onUpdate() {} }", "url, {}"):
+        for arguments in ("'ftp://a', { onUpdate() {} }", "'', { onUpdate() {} }", "url, {}"):
             call = f"try {{ {watch}({arguments}); }} catch (error) {{ error.name }}"
             self.assertEqual("TypeError", self.page.evaluate(call), arguments)
         self.assertEqual([], self.page.sent)

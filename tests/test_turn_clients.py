@@ -2,12 +2,13 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred
 
-from odingw.web.clients import LATEST, NEWEST_SCRIPT
+from odingw.web.clients import LATEST, NEWEST_SCRIPT, VERSIONS
 from tests.process import free_port
 from tests.turn_page import EMPTY_PAGE, HELPERS, MODULE, PageCase, in_thread
 
@@ -26,6 +27,7 @@ class ScriptTests(PageCase):
     """What all clients do alike; here, the one for a script tag."""
 
     load = 'loadScript({ src: origin + "/clients/turnRestClient-1.1.0.js" })'
+    no_urls: ClassVar[Sequence[str]] = ("/turn", "//turn.test/turn", " https://a")
 
     def get(self, *args: object) -> Any:
         """Call ``getTurnServiceInfo``; returns the user name, or what the error says."""
@@ -148,7 +150,7 @@ class ScriptTests(PageCase):
 
     @in_thread
     def test_a_url_that_is_not_http_is_refused(self) -> None:
-        for url in ("ftp://turn.test/turn", "/turn", "//turn.test/turn", "", None, " https://a"):
+        for url in ("ftp://turn.test/turn", "javascript:0", "", None, *self.no_urls):
             error = self.get(url)
             self.assertEqual("TypeError", error["name"], url)
             self.assertIn("must begin with https:// or http://", error["message"])
@@ -199,9 +201,48 @@ class OldScriptTests(ScriptTests):
       {LATER_THAN_ES5}
       return loadScript({{ src: origin + "/clients/{NEWEST_SCRIPT}" }});
     }})()"""
+    no_urls = ("https://", "mailto:a")
+
+    @in_thread
+    def test_a_relative_url(self) -> None:
+        """It is seen from the page, not from where the client comes from."""
+        here = f"{self.page_url}turn"
+        for url in ("/turn", "turn", "./turn", "x/../turn", here.removeprefix("http:"), here):
+            self.assertEqual("user 1", self.get(url, "a"), url)
+        self.assertEqual([f"GET {here}"], self.page.sent)
+        self.page.evaluate(f"document.head.innerHTML = '<base href=\"{self.origin}\">'")
+        self.assertEqual("user 2", self.get("turn", "a"))
+        self.assertEqual(f"GET {self.url}", self.page.sent[-1])
+
+    @in_thread
+    def test_the_reason_of_a_refusal(self) -> None:
+        self.service.status = 400
+        for body, reason in (
+            ({"error": {"code": -32001, "message": "token has expired"}}, "token has expired"),
+            (
+                {"error": {"message": "Invalid params", "data": {"detail": "ttl: too much"}}},
+                "Invalid params: ttl: too much",
+            ),
+            ({"error": {"message": "", "data": {"detail": "ttl"}}}, "ttl"),
+            ({"error": {"message": "x" * 1000}}, "x" * 300),
+            ({"error": {"message": 5, "data": 5}}, None),
+            ({"error": {"message": {}, "data": {"detail": []}}}, None),
+            ({"error": "invalid_token"}, None),
+            ({"error": None}, None),
+            ([], None),
+            (None, None),
+        ):
+            self.service.body = json.dumps(body)
+            message = "TURN service: HTTP 400" + (f", {reason}" if reason else "")
+            expected = {"name": "Error", "message": message, "status": 400}
+            if reason:
+                expected["reason"] = reason
+            self.assertEqual(expected, self.get(self.url, "bad"), body)
+        self.service.body = "<h1>Bad Gateway</h1>"
+        self.assertEqual("TURN service: HTTP 400", self.get(self.url, "bad")["message"])
 
 
-class ModuleTests(ScriptTests):
+class ModuleTests(OldScriptTests):
     """The module."""
 
     load = MODULE
@@ -227,13 +268,13 @@ class EmbeddingTests(PageCase):
           const options = { headers: { Accept: "application/json" } };
           const { files } = await (await fetch(origin + "/clients/", options)).json();
           for (const { name, integrity } of files.filter(({ name }) => name.endsWith(".js"))) {
-            const type = name.includes("2.0.0") ? "module" : "text/javascript";
+            const type = name.includes("-2.") ? "module" : "text/javascript";
             const src = `${origin}/clients/${name}`;
             await loadScript({ src, type, integrity, crossOrigin: "anonymous" });
           }
           return files.length;
         })()"""
-        self.assertEqual(4, self.page.evaluate(load))
+        self.assertEqual(len(VERSIONS), self.page.evaluate(load))
         self.assertEqual([], self.page.errors)
 
     @in_thread
@@ -285,7 +326,7 @@ class ExampleTests(PageCase):
     def test_watching(self) -> None:
         self.show(2)
         self.check_user("user 1")
-        self.page.advance(540)
+        self.page.advance(480)
         self.page.wait_for("started.getConfiguration().iceServers[0].username === 'user 2'")
         self.check_user("user 2")
         self.assertEqual([], self.page.errors)

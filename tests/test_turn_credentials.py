@@ -14,13 +14,12 @@ from odingw.errors import UNAVAILABLE, RpcError
 from odingw.turn.credentials import (
     LAST_EXPIRY,
     LAST_SIGNED_EXPIRY,
-    MAX_USERNAME,
     Credentials,
     clean_user,
     issue,
     reply_body,
 )
-from odingw.turn.settings import TurnSettings
+from odingw.turn.settings import MAX_USERNAME, TurnSettings
 from tests.examples import examples
 
 NOW: Final = 1_700_000_000
@@ -127,10 +126,10 @@ class TtlTests(SynchronousTestCase):
 
 class UserTests(SynchronousTestCase):
     def test_whose(self) -> None:
-        """The claim's user, else the forced one, else a random one."""
+        """The forced user, else the claim's, else a random one."""
         for user, forced, expected in (
             ("alice", None, "alice"),
-            ("alice", "guest", "alice"),
+            ("alice", "guest", "guest"),
             (None, "guest", "guest"),
             ("", "guest", "guest"),
             (None, "a guest", "a%20guest"),
@@ -144,7 +143,8 @@ class UserTests(SynchronousTestCase):
         """A forced password: as it is, with a user that has no expiry before it."""
         for user, forced, expected in (
             ("alice", None, "alice"),
-            ("al ice", "guest", "al%20ice"),
+            ("al ice", None, "al%20ice"),
+            ("alice", "a guest", "a guest"),
             (None, "100% guest", "100% guest"),
             (None, None, f"user-{RANDOM}"),
         ):
@@ -179,20 +179,20 @@ class UserTests(SynchronousTestCase):
             self.assertEqual(clean_user(user), expected)
 
     def test_too_long(self) -> None:
-        """Over 512 bytes with the expiry, there is the hash of the user instead."""
-        for user in ("x" * 501, "x" + "é" * 250, " " * 167, "x" * 499 + "é"):
+        """Over 508 bytes with the expiry, there is the hash of the user instead."""
+        for user in ("x" * 497, "x" + "é" * 248, " " * 165 + "xx", "x" * 495 + "é"):
             self.assertLessEqual(len(f"{LAST_EXPIRY}:{clean_user(user)}".encode()), MAX_USERNAME)
             self.assertNotIn("%sha256.", clean_user(user))
             self.assertRegex(clean_user(user + "x"), r"\A%sha256\.[0-9a-f]{64}\Z", user)
-        # printf %502s | tr ' ' x | sha256sum
+        # printf %498s | tr ' ' x | sha256sum
         self.assertEqual(
-            clean_user("x" * 502),
-            "%sha256.e1fe290ebc96c48ec6d11d81ea97c10b129aea899a4ee76f10bd91b9947c7d52",
+            clean_user("x" * 498),
+            "%sha256.ba21f3b2395e63e260286cc4b657c97d4bc9737443c0e7230a42e78a94f43bf7",
         )
 
     def test_nobody_gets_the_hash_of_another(self) -> None:
         """A user who is called like the hash of a long one is not taken for that one."""
-        name = clean_user("x" * 502)
+        name = clean_user("x" * 498)
         self.assertEqual(clean_user(name), name.replace("%", "%25"))
 
     @hypothesis_settings(deadline=None)

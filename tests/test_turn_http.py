@@ -171,6 +171,70 @@ class RefusedTests(TurnCase):
         self.check_error((404, -32004), "GET", "/turnip")
 
 
+class ClaimAndOriginTests(TurnCase):
+    """Claims as issuers name them, and pages of several origins."""
+
+    before = BEFORE.replace('user_claim = "sub"', 'user_claim = "https://app.example/uid"') + (
+        'required_scopes = ["turn"]\nscope_claims = ["realm_access.roles", "cognito:groups"]\n'
+        'allowed_origin = ["https://a.example", "HTTPS://B.example:8443", "null"]\n'
+    )
+
+    def user(self, value: object) -> tuple[int, str]:
+        """Return the status and, of a good answer, the user."""
+        roles = {"realm_access": {"roles": ["turn"]}}
+        text = rs256(**roles, **{"https://app.example/uid": value})
+        status, _, reply = self.ask(authorization=f"Bearer {text}")
+        return status, reply["username"].partition(":")[2] if status == 200 else ""
+
+    def test_users(self) -> None:
+        for value, user in (("alice", "alice"), (12345, "12345"), (5.0, "5"), (-1, "-1")):
+            self.assertEqual((200, user), self.user(value))
+        self.assertRegex(self.user("")[1], r"^user-[A-Za-z0-9]{16}$")
+
+    def test_what_names_no_user(self) -> None:
+        verified = 'odingw_jwt_verifications_total{outcome="ok"}'
+        before = metric(self.gateway, verified)
+        for value, kind in ((["a"], "a list"), (True, "a boolean"), (None, "null"), (1.5, "no ex")):
+            self.assertEqual((401, ""), self.user(value))
+            self.gateway.wait_for(f"token claim https://app.example/uid is {kind}")
+        self.assertEqual(before, metric(self.gateway, verified))
+
+    def test_scopes(self) -> None:
+        for more, expected in (
+            ({"realm_access": {"roles": ["turn"]}}, 200),
+            ({"cognito:groups": ["x", "turn"]}, 200),
+            ({"scope": "turn", "scp": ["turn"]}, 401),
+            ({"realm_access": ["turn"]}, 401),
+        ):
+            self.assertEqual(expected, self.ask(authorization=f"Bearer {rs256(**more)}")[0], more)
+
+    def test_who_asks_is_named(self) -> None:
+        """Also in errors and preflights; a cache keeps the answers apart."""
+        bearer = f"Bearer {rs256(**{'cognito:groups': ['turn']})}"
+        for origin, allowed in (
+            ("https://a.example", True),
+            ("https://b.example:8443", True),
+            ("null", True),
+            ("https://b.example", False),
+            ("https://a.example.evil", False),
+            ("http://a.example", False),
+            ("*", False),
+            (None, False),
+        ):
+            named = {"Origin": origin} if origin else {}
+            for method, more, status in (
+                ("GET", {"Authorization": bearer}, 200),
+                ("GET", {}, 401),
+                ("OPTIONS", {}, 200),
+            ):
+                got = self.gateway.request(method, "/turn", None, {**named, **more})
+                self.assertEqual(status, got[0])
+                self.assertEqual(
+                    origin if allowed else None, got[1]["Access-Control-Allow-Origin"], origin
+                )
+                self.assertEqual("Origin", got[1]["Vary"])
+
+
 class AccessKeyTests(TurnCase):
     before = BEFORE + "access_keys = true\n"
 
@@ -237,7 +301,8 @@ class TurnRestFileTests(SynchronousTestCase):
         self.assertEqual((200, 100), (status, reply["ttl"]))
         self.assertEqual("https://app.example", headers["Access-Control-Allow-Origin"])
         self.assertEqual(["turn:turn.testserver.com"], reply["uris"])
-        self.assertTrue(ask(scopes=["turn"], sub="")[2]["username"].endswith(":everybody"))
+        self.assertTrue(reply["username"].endswith(":everybody"), "whatever the token says")
+        self.assertIn("userClaim: without effect, as forcedUser is everybody's", gateway.log)
         self.write(gateway, ttl=200)
         gateway.wait_for("the TURN settings have changed")
         self.assertEqual(200, ask(scope="turn other")[2]["ttl"])

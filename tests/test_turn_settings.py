@@ -39,6 +39,9 @@ def public_key(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> s
     return base64.b64encode(der).decode()
 
 
+NOBODY: Final = "no page is let in by it:"
+
+
 class SettingsCase(SynchronousTestCase):
     def read(
         self, members: dict[str, Any], beside: Turn | None = None
@@ -72,7 +75,7 @@ class TurnRestFileTests(SettingsCase):
     def test_least(self) -> None:
         """What is not there has the default of the wire reference."""
         self.assertEqual(self.read({}), (LEAST, []))
-        self.assertEqual((LEAST.ttl, LEAST.allowed_origin), (43200, "*"))
+        self.assertEqual((LEAST.ttl, LEAST.allowed_origins), (43200, ("*",)))
         self.assertIs(LEAST.ignore_jwt, False)
 
     def test_every_member(self) -> None:
@@ -87,8 +90,14 @@ class TurnRestFileTests(SettingsCase):
             ),
             (
                 {"allowedOrigin": "https://a.example:8443"},
-                {"allowed_origin": "https://a.example:8443"},
+                {"allowed_origins": ("https://a.example:8443",)},
             ),
+            (
+                {"allowedOrigin": ["https://a", "capacitor://localhost", "https://a"]},
+                {"allowed_origins": ("https://a", "capacitor://localhost")},
+            ),
+            ({"allowedOrigin": ["*"]}, {}),
+            ({"allowedOrigin": "null"}, {"allowed_origins": ("null",)}),
             ({"ttl": 60}, {"ttl": 60}),
             ({"forcedUser": "guest"}, {"forced_user": "guest"}),
             ({"forceUser": "guest"}, {"forced_user": "guest"}),
@@ -120,7 +129,7 @@ class TurnRestFileTests(SettingsCase):
         """In lower case, since it is compared byte by byte."""
         self.assertEqual(
             self.accepted({"allowedOrigin": "HTTPS://A.example"}),
-            {"allowed_origin": "https://a.example"},
+            {"allowed_origins": ("https://a.example",)},
         )
 
     def test_null_and_empty(self) -> None:
@@ -142,7 +151,9 @@ class TurnRestFileTests(SettingsCase):
             )
         )
         self.assertEqual(self.accepted(nothing), {})
-        empty = dict.fromkeys(("forcedUser", "forceUser", "forcedPassword", "userClaim"), "")
+        empty = dict.fromkeys(
+            ("allowedOrigin", "forcedUser", "forceUser", "forcedPassword", "userClaim"), ""
+        )
         self.assertEqual(self.accepted(empty), {})
 
     def test_loopback_over_http(self) -> None:
@@ -160,6 +171,7 @@ class TurnRestFileTests(SettingsCase):
         beside = Turn(
             issuer="i",
             audience="a",
+            scope_claims=("roles",),
             access_keys=True,
             watch_servers=False,
             watch_interval=1.5,
@@ -172,6 +184,7 @@ class TurnRestFileTests(SettingsCase):
             {
                 "issuer": "i",
                 "audience": "a",
+                "scope_claims": ("roles",),
                 "access_keys": True,
                 "watch_servers": False,
                 "watch_interval": 1.5,
@@ -258,6 +271,50 @@ class WarningTests(SettingsCase):
             ],
         )
 
+    def test_a_forced_user_and_a_user_claim(self) -> None:
+        """One of them has no effect; an empty one is none."""
+        for members in ({"forcedUser": "guest"}, {"forceUser": "guest"}):
+            _, (warning,) = self.read({**members, "userClaim": "sub"})
+            self.assertEqual(
+                self.line(warning),
+                "t.json: userClaim: without effect, as forcedUser is everybody's user; remove one",
+            )
+        self.assertEqual(self.read({"forcedUser": "", "userClaim": "sub"})[1], [])
+        turn = Turn(secret_keys=(SECRET,), turn_uris=("a",), public_keys=(KEY,), user_claim="sub")
+        self.assertEqual(from_config(msgspec.structs.replace(turn, forced_user=""))[1], [])
+        found, (warning,) = from_config(msgspec.structs.replace(turn, forced_user="guest"), "o")
+        self.assertEqual((found.forced_user, found.user_claim), ("guest", "sub"))
+        self.assertTrue(warning.startswith("o: turn.user_claim: without effect, as turn.forced_u"))
+
+    def test_origins_that_no_browser_sends(self) -> None:
+        """The existing server starts with them, and lets in nobody's page; so does this one."""
+        for written, origins, starts in (
+            ("https://a/", (), ["allowedOrigin: "]),
+            ("a.example", (), ["allowedOrigin: "]),
+            ("https://a, https://b", (), ["allowedOrigin: "]),
+            ("https://a\r\nX: y", (), ["allowedOrigin: "]),
+            ("https://*.example.com", (), ["allowedOrigin: "]),
+            (["https://a", "https://*.a"], ("https://a",), ["allowedOrigin[1]: "]),
+            (["https://a:443", "b"], (), ["allowedOrigin[0]: ", "allowedOrigin[1]: "]),
+        ):
+            found, warnings = self.read({"allowedOrigin": written})
+            self.assertEqual(found.allowed_origins, origins, written)
+            self.assertEqual(len(warnings), len(starts), written)
+            for warning, start in zip(warnings, starts, strict=True):
+                self.assertTrue(self.line(warning).startswith(f"t.json: {start}{NOBODY} "), warning)
+        found, (warning,) = self.read({"allowedOrigin": ["https://a", "*"]})
+        self.assertEqual(found.allowed_origins, ("*",))
+        self.assertIn('allowedOrigin: "*" is all origins', self.line(warning))
+
+    def test_a_forced_user_that_no_browser_takes(self) -> None:
+        """With a secret it becomes its hash; beside a forced password it must stay what it is."""
+        longest = {"forcedUser": "x" * 508, "forcedPassword": "p"}
+        self.assertEqual(self.read(longest)[1], [])
+        self.assertEqual(self.read({"forcedUser": "x" * 509})[1], [])
+        found, (warning,) = self.read({**longest, "forcedUser": "x" * 509})
+        self.assertEqual(found.forced_user, "x" * 509)
+        self.assertIn("forcedUser: longer than the 508 bytes", self.line(warning))
+
 
 class WrongTests(SettingsCase):
     """One line that names the file, the member and the remedy."""
@@ -272,11 +329,11 @@ class WrongTests(SettingsCase):
             ({"secretKey": [SECRET]}, "secretKey: expected a string, got a list; write"),
             ({"secretKeys": SECRET}, "secretKeys: expected a list, got a string; write a list of"),
             ({"secretKeys": [SECRET, ""]}, "secretKeys[1]: empty; write a text"),
-            ({"allowedOrigin": ""}, "allowedOrigin: empty; write"),
-            ({"allowedOrigin": "a.example"}, 'allowedOrigin: not an origin; write "*" or one such'),
-            ({"allowedOrigin": "https://a/"}, "allowedOrigin: not an origin; write"),
-            ({"allowedOrigin": "https://a, https://b"}, "allowedOrigin: not an origin; write"),
-            ({"allowedOrigin": "https://a\r\nX: y"}, "allowedOrigin: not an origin; write"),
+            (
+                {"allowedOrigin": 1},
+                "allowedOrigin: expected a string or a list, got an integer; wr",
+            ),
+            ({"allowedOrigin": [1]}, "allowedOrigin[0]: expected a string, got an integer; write"),
             ({"ttl": "60"}, "ttl: expected an integer, got a string; write a whole number"),
             ({"ttl": True}, "ttl: expected an integer, got a boolean; write"),
             ({"ttl": 0}, "ttl: 0 is out of range; write a whole number of seconds, at least 1"),
@@ -381,8 +438,8 @@ class ConfigTests(SettingsCase):
             allowed_origin="https://A",
             forced_user="u",
             forced_password="p",
-            user_claim="sub",
             required_scopes=("a",),
+            scope_claims=("b",),
             jwk_urls=("https://a/",),
             public_keys=(KEY,),
             issuer="i",
@@ -397,11 +454,11 @@ class ConfigTests(SettingsCase):
             ttl=60,
             turn_uris=("turn:turn.example.com", "turns:b"),
             stun_uris=("stun:a",),
-            allowed_origin="https://a",
+            allowed_origins=("https://a",),
             forced_user="u",
             forced_password="p",
-            user_claim="sub",
             required_scopes=("a",),
+            scope_claims=("b",),
             jwk_urls=("https://a/",),
             public_keys=(KEY,),
             issuer="i",
@@ -428,7 +485,16 @@ class ConfigTests(SettingsCase):
             ({"turn_uris": ()}, "turn.turn_uris: no URI is given; write at least one"),
             ({"turn_uris": ("a", "b/")}, "turn.turn_uris[1]: 'b/' cannot be handed out"),
             ({"stun_uris": ("turn:a",)}, "turn.stun_uris[0]: 'turn:a' is of another kind; move it"),
-            ({"allowed_origin": "x"}, "turn.allowed_origin: not an origin"),
+            ({"allowed_origin": "x"}, f"turn.allowed_origin: {NOBODY} not a scheme, a host in"),
+            (
+                {"allowed_origin": ("https://a", "https://*.b")},
+                f"turn.allowed_origin[1]: {NOBODY} browsers know no patterns, only whole origins;",
+            ),
+            ({"allowed_origin": ("*", "https://a")}, 'turn.allowed_origin: "*" is all origins; r'),
+            (
+                {"forced_user": "é" * 255, "forced_password": "p"},
+                "turn.forced_user: longer than the 508 bytes that browsers take; write a shorter",
+            ),
             ({"jwk_urls": ("http://a/",)}, "turn.jwk_urls[0]: keys that come over http"),
             ({"public_keys": ("x",)}, "turn.public_keys[0]: base64"),
         ):

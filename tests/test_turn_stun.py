@@ -250,9 +250,13 @@ class ValueTests(SynchronousTestCase):
         for value, error in (
             (b"\0\0\4\1Unauthorized", (401, "Unauthorized")),
             (b"\xff\xff\xfe\x63", (699, "")),
+            (b"\0\0\3\0Try Alternate\0\0\0", (300, "Try Alternate")),
+            (b"\0\0\4\1Unauthorized  ", (401, "Unauthorized")),
+            (b"\0\0\4\1\0\0\0\0", (401, "")),
+            (b"\0\0\4\1\xff", (401, "\ufffd")),
         ):
             self.assertEqual(stun.unpack_error(value), error)
-        for value in (b"", b"\0\0\4", b"\0\0\2\0", b"\0\0\7\0", b"\0\0\4\x64", b"\0\0\4\1\xff"):
+        for value in (b"", b"\0\0\4", b"\0\0\2\0", b"\0\0\7\0", b"\0\0\4\x64"):
             with self.assertRaises(ValueError):
                 stun.unpack_error(value)
 

@@ -1,7 +1,7 @@
 """Watching TURN servers: the rules, in a made-up network."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -15,6 +15,11 @@ Reply: TypeAlias = Callable[[Message], tuple[bytes, Address]]
 
 A, B = ("192.0.2.1", 3478), ("192.0.2.2", 3478)
 URI_A, URI_B = "turn:192.0.2.1", "turn:192.0.2.2"
+
+
+def refuses_allocate(request: Message, address: Address) -> Sequence[tuple[bytes, Address]]:
+    """Answer as ``coturn --no-stun`` does."""
+    return [(answer(request, Kind.ERROR), address)] if request.method == Method.ALLOCATE else []
 
 
 class RuleTests(SynchronousTestCase):
@@ -147,6 +152,40 @@ class RuleTests(SynchronousTestCase):
         self.net.go_on(2)
         self.assertEqual([one.up for one in watch.health()], [True])
 
+    def test_a_turn_server_that_ignores_binding_is_alive(self) -> None:
+        """It answers to Allocate, and is asked for nothing more than a refusal."""
+        texts = (URI_A, "turn:192.0.2.1:3478", "stun:192.0.2.1", URI_B)
+        self.net.servers[A] = refuses_allocate
+        watch = self.watch(*texts)
+        self.net.go_on(30)
+        self.assertEqual([one.up for one in watch.health()], [True, True, False, True])
+        self.assertEqual([one.rtt for one in watch.health()], [0.25, 0.25, None, 0.25])
+        self.assertEqual(
+            self.log.lines(),
+            ["warn: stun:192.0.2.1 does not answer: it ignores Binding requests"],
+        )
+        asked = [message for message, address in self.net.sent if address == A]
+        self.assertEqual({one.method for one in asked}, {Method.BINDING, Method.ALLOCATE})
+        self.assertEqual({one.attributes for one in asked}, {()})
+        at_b = {message.method for message, address in self.net.sent if address == B}
+        self.assertEqual(at_b, {Method.BINDING}, "who answers is not asked again")
+        self.net.servers[A] = alive
+        self.net.go_on(6)
+        self.assertEqual(self.log.lines(), ["info: stun:192.0.2.1 answers again"])
+        self.net.servers[A] = dead
+        self.net.go_on(15)
+        self.assertEqual(
+            self.log.lines(),
+            [f"warn: {' '.join(texts[:3])} does not answer: no answer within 2 s"],
+        )
+
+    def test_a_stun_server_must_answer_binding(self) -> None:
+        self.net.servers[A] = refuses_allocate
+        watch = self.watch("stun:192.0.2.1")
+        self.net.go_on(15)
+        self.assertEqual([one.up for one in watch.health()], [False])
+        self.assertEqual({message.method for message, _ in self.net.sent}, {Method.BINDING})
+
     def test_what_is_no_answer_is_ignored(self) -> None:
         def other_id(request: Message) -> Message:
             return Message(Kind.SUCCESS, Method.BINDING, request.transaction[::-1])
@@ -255,7 +294,7 @@ class RuleTests(SynchronousTestCase):
 
     def test_rounds_do_not_overlap(self) -> None:
         self.net.servers = {}
-        self.watch(URI_A, timeout=4.0)
+        self.watch("stun:192.0.2.1", timeout=4.0)
         self.net.go_on(7.75)
         self.assertEqual(self.net.count(), 2)
         self.net.go_on(2)

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
-from odingw.turn.stun import Address, Attribute, Kind, Message, Method, decode, encode
+from odingw.turn.stun import Address, Attribute, Framer, Kind, Message, Method, decode, encode
 from odingw.turn.watch import ServerWatch
 from tests.turn_net import Log, answer, uris
 
@@ -57,7 +57,7 @@ class Certified:
 
 
 def honest(data: bytes) -> Sequence[bytes]:
-    return [answer(decode(data))]
+    return [answer(decode(frame)) for frame in Framer().feed(data)]
 
 
 class UdpServer(DatagramProtocol):

@@ -28,7 +28,7 @@ ALLOW: Final = {
     "Cache-Control": "no-store",
 }
 
-MODULE: Final = 'import(origin + "/clients/turnRestClient-2.0.0.js")'
+MODULE: Final = 'import(origin + "/clients/turnRestClient-2.1.0.js")'
 
 HELPERS: Final = """
 window.loadScript = (attributes) => new Promise((resolve, reject) => {
@@ -42,7 +42,8 @@ window.get = async (...args) => {
   try {
     return (await client.getTurnServiceInfo(...args)).username;
   } catch (error) {
-    return { name: error.name, message: error.message, status: error.status };
+    const { name, message, status, reason } = error;
+    return { name, message, status, reason: reason || undefined };
   }
 };
 0;
@@ -204,7 +205,8 @@ class PageCase(SiteCase):
         self.origin = f"http://127.0.0.1:{port}"
         self.url = f"{self.origin}/turn"
         self.pages = Pages()
-        self.page_url = f"http://localhost:{self.serve(self.pages.add_to)}/"
+        port = self.serve(self.pages.add_to, self.service.add_to)
+        self.page_url = f"http://localhost:{port}/"
         self.page.stop_clock()
         return self.open(self.page_url)
 

@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Final, Self
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from odingw.turn import stun
 from odingw.turn.stun import Address, Attribute, Kind, Message, Method
@@ -20,6 +20,7 @@ from odingw.turn.uris import TurnUri
 _FIRST_REPEAT: Final = 0.5
 """Seconds after which a request over UDP is sent again; doubled each time (RFC 8489, 6.2.1)."""
 
+_TRY_ALTERNATE: Final = 300
 _STALE_NONCE: Final = 438
 _UNAUTHORIZED: Final = 401
 _LARGEST: Final = 65536
@@ -45,16 +46,34 @@ class Proof(Struct, frozen=True):
         relayed: the address that the server gave; None: only a Binding was asked for.
         rtt: seconds of one round trip, the connection not included.
         software: what the server calls itself; empty: it does not say.
+        alternate: the server that all this is of, where the one that was asked sent the client on.
     """
 
     mapped: Address | None
     relayed: Address | None
     rtt: float
     software: str
+    alternate: Address | None = None
+
+
+class _SentOn(Exception):  # noqa: N818  -- it reads as what happened
+    """A server wants that another one is asked (RFC 8489, section 10).
+
+    Attributes:
+        address: where that is.
+        domain: what its certificate must be for; empty: the same as before.
+    """
+
+    def __init__(self, address: Address, domain: str) -> None:
+        super().__init__(address)
+        self.address = address
+        self.domain = domain
 
 
 def prove(uri: TurnUri, username: str, password: str, timeout: float, tls: ssl.SSLContext) -> Proof:
     """Allocate at a TURN server and release it; ask a STUN server for a Binding.
+
+    A server that sends on to another (ALTERNATE-SERVER) is followed, once (RFC 8656, 7.4).
 
     Args:
         uri: the server; DTLS is not spoken.
@@ -66,10 +85,46 @@ def prove(uri: TurnUri, username: str, password: str, timeout: float, tls: ssl.S
     Raises:
         TurnFailed: it does not work; the text says why.
     """
-    end = time.monotonic() + timeout
+    credentials, end = (username, password), time.monotonic() + timeout
     try:
-        with _connect(uri, end, tls) as connection:
-            client = _Client(connection, username, password)
+        return _ask(uri, uri.host, credentials, end, tls)
+    except _SentOn as sent:
+        there = structs.replace(uri, host=sent.address[0], port=sent.address[1])
+        to = f"sent on to {address_text(sent.address)}"
+        try:
+            proof = _ask(there, sent.domain or uri.host, credentials, end, tls)
+        except _SentOn:
+            raise TurnFailed(f"{to}, which sends on too", _TRY_ALTERNATE) from None
+        except TurnFailed as error:
+            raise TurnFailed(f"{to}: {error}", error.code) from None
+        return structs.replace(proof, alternate=sent.address)
+
+
+def address_text(address: Address) -> str:
+    """Return an address as URIs have it."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _ask(
+    uri: TurnUri, name: str, credentials: tuple[str, str], end: float, tls: ssl.SSLContext
+) -> Proof:
+    """Ask one server.
+
+    Args:
+        uri: the server.
+        name: what its certificate must be for.
+        credentials: user name and password.
+        end: when to give up, by the monotonic clock.
+        tls: how its certificate is judged.
+
+    Raises:
+        TurnFailed: it does not work.
+        _SentOn: it wants that another one is asked.
+    """
+    try:
+        with _connect(uri, name, end, tls) as connection:
+            client = _Client(connection, *credentials)
             return client.binding() if uri.scheme.startswith("stun") else client.allocation()
     except ssl.SSLCertVerificationError as error:
         raise TurnFailed(f"certificate: {error.verify_message}") from None
@@ -85,7 +140,7 @@ def prove(uri: TurnUri, username: str, password: str, timeout: float, tls: ssl.S
         raise TurnFailed(f"malformed answer: {error}") from None
 
 
-def _connect(uri: TurnUri, end: float, tls: ssl.SSLContext) -> "_Connection":
+def _connect(uri: TurnUri, name: str, end: float, tls: ssl.SSLContext) -> "_Connection":
     """Connect to the first address of a server that takes it."""
     stream = uri.transport == "tcp"
     kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
@@ -96,7 +151,7 @@ def _connect(uri: TurnUri, end: float, tls: ssl.SSLContext) -> "_Connection":
             plain.settimeout(_left(end))
             plain.connect(where)
             if uri.scheme.endswith("s"):
-                plain = tls.wrap_socket(plain, server_hostname=uri.host)
+                plain = tls.wrap_socket(plain, server_hostname=name)
         except OSError as error:
             plain.close()
             failure = error
@@ -228,6 +283,10 @@ def _error(response: Message) -> tuple[int, str]:
 def _success(response: Message) -> Message:
     if response.kind == Kind.ERROR:
         code, text = _error(response)
+        alternate = response.get(Attribute.ALTERNATE_SERVER)
+        if code == _TRY_ALTERNATE and alternate is not None:
+            domain = stun.unpack_text(response.get(Attribute.ALTERNATE_DOMAIN) or b"")
+            raise _SentOn(stun.unpack_plain_address(alternate), domain)
         raise TurnFailed(f"error {code} {text}".strip(), code)
     return response
 
@@ -239,5 +298,5 @@ def _proof(response: Message, rtt: float, *, relayed: bool) -> Proof:
         None if mapped is None else stun.unpack_address(mapped, id_),
         stun.unpack_address(response.need(Attribute.XOR_RELAYED_ADDRESS), id_) if relayed else None,
         rtt,
-        (response.get(Attribute.SOFTWARE) or b"").decode("utf-8", "replace"),
+        stun.unpack_text(response.get(Attribute.SOFTWARE) or b""),
     )

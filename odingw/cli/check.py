@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import click
@@ -19,7 +19,9 @@ from odingw.config.place import internal_endpoints
 from odingw.customers import Directory, SourceError, directory, static_directory
 from odingw.customers.sources import MAX_BYTES, listed
 from odingw.errors import ConfigError
-from odingw.master_key import MasterKeys
+
+if TYPE_CHECKING:
+    from odingw.tap import Checked
 
 _SECONDS: Final = "10s"
 

@@ -10,7 +10,7 @@ import msgspec
 import requests
 from msgspec import Struct, field
 
-from odingw.cli.allocation import Proof, TurnFailed, prove
+from odingw.cli.allocation import Proof, TurnFailed, address_text, prove
 from odingw.cli.keys import make_token, read_access_key
 from odingw.cli.options import (
     Address,
@@ -69,6 +69,7 @@ class Outcome(Struct, frozen=True):
                 "mapped": _text(self.proof.mapped),
                 "rtt": round(self.proof.rtt, 6),
                 "software": self.proof.software or None,
+                "alternate": _text(self.proof.alternate),
             }
         if self.error:
             found |= {"code": self.code, "error": self.error}
@@ -113,8 +114,9 @@ def turn_test(
     """Prove TURN credentials at the servers themselves.
 
     Gets credentials from the gateway's /turn, makes a real allocation with them at each TURN
-    server that it names, over UDP, TCP and TLS, and releases it again. STUN servers are asked for
-    a Binding. Status 1 if one does not work; DTLS is left out.
+    server that it names, over UDP, TCP and TLS, and releases it again. A server that sends on to
+    another one is followed once. STUN servers are asked for a Binding. Status 1 if one does not
+    work; DTLS is left out.
 
     --ca-file and --insecure count for the certificates of TURN servers too.
     """
@@ -227,12 +229,11 @@ def _print(outcomes: Iterable[Outcome]) -> None:
         proof = one.proof
         rtt = "-" if proof is None else f"{1000 * proof.rtt:.1f} ms"
         found = one.error if proof is None else _text(proof.relayed) or "- (STUN)"
+        if proof and proof.alternate:
+            found += f" (sent on to {_text(proof.alternate)})"
         rows.add_row(cell(one.uri), cell(one.status, _STYLES[one.status]), cell(rtt), cell(found))
     show(rows)
 
 
 def _text(address: SocketAddress | None) -> str | None:
-    if address is None:
-        return None
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return None if address is None else address_text(address)

@@ -14,6 +14,7 @@ from odingw.config.types import TEN_YEARS, Seconds, Section, Switch, Text
 BESIDE_FILE: Final = (
     "issuer",
     "audience",
+    "scope_claims",
     "access_keys",
     "watch_servers",
     "watch_interval",
@@ -33,12 +34,13 @@ class Turn(Section, frozen=True, kw_only=True):
         ttl: how long credentials are good, at most.
         turn_uris: TURN URIs to hand out; ``turn:`` may be left out.
         stun_uris: STUN URIs to hand out; ``stun:`` may be left out.
-        allowed_origin: for ``Access-Control-Allow-Origin``.
-        forced_user: the user of all whom their token does not name.
+        allowed_origin: ``*``, or the origins whose pages may ask.
+        forced_user: everybody's user, whatever their tokens say; empty: none.
         forced_password: a static password, in place of an expiry and an HMAC.
         ignore_jwt: everybody gets credentials.
-        user_claim: the claim that names the user.
+        user_claim: the claim that names the user, or the path to it.
         required_scopes: a token must have one of them; empty: none is asked for.
+        scope_claims: the claims that hold scopes, or the paths to them.
         jwk_urls: JWK sets of those who sign tokens.
         public_keys: base64 of DER SubjectPublicKeyInfo.
         issuer: what the claim ``iss`` must be.
@@ -74,14 +76,20 @@ class Turn(Section, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description='a list of STUN URIs such as ["stun:turn.example.com:3478"]'),
     ] = ()
-    allowed_origin: Text = "*"
-    forced_user: Text | None = None
+    allowed_origin: Annotated[
+        Text | Annotated[tuple[Text, ...], Meta(min_length=1)],
+        Meta(description='"*", an origin such as "https://app.example.com", or a list of origins'),
+    ] = "*"
+    forced_user: Annotated[str, Meta(description="a text, in quotes")] | None = None
     forced_password: Text | None = None
     ignore_jwt: Switch = False
     user_claim: Text | None = None
     required_scopes: Annotated[
         tuple[Text, ...], Meta(description='a list of scopes such as ["turn"]')
     ] = ()
+    scope_claims: Annotated[
+        tuple[Text, ...], Meta(min_length=1, description='a list of claims such as ["scp"]')
+    ] = ("scope", "scp", "scopes")
     jwk_urls: Annotated[
         tuple[str, ...],
         Meta(description='a list of URLs such as ["https://login.example.com/jwks"]'),

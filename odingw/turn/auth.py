@@ -6,10 +6,10 @@ with the keys of that id and those without any; one that names none, with all.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Final, NoReturn, Protocol, TypeAlias
+from typing import Any, Final, NoReturn, Protocol
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -20,6 +20,7 @@ from odingw.tokens import Policy, base64url
 from odingw.tokens import VerifyingKey as CustomerKey
 from odingw.tokens import verify as verify_access_token
 from odingw.tokens.jws import CACHED_HEADER_LENGTH, CACHED_HEADERS
+from odingw.turn.claims import Claims, scopes_of
 from odingw.turn.keys import ALGORITHMS, VerifyingKey, static_key
 from odingw.turn.settings import TurnSettings
 
@@ -42,11 +43,7 @@ ACCESS_SUBJECT: Final = "turn"
 ACCESS_AUDIENCE: Final = "gateway"
 """What ``aud`` of a customer's token must name, where it has one: whoever serves the rooms."""
 
-Claims: TypeAlias = Mapping[str, Any]
-"""What a token claims, as it came from JSON."""
-
 _LARGEST: Final = 2**53 - 1
-_SCOPES: Final = ("scp", "scopes", "scope")
 
 
 class KeySource(Protocol):
@@ -266,25 +263,11 @@ def check_claims(claims: Claims, settings: TurnSettings, now: float) -> float:
         raise TokenError(TokenFault.EXPIRED, "token has expired")
     if begin is not None and now < begin - settings.leeway:
         raise TokenError(TokenFault.NOT_YET_VALID, "token not yet valid")
-    if settings.required_scopes and scopes(claims).isdisjoint(settings.required_scopes):
+    if settings.required_scopes and scopes_of(claims, settings.scope_claims).isdisjoint(
+        settings.required_scopes
+    ):
         raise TokenError(TokenFault.CLAIMS, "token has none of the required scopes")
     return expiry
-
-
-def scopes(claims: Claims) -> frozenset[str]:
-    """Return what ``scp``, ``scopes`` and ``scope`` name.
-
-    Each may be a list of texts or, as in OAuth 2 (RFC 8693, section 4.2), one text with spaces
-    between the scopes. Anything else in them names nothing.
-    """
-    found: set[str] = set()
-    for name in _SCOPES:
-        value = claims.get(name)
-        if isinstance(value, str):
-            found.update(value.split())
-        elif isinstance(value, list):
-            found.update(scope for scope in value if isinstance(scope, str))
-    return frozenset(found)
 
 
 def _time(claims: Claims, name: str) -> float | None:

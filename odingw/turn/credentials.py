@@ -20,10 +20,7 @@ from msgspec import Struct
 from msgspec.json import Encoder
 
 from odingw.errors import UNAVAILABLE, RpcError
-from odingw.turn.settings import TurnSettings
-
-MAX_USERNAME: Final = 512
-"""Bytes of a USERNAME attribute (RFC 5389, section 15.3); coturn answers 401 to more."""
+from odingw.turn.settings import MAX_USERNAME, TurnSettings
 
 LAST_EXPIRY: Final = 2**32 - 1
 """The last expiry that coturn takes, in unix seconds: in the year 2106."""
@@ -90,12 +87,13 @@ def issue(
     """Make credentials.
 
     With a forced password they are a static pair: the password as it is, and the user without an
-    expiry. A forced user is then handed out as written, since it must be the TURN server's own.
+    expiry. A forced user is whose they are, whatever the token says; beside a forced password it is
+    handed out as written, since it must be the TURN server's own.
     Otherwise the ttl is cut where the expiry would be one that TURN servers do not take.
 
     Args:
         settings: the settings in force.
-        user: whom the caller's token names; None or empty: the forced user, else a random one.
+        user: whom the caller names, where no user is forced; None or empty: a random one.
         now: unix seconds.
         ttl: seconds that the caller asks for; None: what is configured.
         random_name: returns 16 random letters and digits.
@@ -109,22 +107,25 @@ def issue(
     elif not 1 <= ttl <= settings.ttl:
         raise ValueError(f"ttl: {ttl} is not a number of seconds from 1 to {settings.ttl}")
     if settings.forced_password is not None:
-        name = clean_user(user) if user else settings.forced_user or f"user-{random_name()}"
+        name = settings.forced_user or _name(user, random_name)
         return Credentials(name, settings.forced_password, ttl)
     if now >= LAST_EXPIRY:
         raise RpcError(UNAVAILABLE, "the clock is past the last expiry that TURN servers take")
     expiry = min(now + ttl, LAST_SIGNED_EXPIRY if now < LAST_SIGNED_EXPIRY else LAST_EXPIRY)
-    user = user or settings.forced_user
-    username = f"{expiry}:{clean_user(user) if user else f'user-{random_name()}'}"
+    username = f"{expiry}:{_name(settings.forced_user or user, random_name)}"
     digest = hmac.digest(settings.secret_keys[0].encode(), username.encode(), "sha1")
     password = b2a_base64(digest, newline=False).decode("ascii")
     return Credentials(username, password, expiry - now)
 
 
+def _name(user: str | None, random_name: Callable[[], str]) -> str:
+    return clean_user(user) if user else f"user-{random_name()}"
+
+
 def clean_user(user: str) -> str:
     """Return the user as it stands in a TURN user name; the module says how.
 
-    No two users give the same text, and it has at most 501 bytes.
+    No two users give the same text, and it has at most 497 bytes.
     """
     if _PLAIN.fullmatch(user) and "select" not in user.lower():
         return user

@@ -1,35 +1,38 @@
-"""Asking a STUN server whether it is there: one Binding request (RFC 8489) and its response.
+"""Asking a STUN or TURN server whether it is there (RFC 8489, RFC 8656).
+
+The question is a Binding request. A TURN server that did not answer the last one gets an Allocate
+request beside it, since it may serve nothing else (``coturn --no-stun``). That names no transport:
+it can only be refused, and no server allocates anything.
 
 Any response shows that the server is alive, an error too: some want credentials even for Binding.
-Certificates are not judged. Whether a client trusts one depends on the client, and clients that do
-not will say so; what counts here is that somebody answers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from msgspec import Struct
-from OpenSSL import SSL
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import (
     IAddress,
     IHostResolution,
-    IOpenSSLClientConnectionCreator,
     IResolutionReceiver,
 )
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol, connectionDone
-from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
 from odingw.turn import stun
+from odingw.turn.certificates import Certificate, JudgingTls
 from odingw.turn.stun import TRANSACTION_BYTES, Address, Framer, Kind, Message, Method
 
 T = TypeVar("T")
+
+Answer: TypeAlias = tuple[int, Certificate | None]
+"""The method that was answered, and the server's certificate."""
 
 TRIES: Final = 2
 """How often UDP is asked; streams get the time of as many tries."""
@@ -56,10 +59,14 @@ class Outcome(Struct, frozen=True):
         rtt: seconds from the question to the answer, the connection and repetitions included; None:
             there was no answer.
         cause: why not, for people.
+        binds: whether a Binding request was answered, and not just Allocate.
+        certificate: what it showed; None: it speaks no TLS, or there was no answer.
     """
 
     rtt: float | None
     cause: str = ""
+    binds: bool = True
+    certificate: Certificate | None = None
 
 
 class Resolver:
@@ -138,9 +145,15 @@ class Prober:
         self._timeout = timeout
         self._random_bytes = random_bytes
         self._sockets: dict[str, _Datagrams] = {}
+        self._unbound: set[Place] = set()
 
-    async def ask(self, place: Place) -> Outcome:
-        """Ask at all addresses of a server; the first answer counts."""
+    async def ask(self, place: Place, *, turn: bool = False) -> Outcome:
+        """Ask at all addresses of a server; the first answer counts.
+
+        Args:
+            place: the server.
+            turn: whether it is a TURN server, for which an answer to Allocate is enough.
+        """
         try:
             hosts = await self._bounded(self._resolver.look_up(place.host))
         except TimeoutError:
@@ -149,14 +162,19 @@ class Prober:
             return Outcome(None, "its name has no address")
         ask = self._ask_datagram if place.transport == "udp" else self._ask_stream
         started = self._reactor.seconds()
-        asked = [self._bounded(Deferred.fromCoroutine(ask(place, host))) for host in hosts]
+        asked = [self._bounded(Deferred.fromCoroutine(ask(place, host, turn))) for host in hosts]
         first = await DeferredList(asked, fireOnOneCallback=True)
         rtt = max(0.0, self._reactor.seconds() - started)
         for one in asked:
             one.cancel()
         every = await DeferredList(asked, consumeErrors=True)
         if isinstance(first, tuple):
-            return Outcome(rtt)
+            method, certificate = first[0]
+            if method == Method.BINDING:
+                self._unbound.discard(place)
+                return Outcome(rtt, certificate=certificate)
+            return Outcome(rtt, binds=False, certificate=certificate)
+        self._unbound.add(place)
         return Outcome(None, _cause(every[0][1]))
 
     async def close(self) -> None:
@@ -168,16 +186,21 @@ class Prober:
     def _bounded(self, deferred: Deferred[T]) -> Deferred[T]:
         return deferred.addTimeout(TRIES * self._timeout, self._reactor, _too_late)
 
-    def _request(self) -> Message:
-        return Message(Kind.REQUEST, Method.BINDING, self._random_bytes(TRANSACTION_BYTES))
+    def _requests(self, place: Place, turn: bool) -> list[Message]:
+        both = turn and place in self._unbound
+        methods = (Method.BINDING, Method.ALLOCATE) if both else (Method.BINDING,)
+        return [
+            Message(Kind.REQUEST, method, self._random_bytes(TRANSACTION_BYTES))
+            for method in methods
+        ]
 
-    async def _ask_datagram(self, place: Place, host: str) -> None:
-        request, address = self._request(), (host, place.port)
+    async def _ask_datagram(self, place: Place, host: str, turn: bool) -> Answer:
+        requests, address = self._requests(place, turn), (host, place.port)
         socket = self._socket("::" if ":" in host else "0.0.0.0")  # noqa: S104  -- see `_socket`
-        answered = socket.ask(request, address)
-        again = self._reactor.callLater(self._timeout, socket.send, request, address)
+        answered = socket.ask(requests, address)
+        again = self._reactor.callLater(self._timeout, socket.send, requests, address)
         try:
-            await answered
+            return await answered, None
         finally:
             if again.active():
                 again.cancel()
@@ -191,18 +214,20 @@ class Prober:
             self._sockets[interface] = socket
         return socket
 
-    async def _ask_stream(self, place: Place, host: str) -> None:
-        conversation = _Conversation(self._request())
+    async def _ask_stream(self, place: Place, host: str, turn: bool) -> Answer:
+        conversation = _Conversation(self._requests(place, turn))
         inner: Any = Factory.forProtocol(lambda: conversation)
         inner.noisy = False
-        factory = inner
+        factory, tls = inner, None
         if place.transport == "tls":
-            tls: Any = _Tls(place.host)
-            factory = TLSMemoryBIOFactory(tls, True, inner, self._reactor)
+            tls = JudgingTls(place.host)
+            creator: Any = tls
+            factory = TLSMemoryBIOFactory(creator, True, inner, self._reactor)
         endpoint = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
         outer = await endpoint(self._reactor, host, place.port).connect(factory)
         try:
-            await conversation.answered
+            method = await conversation.answered
+            certificate = tls.certificate() if tls else None
             # TLS says goodbye, but the peer's goodbye is not waited for.
             conversation.transport.loseConnection()
             outer.transport.loseConnection()
@@ -211,6 +236,16 @@ class Prober:
             raise
         finally:
             await conversation.closed
+        return method, certificate
+
+
+class _Question(Struct, frozen=True):
+    """A request that waits for its answer, and those that need none once it has one."""
+
+    requests: Sequence[Message]
+    request: Message
+    address: Address
+    answered: Deferred[int]
 
 
 class _Datagrams(DatagramProtocol):
@@ -225,22 +260,25 @@ class _Datagrams(DatagramProtocol):
 
     def __init__(self) -> None:
         self.open = True
-        self._asked: dict[bytes, tuple[Message, Address, Deferred[None]]] = {}
+        self._asked: dict[bytes, _Question] = {}
 
-    def ask(self, request: Message, address: Address) -> Deferred[None]:
-        """Send a request, and fire when it is answered."""
-        answered: Deferred[None] = Deferred(lambda _: self._forget(request))
-        self._asked[request.transaction] = request, address, answered
-        self.send(request, address)
+    def ask(self, requests: Sequence[Message], address: Address) -> Deferred[int]:
+        """Send requests, and fire with the method of the first that is answered."""
+        answered: Deferred[int] = Deferred(lambda _: self._forget(requests))
+        for request in requests:
+            self._asked[request.transaction] = _Question(requests, request, address, answered)
+        self.send(requests, address)
         return answered
 
-    def send(self, request: Message, address: Address) -> None:
-        """Send a request."""
-        with suppress(OSError):  # what cannot be reached now may be in a moment
-            self.transport.write(stun.encode(request), address)
+    def send(self, requests: Sequence[Message], address: Address) -> None:
+        """Send requests."""
+        for request in requests:
+            with suppress(OSError):  # what cannot be reached now may be in a moment
+                self.transport.write(stun.encode(request), address)
 
-    def _forget(self, request: Message) -> None:
-        del self._asked[request.transaction]
+    def _forget(self, requests: Sequence[Message]) -> None:
+        for request in requests:
+            del self._asked[request.transaction]
 
     def close(self) -> Deferred[object]:
         """Close it."""
@@ -251,9 +289,9 @@ class _Datagrams(DatagramProtocol):
         with suppress(ValueError):
             message = stun.decode(data)
             asked = self._asked.get(message.transaction)
-            if asked is not None and address == asked[1] and message.answers(asked[0]):
-                self._forget(message)
-                asked[2].callback(None)
+            if asked and address == asked.address and _answers(message, asked.request):
+                self._forget(asked.requests)
+                asked.answered.callback(message.method)
 
     def stopProtocol(self) -> None:  # noqa: N802  -- Twisted's name
         """Take note of the end, which may also come by itself."""
@@ -261,31 +299,34 @@ class _Datagrams(DatagramProtocol):
 
 
 class _Conversation(Protocol):
-    """A connection on which a server is asked once.
+    """A connection on which a server is asked.
 
     Attributes:
-        answered: fires with the answer, or fails when the connection ends without one.
+        answered: fires with the method of the first answer, or fails when the connection ends
+            without one.
         closed: fires when the connection has ended; cancelling it aborts the connection.
     """
 
     transport: Any
 
-    def __init__(self, request: Message) -> None:
-        self._request = request
+    def __init__(self, requests: Sequence[Message]) -> None:
+        self._requests = requests
         self._framer = Framer()
-        self.answered: Deferred[None] = Deferred()
+        self.answered: Deferred[int] = Deferred()
         self.closed: Deferred[None] = Deferred(lambda _: self.transport.abortConnection())
 
     def connectionMade(self) -> None:  # noqa: N802  -- Twisted's name
         """Ask."""
-        self.transport.write(stun.encode(self._request))
+        self.transport.write(b"".join(map(stun.encode, self._requests)))
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802  -- likewise
         """Look for the answer."""
         try:
             for frame in self._framer.feed(data):
-                if stun.decode(frame).answers(self._request) and not self.answered.called:
-                    self.answered.callback(None)
+                message = stun.decode(frame)
+                answers = any(_answers(message, request) for request in self._requests)
+                if answers and not self.answered.called:
+                    self.answered.callback(message.method)
         except ValueError:
             self.transport.abortConnection()
 
@@ -293,7 +334,8 @@ class _Conversation(Protocol):
         """Take the end."""
         if not self.answered.called:
             self.answered.errback(reason)
-        self.closed.callback(None)
+        if not self.closed.called:  # as it is when it was cancelled
+            self.closed.callback(None)
 
     def abort(self) -> None:
         """Close the connection, if it is not closed yet, without any goodbye."""
@@ -301,21 +343,10 @@ class _Conversation(Protocol):
             self.transport.abortConnection()
 
 
-@implementer(IOpenSSLClientConnectionCreator)
-class _Tls:
-    """TLS without a look at the certificate."""
-
-    _options: Final = CertificateOptions()
-
-    def __init__(self, host: str) -> None:
-        self._name = None if _literal(host) else host.rstrip(".").encode("ascii")
-
-    def clientConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: N802  -- Twisted's
-        """Begin TLS, naming the server, for the sake of those who share an address."""
-        connection = SSL.Connection(self._options.getContext(), None)
-        if self._name is not None:
-            connection.set_tlsext_host_name(self._name)
-        return connection
+def _answers(message: Message, request: Message) -> bool:
+    """Tell whether this is a response to a request; what cannot be granted must be refused."""
+    plausible = request.method == Method.BINDING or message.kind == Kind.ERROR
+    return plausible and message.answers(request)
 
 
 def _literal(host: str) -> str | None:

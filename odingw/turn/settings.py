@@ -15,7 +15,14 @@ from odingw.config.turn import BESIDE_FILE
 from odingw.config.types import Text, key_text
 from odingw.errors import ConfigError
 from odingw.turn.keys import static_key
+from odingw.turn.origins import ANY_ORIGIN, check_origin
 from odingw.turn.uris import Scheme, parse_uri
+
+MAX_USERNAME: Final = 508
+"""Bytes of a USERNAME attribute: fewer than 509 (RFC 8489, section 14.3).
+
+With more, Chromium gathers no relay, or throws.
+"""
 
 SHORT_SECRET: Final = 16
 """Characters; a shorter secret gets a warning."""
@@ -40,11 +47,10 @@ _MEMBERS: Final = {
 """Members of a TurnRest file, and the keys of ``[turn]`` that say the same."""
 
 _ABSENT_IF_EMPTY: Final = frozenset(
-    {"secretKey", "forcedUser", "forceUser", "forcedPassword", "userClaim"}
+    {"secretKey", "allowedOrigin", "forcedUser", "forceUser", "forcedPassword", "userClaim"}
 )
 """Members for which an empty text stands for none, as in a file made from a template."""
 
-_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@,]+", re.ASCII)
 _LONGEST_CAUSE: Final = 200
 _JSON_POSITION: Final = re.compile(r"(?P<what>.*) \(byte (?P<byte>[0-9]+)\)", re.DOTALL)
 
@@ -55,13 +61,14 @@ class TurnSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         secret_keys: shared with the TURN servers; the first signs. Empty only with a forced
             password.
-        allowed_origin: for ``Access-Control-Allow-Origin``.
+        allowed_origins: origins whose pages may ask, as browsers write them, or ``ANY_ORIGIN``.
         ttl: seconds for which credentials are good, at most.
-        forced_user: the user of all whom their token does not name.
+        forced_user: everybody's user, whatever their tokens say.
         forced_password: a static password, in place of an expiry and an HMAC.
         ignore_jwt: everybody gets credentials.
-        user_claim: the claim that names the user.
+        user_claim: the claim that names the user, or the path to it.
         required_scopes: one of them must be in the token; empty: none is asked for.
+        scope_claims: the claims that hold scopes, or the paths to them.
         jwk_urls: where JWK sets are; https, or http on a loopback host.
         public_keys: base64 of DER SubjectPublicKeyInfo.
         issuer: what ``iss`` must be, or None.
@@ -75,13 +82,14 @@ class TurnSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     secret_keys: tuple[str, ...] = ()
-    allowed_origin: str = "*"
+    allowed_origins: tuple[str, ...] = ANY_ORIGIN
     ttl: int = 43200
     forced_user: str | None = None
     forced_password: str | None = None
     ignore_jwt: bool = False
     user_claim: str | None = None
     required_scopes: tuple[str, ...] = ()
+    scope_claims: tuple[str, ...] = ("scope", "scp", "scopes")
     jwk_urls: tuple[str, ...] = ()
     public_keys: tuple[str, ...] = ()
     issuer: str | None = None
@@ -108,10 +116,12 @@ class _Place(msgspec.Struct, frozen=True):
     Attributes:
         source: name of the file.
         names: how keys of ``[turn]``, or their items, are called there, where it is not ``[turn]``.
+        tolerant: whether what does no harm, but cannot work, is a warning.
     """
 
     source: str
     names: Mapping[str, str] = {}
+    tolerant: bool = False
 
     def name(self, key: str) -> str:
         return self.names.get(key, f"turn.{key}")
@@ -121,6 +131,17 @@ class _Place(msgspec.Struct, frozen=True):
 
     def warning(self, key: str, text: str) -> str:
         return str(self.error(key, text))
+
+    def useless(self, key: str, text: str) -> str:
+        """Return a warning of what cannot work.
+
+        Raises:
+            ConfigError: here that is an error.
+        """
+        error = self.error(key, text)
+        if not self.tolerant:
+            raise error
+        return str(error)
 
 
 def from_config(turn: Turn, source: str = "") -> tuple[TurnSettings, list[str]]:
@@ -177,7 +198,7 @@ def from_turnrest_json(
         elif values.get(key, value) != value:
             raise config_error(source, member, f"{names[key]} says otherwise; keep one of them")
         values[key] = value
-    settings, warnings = _settle(Turn(**values), _Place(source, names))
+    settings, warnings = _settle(Turn(**values), _Place(source, names, tolerant=True))
     unknown = [_unknown(member, source) for member in document if member not in _MEMBERS]
     return settings, unknown + warnings
 
@@ -214,10 +235,7 @@ def _settle(turn: Turn, place: _Place) -> tuple[TurnSettings, list[str]]:
     """Check what types cannot say."""
     if not turn.secret_keys and turn.forced_password is None:
         raise place.error("secret_keys", "missing; write the secret that your TURN servers have")
-    if turn.allowed_origin != "*" and not _ORIGIN.fullmatch(turn.allowed_origin):
-        raise place.error(
-            "allowed_origin", 'not an origin; write "*" or one such as "https://example.com"'
-        )
+    origins, warnings = _origins(turn, place)
     turn_uris = _uris(turn, "turn_uris", "turn", place)
     if not turn_uris:
         raise place.error(
@@ -227,13 +245,14 @@ def _settle(turn: Turn, place: _Place) -> tuple[TurnSettings, list[str]]:
     _check_items(turn, "public_keys", lambda text: static_key(text, ""), place)
     settings = TurnSettings(
         secret_keys=_distinct(turn.secret_keys),
-        allowed_origin=turn.allowed_origin.lower(),
+        allowed_origins=origins,
         ttl=turn.ttl,
-        forced_user=turn.forced_user,
+        forced_user=turn.forced_user or None,
         forced_password=turn.forced_password,
         ignore_jwt=turn.ignore_jwt,
         user_claim=turn.user_claim,
         required_scopes=turn.required_scopes,
+        scope_claims=turn.scope_claims,
         jwk_urls=_distinct(turn.jwk_urls),
         public_keys=_distinct(turn.public_keys),
         issuer=turn.issuer,
@@ -245,7 +264,41 @@ def _settle(turn: Turn, place: _Place) -> tuple[TurnSettings, list[str]]:
         watch_interval=turn.watch_interval,
         leeway=turn.leeway,
     )
-    return settings, _warnings(turn, place)
+    return settings, warnings + _user_warnings(settings, place) + _warnings(turn, place)
+
+
+def _origins(turn: Turn, place: _Place) -> tuple[tuple[str, ...], list[str]]:
+    """Return the origins that browsers can send, and warnings of others."""
+    given, key = turn.allowed_origin, "allowed_origin"
+    named = (
+        [(key, given)]
+        if isinstance(given, str)
+        else [(f"{key}[{index}]", text) for index, text in enumerate(given)]
+    )
+    texts = [text for _, text in named]
+    if set(texts) == set(ANY_ORIGIN):
+        return ANY_ORIGIN, []
+    if ANY_ORIGIN[0] in texts:
+        return ANY_ORIGIN, [place.useless(key, '"*" is all origins; remove it, or the others')]
+    origins, warnings = [], []
+    for name, text in named:
+        try:
+            origins.append(check_origin(text))
+        except ValueError as error:
+            warnings.append(place.useless(name, f"no page is let in by it: {error}"))
+    return _distinct(tuple(origins)), warnings
+
+
+def _user_warnings(settings: TurnSettings, place: _Place) -> list[str]:
+    forced, warnings = settings.forced_user, []
+    if forced and settings.user_claim:
+        text = f"without effect, as {place.name('forced_user')} is everybody's user; remove one"
+        warnings.append(place.warning("user_claim", text))
+    # Beside a forced password it cannot be replaced by its hash.
+    if forced and settings.forced_password and len(forced.encode()) > MAX_USERNAME:
+        text = f"longer than the {MAX_USERNAME} bytes that browsers take; write a shorter one"
+        warnings.append(place.useless("forced_user", text))
+    return warnings
 
 
 def _warnings(turn: Turn, place: _Place) -> list[str]:

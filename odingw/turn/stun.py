@@ -73,7 +73,9 @@ class Attribute(IntEnum):
     REQUESTED_TRANSPORT = 0x0019
     MESSAGE_INTEGRITY_SHA256 = 0x001C
     XOR_MAPPED_ADDRESS = 0x0020
+    ALTERNATE_DOMAIN = 0x8003
     SOFTWARE = 0x8022
+    ALTERNATE_SERVER = 0x8023
     FINGERPRINT = 0x8028
 
 
@@ -254,11 +256,29 @@ def unpack_address(value: bytes, transaction: bytes) -> Address:
     Raises:
         ValueError: it is malformed.
     """
+    host, port = unpack_plain_address(value)
+    raw = _xor(ip_address(host).packed, transaction)
+    return str(ip_address(raw)), port ^ MAGIC_COOKIE >> 16
+
+
+def unpack_plain_address(value: bytes) -> Address:
+    """Return what an attribute holds that is as MAPPED-ADDRESS (RFC 8489, 14.1).
+
+    Raises:
+        ValueError: it is malformed.
+    """
     # The first byte is reserved and ignored.
     if len(value) < 4 or _FAMILIES.get(value[1]) != len(value) - 4:
         raise ValueError("STUN address is malformed")
-    port = int.from_bytes(value[2:4]) ^ MAGIC_COOKIE >> 16
-    return str(ip_address(_xor(value[4:], transaction))), port
+    return str(ip_address(value[4:])), int.from_bytes(value[2:4])
+
+
+def unpack_text(value: bytes) -> str:
+    """Return a text for people, such as a reason phrase or SOFTWARE.
+
+    Some servers count the padding behind it as part of it.
+    """
+    return value.decode("utf-8", "replace").rstrip("\0 ")
 
 
 def _xor(raw: bytes, transaction: bytes) -> bytes:
@@ -273,7 +293,7 @@ def unpack_error(value: bytes) -> tuple[int, str]:
     """
     if len(value) < 4 or value[2] & 7 not in range(3, 7) or value[3] > 99:
         raise ValueError("STUN error code is malformed")
-    return (value[2] & 7) * 100 + value[3], value[4:].decode()
+    return (value[2] & 7) * 100 + value[3], unpack_text(value[4:])
 
 
 def pack_channel(number: int, data: bytes, *, padded: bool) -> bytes:

@@ -8,6 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, succe
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from odingw.turn.certificates import Certificate
 from odingw.turn.probe import Outcome, Place, Prober
 from odingw.turn.uris import TurnUri
 
@@ -24,23 +25,27 @@ class ServerHealth(Struct, frozen=True):
             reactor's).
         rtt: seconds that the latest answer took (connecting included, looking up the name not);
             None while it is down, and before the first answer.
+        certificate: what the latest answer over TLS showed; None: there was none.
     """
 
     uri: str
     up: bool
     since: float
     rtt: float | None
+    certificate: Certificate | None = None
 
 
 class ServerWatch:
     """Asks every server at every interval with a STUN Binding request.
 
     UDP is asked twice before it counts as silent. ``turns`` and ``stuns`` URIs are asked over TLS,
-    whatever the certificate says. DTLS (``turns`` over UDP) is not watched and always usable: no
-    browser speaks it. A server that several URIs name is asked once for all of them. Of a name's
-    addresses one that answers is enough, as it is for clients.
+    whatever the certificate says; one that browsers refuse is told to the log, once. DTLS
+    (``turns`` over UDP) is not watched and always usable: no browser speaks it. A server that
+    several URIs name is asked once for all of them. Of a name's addresses one that answers is
+    enough, as it is for clients.
 
-    A server that ignores Binding requests (``coturn --no-stun``) looks dead: do not watch it.
+    A TURN server that ignores Binding requests but answers to Allocate is alive
+    (``coturn --no-stun``); the ``stun`` URIs that name it are not.
 
     Args:
         uris: what to watch.
@@ -73,12 +78,13 @@ class ServerWatch:
         self._log = log
         self._on_change = on_change
         self._prober = Prober(reactor, timeout, random_bytes)
-        self._servers: dict[Place, _Server] = {}
+        self._places: dict[Place, dict[bool, _Server]] = {}
         self._uris: dict[str, _Server] = {}
         for uri in uris:
-            place = _place(uri)
+            place, turn = _place(uri), uri.scheme.startswith("turn")
             if place is not None:
-                server = self._servers.setdefault(place, _Server(place, reactor.seconds()))
+                servers = self._places.setdefault(place, {})
+                server = servers.setdefault(turn, _Server(reactor.seconds(), turn=turn))
                 server.uris.append(uri.text)
                 self._uris[uri.text] = server
         self._dead: frozenset[str] = frozenset()
@@ -89,7 +95,7 @@ class ServerWatch:
 
     def start(self) -> None:
         """Begin the first round, and from then on one at every interval."""
-        for server in self._servers.values():
+        for server in self._uris.values():
             server.since = self._reactor.seconds()
         self._ended = self._loop.start(self._interval)
 
@@ -117,7 +123,7 @@ class ServerWatch:
     def health(self) -> list[ServerHealth]:
         """Return how each watched URI fares, in the order they were given in."""
         return [
-            ServerHealth(text, server.up, server.since, server.rtt)
+            ServerHealth(text, server.up, server.since, server.rtt, server.certificate)
             for text, server in self._uris.items()
         ]
 
@@ -126,53 +132,78 @@ class ServerWatch:
         await self._prober.close()
 
     def _next_round(self) -> Deferred[None]:
-        asked = [Deferred.fromCoroutine(self._ask(server)) for server in self._servers.values()]
+        asked = [Deferred.fromCoroutine(self._ask(place)) for place in self._places]
         self._round = DeferredList(asked, consumeErrors=True).addCallback(lambda _: None)
         return self._round
 
-    async def _ask(self, server: "_Server") -> None:
+    async def _ask(self, place: Place) -> None:
+        servers = self._places[place]
         try:
-            outcome = await self._prober.ask(server.place)
+            outcome = await self._prober.ask(place, turn=True in servers)
             if self._loop.running:
-                self._judge(server, outcome)
+                self._judge(list(servers.values()), outcome)
         except CancelledError:
             pass  # by `stop`
         except Exception:
-            self._log.failure("watching {place} failed", place=server.place)
+            self._log.failure("watching {place} failed", place=place)
 
-    def _judge(self, server: "_Server", outcome: Outcome) -> None:
-        up = outcome.rtt is not None
-        server.silent = 0 if up else server.silent + 1
-        if up:
-            server.rtt = outcome.rtt
-        if server.up == up or (server.up and server.silent < self._failures):
+    def _judge(self, servers: "list[_Server]", outcome: Outcome) -> None:
+        """Take in what came of asking at a place."""
+        if outcome.certificate is not None:
+            self._judge_certificate(servers, outcome.certificate)
+        now = self._reactor.seconds()
+        changed = [one for one in servers if one.changes(outcome, now, self._failures)]
+        if not changed:
             return
-        server.up = up
-        server.since = self._reactor.seconds()
-        if up:
-            self._log.info("{odingw_turn} answers again", odingw_turn=" ".join(server.uris))
+        names = " ".join(uri for server in changed for uri in server.uris)
+        if changed[0].up:
+            self._log.info("{odingw_turn} answers again", odingw_turn=names)
         else:
-            server.rtt = None
-            self._log.warn(
-                "{odingw_turn} does not answer: {cause}",
-                odingw_turn=" ".join(server.uris),
-                cause=outcome.cause,
-            )
+            cause = outcome.cause or "it ignores Binding requests"
+            self._log.warn("{odingw_turn} does not answer: {cause}", odingw_turn=names, cause=cause)
         self._dead = frozenset(text for text, one in self._uris.items() if not one.up)
         if self._on_change is not None:
             self._on_change()
 
+    def _judge_certificate(self, servers: "list[_Server]", certificate: Certificate) -> None:
+        told = servers[0].certificates_told
+        for server in servers:
+            server.certificate = certificate
+        if certificate.refusal and certificate not in told:
+            told.add(certificate)
+            self._log.warn(
+                "{odingw_turn}: browsers refuse its certificate, which ends on {day}: {cause}",
+                odingw_turn=" ".join(uri for server in servers for uri in server.uris),
+                day=certificate.last_day,
+                cause=certificate.refusal,
+            )
+
 
 class _Server:
-    """What is known of one server."""
+    """What is known of one server, as what some of its URIs want of it: TURN, or STUN alone."""
 
-    def __init__(self, place: Place, since: float) -> None:
-        self.place = place
+    def __init__(self, since: float, *, turn: bool) -> None:
         self.uris: list[str] = []
         self.up = True
         self.since = since
-        self.silent = 0
         self.rtt: float | None = None
+        self.certificate: Certificate | None = None
+        self.certificates_told: set[Certificate] = set()
+        self._turn = turn
+        self._silent = 0
+
+    def changes(self, outcome: Outcome, now: float, failures: int) -> bool:
+        """Take in what came of asking; tell whether it is up now and was not, or the reverse."""
+        up = outcome.rtt is not None and (self._turn or outcome.binds)
+        self._silent = 0 if up else self._silent + 1
+        if up:
+            self.rtt = outcome.rtt
+        if self.up == up or (self.up and self._silent < failures):
+            return False
+        self.up, self.since = up, now
+        if not up:
+            self.rtt = None
+        return True
 
 
 def _place(uri: TurnUri) -> Place | None:

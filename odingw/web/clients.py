@@ -19,12 +19,15 @@ from odingw.web.replies import prepare
 VERSIONS: Final = (
     "turnRestClient-1.1.0.js",
     "turnRestClient-1.2.0.js",
+    "turnRestClient-1.3.0.js",
     "turnRestClient-2.0.0.js",
     "turnRestClient-2.0.0.d.ts",
+    "turnRestClient-2.1.0.js",
+    "turnRestClient-2.1.0.d.ts",
 )
 """The published files. What they hold never changes: browsers keep them for a year unasked."""
 
-NEWEST_SCRIPT: Final = "turnRestClient-1.2.0.js"
+NEWEST_SCRIPT: Final = "turnRestClient-1.3.0.js"
 """The newest of them that a plain script tag can load."""
 
 LATEST: Final = "turnRestClient-latest.js"
@@ -189,6 +192,6 @@ def _page(documents: dict[str, _Document]) -> bytes:
         f"<pre>{escape(_EXAMPLE.format(latest=LATEST))}</pre>"
         "<p>A published version never changes. "
         f'<a href="{LATEST}">{LATEST}</a> is {NEWEST_SCRIPT}, '
-        "the newest that a script tag can load; 2.0.0 is a module.</p>"
+        "the newest that a script tag can load; from 2.0.0 on they are modules.</p>"
         f"<table><tr><th>file<th>bytes<th>integrity{rows}</table></html>"
     ).encode()

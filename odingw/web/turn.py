@@ -1,19 +1,23 @@
 """``/turn``: from a JWT to TURN credentials, over HTTP."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
 from klein import Klein
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from odingw.errors import INVALID_PARAMS, UNAVAILABLE, RpcError, TokenError
+from odingw.ops.logs import once
 from odingw.ops.metrics import Metrics
 from odingw.rpc.callers import check_length, missing_authorization, unauthorized
 from odingw.rpc.jsonrpc import Reply, error_reply
+from odingw.turn.claims import Claims, user_of
 from odingw.turn.credentials import issue, reply_body
+from odingw.turn.origins import ANY_ORIGIN
 from odingw.turn.service import Turn
 from odingw.web.address import Network, client_address
 from odingw.web.app import not_allowed
@@ -21,11 +25,11 @@ from odingw.web.channel import GatewayRequest
 from odingw.web.rate import RateLimit, check_rate
 from odingw.web.replies import prepare
 
-Claims = Mapping[str, object]
-
 _PATHS: Final = ("/turn", "/turn/")
 _BAD_REQUEST: Final = 400
 _OUTCOMES: Final = {200: "success", 401: "rejected"}
+
+_log = Logger("odingw.turn")
 
 
 class TurnHttp:
@@ -59,6 +63,7 @@ class TurnHttp:
         self._token_limit = token_limit
         self._per_address = per_address
         self._trusted = trusted
+        self._warn = once(lambda text: _log.warn("{text}", text=text))
 
     def add_to(self, app: Klein) -> None:
         """Add the routes: ``/turn``, and the draft's query at the root."""
@@ -81,7 +86,7 @@ class TurnHttp:
 
         @app.route(path, methods=["OPTIONS"], endpoint=f"OPTIONS {path}", strict_slashes=True)
         def options(request: GatewayRequest) -> bytes:
-            return prepare(request, Reply(200, None, self._cors()), internal=True)
+            return prepare(request, Reply(200, None, self._cors(request)), internal=True)
 
     def _show(self, request: GatewayRequest) -> bytes | Deferred[bytes]:
         answer = self.handle(request)
@@ -105,12 +110,12 @@ class TurnHttp:
                 return (
                     claims.addCallback(lambda found: self._issue(request, turn, found))
                     .addErrback(self._refuse)
-                    .addCallback(lambda reply: self._done(reply, began))
+                    .addCallback(lambda reply: self._done(request, reply, began))
                 )
             reply = self._issue(request, turn, claims)
         except (RpcError, TokenError) as error:
             reply = self._refuse(Failure(error))
-        return self._done(reply, began)
+        return self._done(request, reply, began)
 
     def _turn(self) -> Turn:
         turn = self._current()
@@ -127,11 +132,11 @@ class TurnHttp:
 
     def _issue(self, request: GatewayRequest, turn: Turn, claims: Claims) -> Reply:
         settings = turn.settings
+        user = None if settings.forced_user else self._user(request, settings.user_claim, claims)
         if not settings.ignore_jwt:
             self._metrics.verified("ok")
         try:
             ttl = _seconds(request)
-            user = _user(request, settings.user_claim, settings.forced_user, claims)
             credentials = issue(settings, user, int(time.time()), ttl, self._random_name)
         except ValueError as error:
             return _bad_request(str(error))
@@ -140,6 +145,21 @@ class TurnHttp:
             settings, credentials, turn.usable(settings.turn_uris), turn.usable(settings.stun_uris)
         )
         return Reply(200, body)
+
+    def _user(self, request: GatewayRequest, user_claim: str | None, claims: Claims) -> str | None:
+        """Return the user that the claim names; the draft's ``username`` counts only without one.
+
+        Raises:
+            TokenError: the claim cannot name a user.
+        """
+        try:
+            named = user_of(claims, user_claim) if user_claim else None
+        except TokenError as error:
+            self._warn(f"a token for TURN is refused: {error.message}")
+            raise
+        if named is None and _argument(request, b"service") == "turn":
+            return _argument(request, b"username")
+        return named
 
     def _refuse(self, failure: Failure) -> Reply:
         error = failure.value
@@ -150,27 +170,32 @@ class TurnHttp:
             failure.raiseException()
         return error_reply(error)
 
-    def _done(self, reply: Reply, began: float) -> Reply:
+    def _done(self, request: GatewayRequest, reply: Reply, began: float) -> Reply:
         outcome = _OUTCOMES.get(reply.status, "failure")
         self._metrics.call("turn", "credentials", outcome)
         self._metrics.seconds("turn", time.perf_counter() - began)
-        cors = self._cors()
+        cors = self._cors(request)
         headers = {**reply.headers, **cors} if reply.headers else cors
         return Reply(reply.status, reply.body, headers)
 
-    def _cors(self) -> dict[str, str]:
+    def _cors(self, request: GatewayRequest) -> dict[str, str]:
         turn = self._current()
-        return _cors(turn.settings.allowed_origin if turn else "*")
+        origins = turn.settings.allowed_origins if turn else ANY_ORIGIN
+        if len(origins) == 1:
+            return _cors(origins[0], varies=origins != ANY_ORIGIN)
+        asking = request.getHeader("origin")
+        return _cors(asking if asking in origins else None, varies=True)
 
 
-@lru_cache(maxsize=1)
-def _cors(origin: str) -> dict[str, str]:
+@lru_cache(maxsize=128)
+def _cors(origin: str | None, *, varies: bool) -> dict[str, str]:
     headers = {
-        "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
         "Access-Control-Allow-Headers": "authorization",
     }
-    return headers if origin == "*" else {**headers, "Vary": "Origin"}
+    if origin is not None:
+        headers["Access-Control-Allow-Origin"] = origin
+    return {**headers, "Vary": "Origin"} if varies else headers
 
 
 def _argument(request: GatewayRequest, name: bytes) -> str | None:
@@ -203,18 +228,6 @@ def _seconds(request: GatewayRequest) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
         raise ValueError("ttl: expected a whole number of seconds")
     return int(text)
-
-
-def _user(
-    request: GatewayRequest, user_claim: str | None, forced_user: str | None, claims: Claims
-) -> str | None:
-    """Return the user that the claim names; the draft's ``username`` counts only without one."""
-    named = claims.get(user_claim) if user_claim else None
-    if isinstance(named, str) and named:
-        return named
-    if forced_user is None and _argument(request, b"service") == "turn":
-        return _argument(request, b"username") or None
-    return None
 
 
 def _bad_request(detail: str) -> Reply:
