@@ -34,6 +34,7 @@ from odingw.ops.systemd import Notifier
 from odingw.options import Options
 from odingw.stores import check_store
 from odingw.turn.service import check as check_turn
+from odingw.web import twisted_private
 from odingw.web.site import GatewaySite
 
 FINISH_TIME: Final = 10.0
@@ -402,6 +403,7 @@ def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's
     from twisted.internet import reactor
 
     try:
+        twisted_private.check()
         if options["check"]:
             check(options)
             sys.stdout.write("the configuration is good\n")
