@@ -1,6 +1,7 @@
 """Log lines: one for each notable event, for people or as JSON."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -15,6 +16,7 @@ from twisted.logger import (
     PredicateResult,
     formatEvent,
 )
+from twisted.python.failure import Failure
 
 from odingw.escapes import IN_JSON, IN_TEXT
 
@@ -22,6 +24,16 @@ _IN_TRACEBACK: Final = {code: text for code, text in IN_TEXT.items() if code != 
 
 _QUIET: Final = 10.0
 """Seconds between two lines that say that there are no descriptors left."""
+
+_LONGEST: Final = 900
+"""Bytes of a line's text, and of an exception's: strangers decide what stands in some. With quotes
+doubled and the rest of a JSON line it is below 2 kB."""
+
+_LONGEST_FIELD: Final = 100
+"""Bytes of a text in another member of a JSON line."""
+
+_QUERY: Final = re.compile(r"\?[^\s?]\S*")
+"""The query of a URI, where tokens stand, in a text that is not ours."""
 
 _FIELDS: Final = "odingw_"
 """Prefix of event keys that become members of a JSON line."""
@@ -68,11 +80,36 @@ def _time(event: LogEvent) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _cut(text: str, longest: int = _LONGEST) -> str:
+    """Return a text that is no longer than so many bytes, but for the remark that it was."""
+    data = text.encode(errors="replace")
+    if len(data) <= longest:
+        return text
+    return f"{data[:longest].decode(errors='ignore')}… ({len(data) - longest} bytes more)"
+
+
 def _text(event: LogEvent) -> str:
-    text = formatEvent(event).translate(IN_TEXT)
+    """Return what a line says. What libraries say may hold whatever a stranger sent them."""
     failure = event.get("log_failure")
+    if failure is None and event.get("isError"):
+        # Twisted's older way to log an error, whose text would be the traceback too.
+        failure = event["failure"]
+        text = event.get("why") or "Unhandled Error"
+    else:
+        text = formatEvent(event)
+    if not event.get("log_namespace", "").startswith("odingw"):
+        text = _QUERY.sub("?…", text)
+    text = _cut(text.translate(IN_TEXT))
     if failure is not None:
-        text += f"\n{failure.getTraceback().translate(_IN_TRACEBACK)}"
+        text += f"\n{_traceback(failure).translate(_IN_TRACEBACK)}"
+    return text
+
+
+def _traceback(failure: Failure) -> str:
+    """Return all frames of a traceback, and what the exception says without what strangers do."""
+    text, said = failure.getTraceback(), failure.getErrorMessage()
+    if said:
+        text = text.replace(said, _cut(_QUERY.sub("?…", said).translate(_IN_TRACEBACK)))
     return text
 
 
@@ -100,7 +137,8 @@ def _json_line(event: LogEvent) -> str | None:
     }
     for key, value in event.items():
         if key.startswith(_FIELDS):
-            line[key.removeprefix(_FIELDS)] = value
+            told = _cut(value, _LONGEST_FIELD) if isinstance(value, str) else value
+            line[key.removeprefix(_FIELDS)] = told
     return json.dumps(line, ensure_ascii=False, default=str).translate(IN_JSON) + "\n"
 
 

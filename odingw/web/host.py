@@ -18,6 +18,7 @@ _AUTHORITY: Final = re.compile(
     rb"(?::(?P<port>[0-9]*))?"
 )
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)([/?][^#]*)?")
+_NOWHERE: Final = b"/*"
 
 
 class Host(NamedTuple):
@@ -83,18 +84,16 @@ def check_host(values: Sequence[bytes], version: bytes) -> None:
 def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
     """Return path and query of a request target, and the authority where it has one.
 
-    ``*`` becomes a path: the root where OPTIONS asks for the server as a whole, else one that is
-    not there. A target in a form that is not served is returned as it is, and begins with no slash.
+    ``*`` where OPTIONS asks for the server as a whole is the root's path. Other forms that are not
+    served, and those of other methods, become a path that is not there.
 
     Raises:
         ValueError: it is an ``http`` or ``https`` URI that is malformed.
     """
     if target.startswith(b"/"):
         return target, None
-    if target == b"*":
-        return (b"/" if method == b"OPTIONS" else b"/*"), None
     if target[:7].lower() != b"http://" and target[:8].lower() != b"https://":
-        return target, None
+        return (b"/" if target == b"*" and method == b"OPTIONS" else _NOWHERE), None
     match = _ABSOLUTE.fullmatch(target)
     if match is None or not match[1] or parse_host(match[1]) is None:
         raise ValueError("the URI of the request is malformed")

@@ -1,9 +1,9 @@
 """What odingw uses of Twisted although Twisted calls it private.
 
 Twisted has no public way to ask what of a reply the kernel has not taken yet, to hold a request
-back until then, or to read a PROXY header before TLS. Another release may rename any of this without a
-word, and a reply that is wrongly taken for sent costs tasks. So :func:`check` looks for every name
-at the start, and a start without one fails.
+back until then, or to read a PROXY header before TLS. Another release may rename any of this
+without a word, and a reply that is wrongly taken for sent costs tasks. So :func:`check` looks for
+every name at the start, and a start without one fails.
 """
 
 from collections.abc import Iterator, Mapping
