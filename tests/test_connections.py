@@ -296,6 +296,36 @@ class HeldTests(WireCase):
         self.assertGreater(channel.held, 10_000)
 
 
+class ProxyHeaderTests(WireCase):
+    """A header of the PROXY protocol is as long as proxies make them, and no longer."""
+
+    VERSION_2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11"
+    ADDRESSES = b"\xc0\0\2\1\xc0\0\2\2\0\1\0\2"
+
+    def taken(self, *pieces: bytes) -> bytes:
+        wire = Wire(100_000)
+        factory: Any = _ProxyFactory(self.site)
+        proxied: Any = factory.buildProtocol(None)
+        proxied.makeConnection(wire)
+        for piece in pieces:
+            if not wire.disconnecting:
+                proxied.dataReceived(piece)
+        wire.read(0)
+        return wire.taken
+
+    def test_version_2(self) -> None:
+        for more, answered in ((0, True), (3000, True), (5000, False), (65_000, False)):
+            header = self.VERSION_2 + (12 + more).to_bytes(2, "big") + self.ADDRESSES + b"x" * more
+            for pieces in ((header + PING,), (header[:20], header[20:30], header[30:] + PING)):
+                self.assertEqual(answered, b"pong" in self.taken(*pieces), more)
+
+    def test_version_1(self) -> None:
+        for more, answered in ((0, True), (80, True), (100, False), (60_000, False)):
+            header = b"PROXY UNKNOWN " + b"x" * more + b"\r\n"
+            for pieces in ((header + PING,), (header[:10], header[10:] + PING)):
+                self.assertEqual(answered, b"pong" in self.taken(*pieces), more)
+
+
 class HostTests(WireCase):
     """RFC 9112, section 3.2: a request says once, and well, whom it is for."""
 

@@ -25,7 +25,7 @@ _IN_TRACEBACK: Final = {code: text for code, text in IN_TEXT.items() if code != 
 _QUIET: Final = 10.0
 """Seconds between two lines that say that there are no descriptors left."""
 
-_LONGEST: Final = 900
+_LONGEST: Final = 800
 """Bytes of a line's text, and of an exception's: strangers decide what stands in some. With quotes
 doubled and the rest of a JSON line it is below 2 kB."""
 

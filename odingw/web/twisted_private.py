@@ -41,7 +41,7 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "twisted.web.http.Request": ("_cleanup",),
     "twisted.web.http._IdentityTransferDecoder": ("contentLength",),
-    "twisted.web.http._ChunkedTransferDecoder": ("_trailerHeaders",),
+    "twisted.web.http._ChunkedTransferDecoder": ("_maxTrailerHeadersSize", "_trailerHeaders"),
     "twisted.internet.abstract.FileDescriptor": (
         "_tempDataBuffer",
         "dataBuffer",
@@ -58,13 +58,16 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 """By class, the attributes that odingw relies on; of private classes the public ones too."""
 
 
-def check(names: Mapping[str, tuple[str, ...]] = NAMES) -> None:
+def check(names: Mapping[str, tuple[str, ...]] | None = None) -> None:
     """Look for everything that odingw uses of Twisted and Twisted may rename.
+
+    Args:
+        names: what to look for; None: :data:`NAMES`.
 
     Raises:
         ConfigError: something is missing; the text names the release and the first such name.
     """
-    for missing in _missing(names):
+    for missing in _missing(NAMES if names is None else names):
         raise ConfigError(
             f"Twisted {__version__} has no {missing}, which odingw needs; install a release of "
             "Twisted that this odingw allows (pip install odingw chooses one)"
