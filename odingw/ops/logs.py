@@ -1,6 +1,7 @@
 """Log lines: one for each notable event, for people or as JSON."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -15,11 +16,22 @@ from twisted.logger import (
     PredicateResult,
     formatEvent,
 )
+from twisted.python.failure import Failure
 
 from odingw.escapes import in_json, in_text
 
 _QUIET: Final = 10.0
 """Seconds between two lines that say that there are no descriptors left."""
+
+_LONGEST: Final = 800
+"""Bytes of a line's text, and of an exception's: strangers decide what stands in some. With quotes
+doubled and the rest of a JSON line it is below 2 kB."""
+
+_LONGEST_FIELD: Final = 100
+"""Bytes of a text in another member of a JSON line."""
+
+_QUERY: Final = re.compile(r"\?[^\s?]\S*")
+"""The query of a URI, where tokens stand, in a text that is not ours."""
 
 _FIELDS: Final = "odingw_"
 """Prefix of event keys that become members of a JSON line."""
@@ -66,11 +78,36 @@ def _time(event: LogEvent) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _cut(text: str, longest: int = _LONGEST) -> str:
+    """Return a text that is no longer than so many bytes, but for the remark that it was."""
+    data = text.encode(errors="replace")
+    if len(data) <= longest:
+        return text
+    return f"{data[:longest].decode(errors='ignore')}… ({len(data) - longest} bytes more)"
+
+
 def _text(event: LogEvent) -> str:
-    text = in_text(formatEvent(event))
+    """Return what a line says. What libraries say may hold whatever a stranger sent them."""
     failure = event.get("log_failure")
+    if failure is None and event.get("isError"):
+        # Twisted's older way to log an error, whose text would be the traceback too.
+        failure = event["failure"]
+        text = event.get("why") or "Unhandled Error"
+    else:
+        text = formatEvent(event)
+    if not event.get("log_namespace", "").startswith("odingw"):
+        text = _QUERY.sub("?…", text)
+    text = _cut(in_text(text))
     if failure is not None:
-        text += "\n" + in_text(failure.getTraceback(), keep="\n")
+        text += "\n" + in_text(_traceback(failure), keep="\n")
+    return text
+
+
+def _traceback(failure: Failure) -> str:
+    """Return all frames of a traceback, and what the exception says without what strangers do."""
+    text, said = failure.getTraceback(), failure.getErrorMessage()
+    if said:
+        text = text.replace(said, _cut(in_text(_QUERY.sub("?…", said))))
     return text
 
 
@@ -98,7 +135,8 @@ def _json_line(event: LogEvent) -> str | None:
     }
     for key, value in event.items():
         if key.startswith(_FIELDS):
-            line[key.removeprefix(_FIELDS)] = value
+            told = _cut(value, _LONGEST_FIELD) if isinstance(value, str) else value
+            line[key.removeprefix(_FIELDS)] = told
     return in_json(json.dumps(line, ensure_ascii=False, default=str)) + "\n"
 
 

@@ -52,15 +52,12 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.tcp import makeBinding
 from twisted.plugin import getPlugins
-from twisted.protocols.haproxy._wrapper import (  # the package shows an endpoint alone
-    HAProxyProtocolWrapper,
-    HAProxyWrappingFactory,
-)
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
 from odingw.errors import ConfigError
 from odingw.web.tls import CertificateFiles, ReloadingContextFactory, TlsFactory
+from odingw.web.twisted_private import HAProxyProtocolWrapper, HAProxyWrappingFactory
 
 _ARGUMENTS: Final[dict[str, tuple[str, ...]]] = {
     "tcp": ("port", "interface", "backlog"),
@@ -87,6 +84,12 @@ _MAX_UNIX_PATH: Final = 107
 _BACKLOG: Final = "1024"
 """Connections that may wait to be accepted: when many clients come at once (they do after an
 outage), Twisted's 50 fill within milliseconds, and the rest wait a second or fail."""
+
+_PROXY_2: Final = b"\r\n\r\n\0\r\nQUIT\n"
+_PROXY_1_LONGEST: Final = 107
+_PROXY_2_LONGEST: Final = 4096
+"""Bytes of a header of the PROXY protocol, by version; 107 is the protocol's own limit. One of
+version 2 says its length: proxies send some hundred bytes, and could 64 kB."""
 
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 
@@ -166,14 +169,20 @@ class _ProxyLine(HAProxyProtocolWrapper):
     """A connection that begins with a header of the PROXY protocol.
 
     Some that are malformed make Twisted's parsers fail with errors of all kinds, which would be
-    logged as bugs; strangers may send any.
+    logged as bugs; strangers may send any. Twisted also takes and keeps those of 64 kB.
     """
 
+    _room: int | None = _PROXY_1_LONGEST
+    """Bytes that a header of version 1 may still have; None: it is of version 2."""
+
     def dataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
-        """Take in bytes; a header that cannot be read ends the connection."""
+        """Take in bytes; a header that cannot be read, or is too long, ends the connection."""
         if self._proxyInfo is not None:
             wrapped: Any = self.wrappedProtocol
             wrapped.dataReceived(data)
+            return
+        if self._is_too_long(data):
+            self.loseConnection()
             return
         try:
             super().dataReceived(data)
@@ -181,6 +190,16 @@ class _ProxyLine(HAProxyProtocolWrapper):
             if self._proxyInfo is not None:
                 raise
             self.loseConnection()
+
+    def _is_too_long(self, data: bytes) -> bool:
+        """Tell whether a header is longer than any that proxies send."""
+        if self._room is None:
+            return False
+        if self._room == _PROXY_1_LONGEST and data.startswith(_PROXY_2):
+            self._room = None
+            return int.from_bytes(data[14:16], "big") > _PROXY_2_LONGEST
+        self._room -= data.find(b"\n") + 1 or len(data)
+        return self._room < 0
 
 
 class _ProxyFactory(HAProxyWrappingFactory):
