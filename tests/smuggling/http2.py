@@ -1,4 +1,4 @@
-"""The same through HTTP/2 (RFC 9113), which a proxy rewrites as HTTP/1.1: no parser checks it twice.
+"""The same through HTTP/2 (RFC 9113), which a proxy rewrites as HTTP/1.1 from parts of its own.
 
 Frames are written by hand: a library writes nothing that is wrong.
 """
@@ -40,13 +40,13 @@ def is_over(data: bytes) -> bool:
     return False
 
 
-def talk(fields: Fields, body: bytes = b"", trailers: Fields = ()) -> bytes:
+def talk(lines: Fields, body: bytes = b"", trailers: Fields = ()) -> bytes:
     """Return a connection with one request; an empty body is left out."""
     ends = _END_STREAM if not (body or trailers) else 0
     frames = [
         _PREFACE,
         _frame(_SETTINGS, 0, 0, b""),
-        _frame(_HEADERS, _END_HEADERS | ends, 1, _packed(fields)),
+        _frame(_HEADERS, _END_HEADERS | ends, 1, _packed(lines)),
     ]
     if body:
         frames.append(_frame(_DATA, 0 if trailers else _END_STREAM, 1, body))
@@ -76,7 +76,7 @@ def _text(value: bytes) -> bytes:
     return head + bytes((size,)) + value
 
 
-def _fields(
+def fields(
     method: bytes = b"POST",
     path: bytes = b"/",
     authority: bytes = b"localhost",
@@ -108,23 +108,23 @@ def _lengths() -> Iterator[tuple[str, bytes]]:
         ("that overflows", b"%d" % (2**64 + len(HIDDEN))),
         ("that ends a line", b"0\r\n\r\n"),
     ):
-        yield f"content-length {name}", talk([*_fields(), (b"content-length", value)], HIDDEN)
+        yield f"content-length {name}", talk([*fields(), (b"content-length", value)], HIDDEN)
     two = [(b"content-length", b"0"), (b"content-length", b"%d" % len(HIDDEN))]
-    yield "two lengths", talk([*_fields(), *two], HIDDEN)
-    yield "two lengths, the other way round", talk([*_fields(), *two[::-1]], HIDDEN)
-    yield "no length", talk(_fields(), HIDDEN)
-    yield "a length without a body", talk([*_fields(), (b"content-length", b"50")])
-    yield "GET with a body", talk(_fields(b"GET", b"/ping"), HIDDEN)
-    yield "HEAD with a body", talk(_fields(b"HEAD", b"/ping"), HIDDEN)
+    yield "two lengths", talk([*fields(), *two], HIDDEN)
+    yield "two lengths, the other way round", talk([*fields(), *two[::-1]], HIDDEN)
+    yield "no length", talk(fields(), HIDDEN)
+    yield "a length without a body", talk([*fields(), (b"content-length", b"50")])
+    yield "GET with a body", talk(fields(b"GET", b"/ping"), HIDDEN)
+    yield "HEAD with a body", talk(fields(b"HEAD", b"/ping"), HIDDEN)
 
 
 def _codings() -> Iterator[tuple[str, bytes]]:
     chunks = LAST_CHUNK + HIDDEN
     for value in (b"chunked", b"Chunked", b"identity", b"x, chunked", b""):
-        fields = [*_fields(), (b"transfer-encoding", value)]
-        yield f"transfer-encoding {value!r}", talk(fields, chunks)
-        fields.append((b"content-length", b"%d" % len(chunks)))
-        yield f"transfer-encoding {value!r} with a length", talk(fields, chunks)
+        with_coding = [*fields(), (b"transfer-encoding", value)]
+        yield f"transfer-encoding {value!r}", talk(with_coding, chunks)
+        with_coding.append((b"content-length", b"%d" % len(chunks)))
+        yield f"transfer-encoding {value!r} with a length", talk(with_coding, chunks)
     for field in (
         (b"transfer-encoding ", b"chunked"),
         (b" transfer-encoding", b"chunked"),
@@ -144,7 +144,7 @@ def _codings() -> Iterator[tuple[str, bytes]]:
         (b"keep-alive", b"timeout=5"),
         (b"expect", b"100-continue"),
     ):
-        yield f"field {field!r}", talk([*_fields(), field], chunks)
+        yield f"field {field!r}", talk([*fields(), field], chunks)
     for trailer in (
         (b"content-length", b"0"),
         (b"transfer-encoding", b"chunked"),
@@ -152,37 +152,37 @@ def _codings() -> Iterator[tuple[str, bytes]]:
         (b":path", b"/internal"),
         (b"host", b"127.0.0.1"),
     ):
-        trailers = talk(_fields(), chunk(HIDDEN), [trailer])
+        trailers = talk(fields(), chunk(HIDDEN), [trailer])
         yield f"trailer {trailer[0]!r}: {trailer[1][:20]!r}", trailers
 
 
 def _parts() -> Iterator[tuple[str, bytes]]:
-    yield "a method with a request", talk(_fields(method=b"GET /" + _INJECTED))
-    yield "a method with a space", talk(_fields(method=b"GET /ping"))
-    yield "an empty method", talk(_fields(method=b""))
-    yield "a path with a request", talk(_fields(path=b"/ping" + _INJECTED))
-    yield "a path with a version", talk(_fields(path=b"/ping HTTP/1.1"))
-    yield "a path with LF", talk(_fields(path=b"/ping\nx: y"))
-    yield "a path without a slash", talk(_fields(path=b"ping"))
-    yield "an empty path", talk(_fields(path=b""))
-    yield "a path with a host", talk(_fields(path=b"http://127.0.0.1/ping"))
-    yield "an authority with a request", talk(_fields(authority=_IN_FIELDS))
-    yield "an authority with a user", talk(_fields(authority=b"x@127.0.0.1"))
-    yield "an authority with a path", talk(_fields(authority=b"127.0.0.1/internal?"))
-    yield "a scheme with a request", talk(_fields(scheme=b"http://x/ HTTP/1.1\r\n\r\n"))
-    yield "an authority and a host", talk([*_fields(), (b"host", b"127.0.0.1")])
-    yield "a host with a request", talk([*_fields(), (b"host", _IN_FIELDS)])
-    yield "two paths", talk([*_fields(), (b":path", b"/internal")])
-    yield "a pseudo-field behind others", talk([(b"x", b"y"), *_fields()])
-    yield "an unknown pseudo-field", talk([*_fields(), (b":x", b"y")])
+    yield "a method with a request", talk(fields(method=b"GET /" + _INJECTED))
+    yield "a method with a space", talk(fields(method=b"GET /ping"))
+    yield "an empty method", talk(fields(method=b""))
+    yield "a path with a request", talk(fields(path=b"/ping" + _INJECTED))
+    yield "a path with a version", talk(fields(path=b"/ping HTTP/1.1"))
+    yield "a path with LF", talk(fields(path=b"/ping\nx: y"))
+    yield "a path without a slash", talk(fields(path=b"ping"))
+    yield "an empty path", talk(fields(path=b""))
+    yield "a path with a host", talk(fields(path=b"http://127.0.0.1/ping"))
+    yield "an authority with a request", talk(fields(authority=_IN_FIELDS))
+    yield "an authority with a user", talk(fields(authority=b"x@127.0.0.1"))
+    yield "an authority with a path", talk(fields(authority=b"127.0.0.1/internal?"))
+    yield "a scheme with a request", talk(fields(scheme=b"http://x/ HTTP/1.1\r\n\r\n"))
+    yield "an authority and a host", talk([*fields(), (b"host", b"127.0.0.1")])
+    yield "a host with a request", talk([*fields(), (b"host", _IN_FIELDS)])
+    yield "two paths", talk([*fields(), (b":path", b"/internal")])
+    yield "a pseudo-field behind others", talk([(b"x", b"y"), *fields()])
+    yield "an unknown pseudo-field", talk([*fields(), (b":x", b"y")])
     yield "no pseudo-field", talk([(b"host", b"localhost")])
-    yield "a value with a request", talk([*_fields(), (b"x", _IN_FIELDS)])
-    yield "a name with a request", talk([*_fields(), (_IN_FIELDS, b"y")])
-    yield "an empty name", talk([*_fields(), (b"", b"y")])
-    yield "a name with a colon", talk([*_fields(), (b"x: y", b"z")])
-    yield "a cookie with a line", talk([*_fields(), (b"cookie", b"a=b"), (b"cookie", b"\r\nx: y")])
+    yield "a value with a request", talk([*fields(), (b"x", _IN_FIELDS)])
+    yield "a name with a request", talk([*fields(), (_IN_FIELDS, b"y")])
+    yield "an empty name", talk([*fields(), (b"", b"y")])
+    yield "a name with a colon", talk([*fields(), (b"x: y", b"z")])
+    yield "a cookie with a line", talk([*fields(), (b"cookie", b"a=b"), (b"cookie", b"\r\nx: y")])
     yield "CONNECT", talk([(b":method", b"CONNECT"), (b":authority", b"127.0.0.1:7000")], HIDDEN)
-    yield "an empty body of one frame", talk(_fields(), b"", [(b"x", b"y")])
+    yield "an empty body of one frame", talk(fields(), b"", [(b"x", b"y")])
 
 
 DOWNGRADES: Final = tuple(
