@@ -56,7 +56,7 @@ global
 defaults
     mode http
     log global
-    log-format "%ST|%s|%tsc|%{{+Q}}r"
+    log-format "%ci|%s|%ts|"
     timeout connect 30s
     timeout client 30s
     timeout server 30s

@@ -299,8 +299,10 @@ class DocumentedTests(SynchronousTestCase):
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory(prefix="odingw-tls-")
         self.addCleanup(folder.cleanup)
-        self.authority = trustme.CA()
-        certificate = self.authority.issue_cert("voice.example")
+        authority = trustme.CA()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        authority.configure_trust(self.context)
+        certificate = authority.issue_cert("voice.example")
         self.chain, self.key = (Path(folder.name) / name for name in ("chain.pem", "key.pem"))
         self.both = Path(folder.name) / "both.pem"
         self.chain.write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
@@ -316,12 +318,10 @@ class DocumentedTests(SynchronousTestCase):
 
     def ask(self, proxy: Proxy, request: bytes) -> bytes:
         """Send a request to a proxy that has been started, over TLS."""
-        context = ssl.create_default_context()
-        self.authority.configure_trust(context)
         reply = b""
         with (
             socket.create_connection(("127.0.0.1", proxy.ports["front"]), _PATIENCE) as raw,
-            context.wrap_socket(raw, server_hostname="voice.example") as wire,
+            self.context.wrap_socket(raw, server_hostname="voice.example") as wire,
         ):
             wire.sendall(request)
             while piece := wire.recv(65536):
