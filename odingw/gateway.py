@@ -13,6 +13,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from odingw.config import Config, DemoLimits
+from odingw.config.place import (
+    internal_networks,
+    of_known_servers,
+    remedies,
+    trusts_unix_sockets,
+    ways_out,
+)
 from odingw.customers import CustomerKey, CustomerRefresher
 from odingw.grid.values import GridSettings
 from odingw.ops.events import EventLog
@@ -40,6 +47,7 @@ from odingw.web.attempts import Attempts
 from odingw.web.channel import GatewayRequest
 from odingw.web.clients import ClientFiles
 from odingw.web.description import ApiDescriptions
+from odingw.web.elsewhere import Elsewhere
 from odingw.web.guard import BasicUsers, InternalGuard
 from odingw.web.monitor import Monitor
 from odingw.web.monitor_pages import MonitorPages
@@ -149,12 +157,28 @@ class Gateway:
                 odingw_address=who,
             ),
         )
+        refused = once(lambda text: _log.warn("a call of /internal was refused: {text}", text=text))
         self._guard = InternalGuard(
             gateway.internal.users,
-            gateway.internal.allow,
+            internal_networks(config),
             config.listen.trusted_proxies,
-            once(lambda text: _log.warn("a call of /internal was refused: {text}", text=text)),
+            refused,
             self._attempts,
+            unix=trusts_unix_sockets(config),
+        )
+        pools = dict.fromkeys((gateway.pools.default, *gateway.pools.available))
+        self._elsewhere = Elsewhere(
+            ["/internal", *(f"/{pool}/internal" for pool in pools if pool)],
+            ways_out(config),
+            config.listen.trusted_proxies,
+            now,
+            lambda path: _log.error(
+                "a program on this host called {odingw_path} on a public endpoint, which does not "
+                "serve it, and was refused; if it is an ODIN server: {remedies}",
+                odingw_path=path,
+                remedies=remedies(config, path),
+            ),
+            refused,
         )
         self._per_address = RateLimit(config.limits.requests_per_second, block_of)
         self._per_key = RateLimit(config.limits.requests_per_second_per_key)
@@ -162,11 +186,12 @@ class Gateway:
         self._turns = Turns(time.thread_time, self._pause)
         self._clients: dict[str, ClientHttp] = {}
         self._servers: dict[str, ServerHttp] = {}
-        for pool in dict.fromkeys((gateway.pools.default, *gateway.pools.available)):
+        for pool in pools:
             self._add_pool(pool)
         self._history = History(self.store, self.metrics, now, reactor)
         self._stalls = StallWatch(reactor)
         self._watch_reactor()
+        self._looked_for_servers = False
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = reactor
 
@@ -191,8 +216,19 @@ class Gateway:
         self.turn.stop()
         await self.store.stop()
 
-    def check_server(self, request: GatewayRequest, proxied: bool) -> None:
-        """Raise ``RpcError`` if a request may not call the server API."""
+    def server_check(
+        self, roles: Collection[str]
+    ) -> Callable[[GatewayRequest, bool], object] | None:
+        """Return what raises ``RpcError`` if a request may not call the server API.
+
+        Args:
+            roles: of the endpoint, as for ``root``.
+        """
+        if "internal" in roles:
+            return self._check_server
+        return self._elsewhere.check if "public" in roles else None
+
+    def _check_server(self, request: GatewayRequest, proxied: bool) -> None:
         self._guard.check(request, proxied=proxied)
 
     def root(self, roles: Collection[str]) -> Root:
@@ -214,6 +250,8 @@ class Gateway:
             turn = self._turn_http()
             more += [turn.add_to, ClientFiles(self.metrics.client_file).add_to]
             short_cuts[b"GET", b"/turn"] = (turn.handle, True)
+            if "internal" not in roles:
+                more.append(self._elsewhere.add_to)
         if "admin" in roles:
             more.append(self._admin_pages(shared=True).add_to)
         return gateway_root(
@@ -230,7 +268,7 @@ class Gateway:
         servers = [f"{path}internal" for path in paths] if "internal" in roles else ()
 
         def check_server(request: GatewayRequest) -> None:
-            self.check_server(request, request.site.proxied)
+            self._check_server(request, request.site.proxied)
 
         return ApiDescriptions(
             "odingw",
@@ -444,11 +482,20 @@ class Gateway:
 
     def _tick(self) -> None:
         try:
+            if not self._looked_for_servers and not self.store.trouble:
+                self._looked_for_servers = True
+                self._look_for_servers()
             for event in self.store.tick(self._now()):
                 self._events.event(event)
         except Exception:
             # A LoopingCall ends at its first exception; liveness must not.
             _log.failure("the periodic work of the grid failed")
+
+    def _look_for_servers(self) -> None:
+        """Warn if servers that the state knows from before will be refused."""
+        count = sum(len(pool.addresses()) for _, pool in self.store.pools())
+        if warning := of_known_servers(self._config, count):
+            _log.warn("{warning}", warning=warning)
 
     def _crashed(self, method: str, error: Exception) -> None:
         failure = Failure(error)  # type: ignore[no-untyped-call]  # Twisted has no types here

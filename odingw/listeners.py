@@ -6,7 +6,9 @@ from typing import Any
 import attrs
 
 from odingw.config import Config
+from odingw.config.place import DEFAULT_INTERNAL, INTERNAL_PORT, Place, internal_place
 from odingw.errors import ConfigError
+from odingw.web.address import parse_address
 from odingw.web.endpoints import Listener, listener
 from odingw.web.tls import CertificateFiles
 
@@ -42,12 +44,12 @@ def listeners(config: Config, reactor: Any, origin: Origin) -> dict[str, Entry]:
     """
     listen = config.listen
     files = CertificateFiles(private_key=config.tls.private_key, certificate=config.tls.certificate)
+    place = internal_place(config)
     entries: dict[str, Entry] = {}
-    public_roles = {"public"} if listen.internal else {"public", "internal"}
     for key, descriptions, option, roles in (
-        ("public", listen.public, "listen", public_roles),
-        ("internal", listen.internal, "internal", {"internal"}),
+        ("public", listen.public, "listen", _public_roles(place)),
         ("admin", listen.admin, "admin", {"admin"}),
+        ("internal", _own_endpoints(config, place), "internal", {"internal"}),
     ):
         by_option = option in origin.options
         for index, description in enumerate(descriptions):
@@ -60,6 +62,8 @@ def listeners(config: Config, reactor: Any, origin: Origin) -> dict[str, Entry]:
                         reuse_port=listen.reuse_port,
                         folder=Path() if by_option else origin.folder,
                     )
+                    if place is Place.DEFAULT and key != "internal":
+                        _keep_clear(found)
                 except ConfigError as error:
                     where = f"--{option}" if by_option else f"listen.{key}[{index}]"
                     prefix = f"{origin.name}: " if origin.name and not by_option else ""
@@ -67,3 +71,30 @@ def listeners(config: Config, reactor: Any, origin: Origin) -> dict[str, Entry]:
                 entries[description] = Entry(found, set())
             entries[description].roles.update(roles)
     return entries
+
+
+def _public_roles(place: Place) -> set[str]:
+    return {"public", "internal"} if place is Place.PUBLIC else {"public"}
+
+
+def _own_endpoints(config: Config, place: Place) -> tuple[str, ...]:
+    return (DEFAULT_INTERNAL,) if place is Place.DEFAULT else config.listen.internal
+
+
+def _keep_clear(found: Listener) -> None:
+    """Refuse an endpoint where that of ``/internal`` is by default: nobody has consented to share.
+
+    With ``listen.reuse_port`` the system would let both listen, and choose.
+
+    Raises:
+        ConfigError: it is in the way.
+    """
+    interface, port = found.binding or ("", 0)
+    address = parse_address(interface)
+    # A name may be any address.
+    apart = address is not None and not address.is_unspecified and str(address) != "127.0.0.1"
+    if port == INTERNAL_PORT and not apart:
+        raise ConfigError(
+            f"/internal is served on {DEFAULT_INTERNAL}, as nothing says where; take another port "
+            "here, or name another endpoint for it in listen.internal"
+        )

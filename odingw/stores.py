@@ -8,7 +8,7 @@ from typing import Any
 from odingw.config import State
 from odingw.grid.store import Store
 from odingw.grid.values import GridSettings
-from odingw.state.journal_file import JournalFile, check_path
+from odingw.state.journal_file import JournalFile, check_path, count_servers
 from odingw.state.local import LocalStore
 from odingw.state.memory import MemoryStore
 from odingw.state.slices import Slices
@@ -83,3 +83,12 @@ def check_store(state: State) -> None:
     path = state.address.path
     if path is not None:
         check_path(path)
+
+
+def known_servers(state: State) -> int:
+    """Return how many servers a file knows, as far as it can be read beside a gateway that runs.
+
+    What is in a Redis, the start of a gateway tells.
+    """
+    path = state.address.path
+    return 0 if path is None else count_servers(path)

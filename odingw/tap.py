@@ -22,7 +22,14 @@ from twisted.python.logfile import LogFile
 from odingw import __version__
 from odingw.clock import SteadyClock
 from odingw.config import Config, state_folder
-from odingw.config.parts import is_forgeable, is_within_reach
+from odingw.config.parts import is_forgeable
+from odingw.config.place import (
+    DEFAULT_INTERNAL,
+    internal_endpoints,
+    of_known_servers,
+    served,
+    trusted,
+)
 from odingw.customers import refresher, static_directory
 from odingw.errors import ConfigError
 from odingw.file_state import FileState, file_state
@@ -32,7 +39,7 @@ from odingw.master_key import FILE_NAME, is_published_sample, load_or_make
 from odingw.ops import logs
 from odingw.ops.systemd import Notifier
 from odingw.options import Options
-from odingw.stores import check_store
+from odingw.stores import check_store, known_servers
 from odingw.turn.service import check as check_turn
 from odingw.web.site import GatewaySite
 
@@ -117,7 +124,7 @@ class GatewayService(Service):
                 proxied=entry.listener.proxied,
                 trusted=config.listen.trusted_proxies,
                 public="public" in roles,
-                check_server=self._gateway.check_server if "internal" in roles else None,
+                check_server=self._gateway.server_check(roles),
             )
             site.noisy = False
             self._sites.append(site)
@@ -239,11 +246,13 @@ class GatewayService(Service):
             return
         error = outcome[0].value if outcome else "it did not answer"
         reason = error.socketError if isinstance(error, CannotListenError) else error
+        by_default = description == DEFAULT_INTERNAL and not self._config.listen.internal
+        another = "name another one in listen.internal" if by_default else "configure another one"
         _log.critical(
-            "cannot listen on {odingw_endpoint}: {reason}; "
-            "free the address or configure another one",
+            "cannot listen on {odingw_endpoint}: {reason}; free the address or {another}",
             odingw_endpoint=description,
             reason=reason,
+            another=another,
         )
         raise SystemExit(1)
 
@@ -264,26 +273,9 @@ class GatewayService(Service):
     def _explain(self) -> None:
         """Tell operators what is closed, and how to open it."""
         gateway, listen = self._config.gateway, self._config.listen
-        if not gateway.internal.users:
-            _log.info(
-                "/internal takes calls from {networks} only, and none that show a proxy's traces; "
-                "for ODIN servers elsewhere set gateway.internal.users and gateway.internal.allow",
-                networks=", ".join(map(str, gateway.internal.allow)) or "nowhere",
-            )
-            # What comes through a PROXY line is refused.
-            shared = [
-                endpoint
-                for endpoint in (() if listen.internal else listen.public)
-                if not endpoint.startswith("haproxy:")
-                and (listen.trusted_proxies or is_within_reach(endpoint))
-            ]
-            if shared:
-                _log.warn(
-                    "/internal, which hands out private keys, has no users and shares the public "
-                    "endpoints {which}: a proxy, forwarder or tunnel on this host that leaves no "
-                    "trace opens it to everybody; set gateway.internal.users or listen.internal",
-                    which=", ".join(shared),
-                )
+        _log.info("{served}", served=served(self._config))
+        if warning := trusted(self._config):
+            _log.warn("{warning}", warning=warning)
         source = gateway.customer_source
         if source is not None and source.url is not None and is_forgeable(source.url):
             _log.warn(
@@ -356,6 +348,11 @@ class GatewayService(Service):
         self._try(
             "the TURN settings stay as they were", lambda: self._gateway.turn.reload(config.turn)
         )
+        if internal_endpoints(config) != internal_endpoints(self._config):
+            _log.warn(
+                "/internal is to be served elsewhere ({which}); that counts from the next start on",
+                which=", ".join(internal_endpoints(config)) or "nowhere",
+            )
         keys = config.gateway.decoded_master_keys()
         if keys and keys != self._master_keys:
             _log.warn("other master keys are configured; they count from the next start on")
@@ -375,10 +372,13 @@ class GatewayService(Service):
             )
 
 
-def check(options: Options) -> Config:
+def check(options: Options) -> tuple[Config, list[str]]:
     """Look at the configuration that the options ask for, and at what it names.
 
-    Nothing is opened, made or listened on.
+    Nothing is made, written or listened on.
+
+    Returns:
+        The configuration, and what a gateway would start with but warn of as to ``/internal``.
 
     Raises:
         ConfigError: a gateway would not start with it.
@@ -389,7 +389,8 @@ def check(options: Options) -> Config:
     listeners(config, reactor, options.origin())
     check_turn(config.turn, options.name)
     check_store(config.state)
-    return config
+    warnings = (trusted(config), of_known_servers(config, known_servers(config.state)))
+    return config, [warning for warning in warnings if warning]
 
 
 def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's name
@@ -403,7 +404,9 @@ def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's
 
     try:
         if options["check"]:
-            check(options)
+            _, warnings = check(options)
+            for warning in warnings:
+                sys.stderr.write(f"odingw: warning: {warning}\n")
             sys.stdout.write("the configuration is good\n")
             raise SystemExit(0)
         config = options.load()

@@ -18,6 +18,9 @@ from odingw.tokens import AccessKey, TokenGenerator
 
 BIN: Final = Path(sys.executable).parent
 DATA: Final = Path(__file__).parent / "data"
+CONSENT: Final = 'internal.allow = ["127.0.0.0/8", "::1/128"]\n'
+"""For ``[gateway]``: servers on this host may report to the public endpoint."""
+
 START_TIME: Final = 30.0
 
 MASTER_KEY: Final = "VGhpcyBpcyBhIHN1cGVyIHNlY3JldCBtYXN0ZXIga2V5IQ=="
@@ -48,7 +51,8 @@ class GatewayProcess:
     """A gateway with its own folder and ports.
 
     Args:
-        gateway: TOML of the ``[gateway]`` table, and any tables after it.
+        gateway: TOML of the ``[gateway]`` table, and any tables after it. With no word of
+            ``internal``, servers may report to the public endpoint.
         before: TOML of the other tables; ``{port}``, ``{admin}`` and ``{folder}`` are filled in.
         options: of ``twistd odingw``.
     """
@@ -68,6 +72,7 @@ class GatewayProcess:
         )
         self.configure(gateway)
         self.options = options
+        self.program: tuple[str | Path, ...] = (BIN / "twistd",)
         self._lines: list[str] = []
         self._heard = threading.Condition()
         self.process: subprocess.Popen[str] | None = None
@@ -77,13 +82,16 @@ class GatewayProcess:
         before = self._before
         for name in ("port", "admin", "folder"):
             before = before.replace(f"{{{name}}}", str(getattr(self, name)))
-        self.config.write_text(f'{before}[gateway]\nmaster_key = "{MASTER_KEY}"\n{gateway}')
+        consent = "" if "internal" in before + gateway else CONSENT
+        self.config.write_text(
+            f'{before}[gateway]\nmaster_key = "{MASTER_KEY}"\n{consent}{gateway}'
+        )
 
     def start(self) -> Self:
         """Start, from a folder that is not the project's, and wait until it listens."""
         self.process = subprocess.Popen(
             [
-                BIN / "twistd",
+                *self.program,
                 "-n",
                 "--pidfile=",
                 "odingw",

@@ -116,12 +116,12 @@ class DemoTests(SynchronousTestCase):
         self.assertEqual(process.wait(60), 1)
 
     def test_taken_port(self) -> None:
-        """Whoever listens there is left alone, also on the port of the admin endpoint."""
-        port = demo.free_ports(21_000) + 1
+        """Whoever listens there is left alone, also on the ports of the other endpoints."""
+        port = demo.free_ports(21_000) + 2
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", port))
             taken.listen()
-            for given in (port, port - 1):
+            for given in (port, port - 1, port - 2):
                 process = self.start("--port", str(given))
                 self.until(
                     process,
@@ -156,6 +156,7 @@ class DemoPartsTests(SynchronousTestCase):
             {
                 "public": ["tcp:7000:interface=127.0.0.1"],
                 "admin": ["tcp:7001:interface=127.0.0.1"],
+                "internal": ["tcp:7002:interface=127.0.0.1"],
             },
         )
         (customer,) = documents[0]["gateway"]["customers"]
@@ -183,15 +184,17 @@ class DemoPartsTests(SynchronousTestCase):
             taken.bind(("127.0.0.1", first))
             taken.listen()
             port = demo.choose_port(None, said.append)
-            self.assertGreaterEqual(port, first + 2)
+            self.assertGreaterEqual(port, first + demo.PORTS)
             self.assertEqual([f"{first} is taken, so this one listens on {port}"], said)
 
     def test_next_free_ports(self) -> None:
-        """A port counts as free only together with the next one."""
+        """A port counts as free only together with the next ones."""
         first = demo.free_ports(20_000)
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", first + 1))
-            taken.listen()
-            self.assertEqual(demo.free_ports(first), demo.free_ports(first + 2))
-        with self.assertRaises(OSError):
-            demo.free_ports(65535)
+        for number in range(demo.PORTS):
+            with socket.socket() as taken:
+                taken.bind(("127.0.0.1", first + number))
+                taken.listen()
+                self.assertEqual(demo.free_ports(first), demo.free_ports(first + demo.PORTS))
+        for port in (65534, 65535):
+            with self.assertRaises(OSError):
+                demo.free_ports(port)

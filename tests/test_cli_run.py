@@ -36,6 +36,7 @@ class RunTests(SynchronousTestCase):
         config = self.folder / "odingw.toml"
         config.write_text(
             f'[listen]\npublic = ["tcp:{free_port()}:interface=127.0.0.1"]\nadmin = []\n'
+            f'internal = ["tcp:{free_port()}:interface=127.0.0.1"]\n'
             '[state]\nurl = "memory:"\n'
         )
         process = self.start("--config", str(config))

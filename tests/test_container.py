@@ -221,6 +221,7 @@ class StepTests(SynchronousTestCase):
         # Two images of this machine may run at once: other ports than in the container.
         command += ["--listen", f"tcp:{public}:interface=127.0.0.1"]
         command += ["--admin", f"tcp:{admin}:interface=127.0.0.1"]
+        command += ["--internal", f"tcp:{free_port()}:interface=127.0.0.1"]
         self.assertEqual([], values("CMD"))
         with (self.root / "var" / "log").open("w") as log:
             process = subprocess.Popen(

@@ -265,20 +265,22 @@ class QuickStartTests(SynchronousTestCase):
         folder = Path(tempfile.mkdtemp(prefix="odingw-quickstart-"))
         self.addCleanup(shutil.rmtree, folder)
         self.make_environment(folder)
-        ports = {"7000": free_port(), "7001": free_port(), "13478": free_turn_port()}
+        ports = {name: free_port() for name in ("7000", "7001", "7002")}
+        ports["13478"] = free_turn_port()
         environment = {
             "HOME": str(folder),
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
             "ODINGW_URL": f"http://127.0.0.1:{ports['7000']}/",
+            "ODINGW_INTERNAL": f"http://127.0.0.1:{ports['7002']}/internal",
         }
         terminals: dict[str, Terminal] = {}
         for block in rest:
             if block.caption not in terminals:
                 terminals[block.caption] = Terminal(folder, environment)
                 self.addCleanup(terminals[block.caption].close)
-            text = re.sub(r"\b(7000|7001|13478)\b", lambda port: str(ports[port[1]]), block.text)
+            text = re.sub(rf"\b({'|'.join(ports)})\b", lambda port: str(ports[port[1]]), block.text)
             for step in steps(text):
                 lasting = step.command.startswith(self.LASTING)
                 terminals[block.caption].carry_out(step, lasting=lasting)

@@ -8,6 +8,7 @@ from typing import Any
 from odingw.tokens import SecretKey, check_signature, decode_master_key, parse, server_key
 from tests.process import (
     ACCESS_KEY,
+    CONSENT,
     MASTER_KEY,
     GatewayProcess,
     customer,
@@ -158,7 +159,7 @@ class ServerApiTests(ProcessCase):
 
 
 class ServerTokenTests(ProcessCase):
-    configuration = "[gateway.internal]\nserver_tokens = false\n" + customer()
+    configuration = f"{CONSENT}internal.server_tokens = false\n{customer()}"
 
     def test_they_can_be_switched_off(self) -> None:
         self.gateway.report(SERVER)

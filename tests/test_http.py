@@ -276,6 +276,14 @@ class OpenInternalTests(ProcessCase):
         lines = [line for line in self.gateway.log.splitlines() if "through proxies" in line]
         self.assertEqual(1, len(lines))
 
+    def test_the_start_says_whom_it_trusts(self) -> None:
+        self.assertIn(
+            "is served on the public endpoints "
+            f"tcp:{self.gateway.port}:interface=127.0.0.1 without users, as gateway.internal.allow "
+            "says: that trusts every program at 127.0.0.0/8, ::1/128",
+            self.gateway.log,
+        )
+
     def test_the_start_says_what_a_remote_operator_must_configure(self) -> None:
         self.assertIn("set gateway.internal.users and gateway.internal.allow", self.gateway.log)
 
@@ -366,7 +374,9 @@ class SeparateInternalTests(ProcessCase):
     )
 
     def test_the_public_endpoint_has_no_internal(self) -> None:
-        self.check_error((404, -32004), "POST", "/internal", call_body(), cors=False)
+        error = self.check_error((403, -32003), "POST", "/internal", call_body(), cors=False)
+        self.assertIn("on the endpoints of listen.internal", error["message"])
+        self.check_error((404, -32004), "POST", "/nosuch/internal", call_body(), cors=False)
 
     def test_over_a_unix_socket(self) -> None:
         for params, expected in (

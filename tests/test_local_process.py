@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.process import BIN, MASTER_KEY, START_TIME, GatewayProcess, customer, free_port
+from tests.process import BIN, CONSENT, MASTER_KEY, START_TIME, GatewayProcess, customer, free_port
 
 SERVER: Final = "sfu.test:4433"
 STATE: Final = (
@@ -43,7 +43,7 @@ class RefusedStartTests(SynchronousTestCase):
         self.config.write_text(
             f'[listen]\npublic = ["tcp:{free_port()}:interface=127.0.0.1"]\n'
             f'admin = ["tcp:{free_port()}:interface=127.0.0.1"]\n[state]\n'
-            f'url = "sqlite:{path}"\n[gateway]\nmaster_key = "{MASTER_KEY}"\n{customer()}'
+            f'url = "sqlite:{path}"\n[gateway]\nmaster_key = "{MASTER_KEY}"\n{CONSENT}{customer()}'
         )
         return subprocess.run(
             [

@@ -113,6 +113,8 @@ class MasterKeyTests(FolderCase):
                 str(free_port()),
                 "--admin",
                 f"tcp:{free_port()}:interface=127.0.0.1",
+                "--internal",
+                f"tcp:{free_port()}:interface=127.0.0.1",
             ],
             cwd=self.folder,
             env={**os.environ, "STATE_DIRECTORY": str(self.folder / "state")},

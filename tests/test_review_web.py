@@ -189,18 +189,23 @@ class AtTheStartTests(SynchronousTestCase):
         )
 
     def test_internal_on_endpoints_that_others_reach(self) -> None:
-        users = 'gateway.internal.users = { odin = "secret" }\n'
-        for listen, warned in (
-            ('public = ["tcp:7000"]', True),
-            ('public = ["tcp:7000:interface=127.0.0.1"]', False),
-            ('public = ["unix:/run/odingw.sock"]', False),
-            ('public = ["haproxy:tcp:7000"]', False),
-            ('public = ["tcp:1:interface=127.0.0.1"]\ntrusted_proxies = ["127.0.0.1"]', True),
-            ('public = ["tcp:7000"]\ninternal = ["tcp:7002:interface=127.0.0.1"]', False),
+        users = 'internal.users = { odin = "secret" }\n'
+        allow = 'internal.allow = ["127.0.0.0/8"]\n'
+        for listen, gateway, warned in (
+            ('public = ["tcp:7000"]', allow, True),
+            ('public = ["tcp:7000:interface=127.0.0.1"]', allow, True),
+            ('public = ["unix:/run/odingw.sock"]', allow, True),
+            ('public = ["haproxy:tcp:7000"]', allow, False),
+            ('public = ["haproxy:tcp:1", "tcp:2"]', allow, True),
+            ('public = ["tcp:7000"]', 'internal.allow = ["10.0.0.0/8"]\n', True),
+            ('public = ["tcp:7000"]', allow + users, False),
+            ('public = ["tcp:7000"]', users, False),
+            ('public = ["tcp:7000"]', "", False),
+            ('public = ["tcp:7000"]\ninternal = ["tcp:7002"]', allow, False),
+            ('public = ["tcp:7000"]\ninternal = ["tcp:7000"]', "", True),
         ):
-            found = self.warnings(f"[listen]\n{listen}\n")
-            self.assertEqual(warned, "leaves no trace" in found, listen)
-        self.assertNotIn("leaves no trace", self.warnings(users))
+            found = self.warnings(f"[listen]\n{listen}\n[gateway]\n{gateway}")
+            self.assertEqual(warned, "leaves no trace" in found, (listen, gateway))
 
     def test_customers_over_plain_http(self) -> None:
         for url, warned in (

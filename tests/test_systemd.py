@@ -36,6 +36,8 @@ class SocketActivationTests(SynchronousTestCase):
             "systemd:domain=INET:name=public",
             "--admin",
             f"tcp:{free_port()}:interface=127.0.0.1",
+            "--internal",
+            f"tcp:{free_port()}:interface=127.0.0.1",
         ]
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)

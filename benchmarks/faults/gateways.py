@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from benchmarks.faults.client import HOST, Outcome, Pool, get
-from tests.process import BIN, MASTER_KEY, customer, free_port
+from tests.process import BIN, CONSENT, MASTER_KEY, customer, free_port
 
 LONGEST_STEP: Final = 20.0
 """Milliseconds for which a store may hold the reactor up."""
@@ -85,7 +85,8 @@ class Gateway:
             f'[listen]\npublic = ["{scheme}:{self.port}:interface={HOST}"]\n'
             f'admin = ["tcp:{self.admin}:interface={HOST}"]\n{listen}\n'
             f'[state]\nurl = "{state}"\n{before}\n[limits]\nqueued_tasks = 50000\n{limits}\n'
-            f'[gateway]\nmaster_key = "{MASTER_KEY}"\nreport_interval = {REPORT_INTERVAL}\n'
+            f'[gateway]\nmaster_key = "{MASTER_KEY}"\n{CONSENT}'
+            f"report_interval = {REPORT_INTERVAL}\n"
             f"disable_timeout = {disable_timeout}\nbans_per_customer = 1000000\n"
             f"{customers or customer()}"
         )

@@ -15,6 +15,7 @@ from odingw.cli.output import Failed, complain, emit, standard_input
 from odingw.cli.state import open_session, unreachable
 from odingw.cli.tables import cell, facts, show, table
 from odingw.config import Config
+from odingw.config.place import internal_endpoints
 from odingw.customers import Directory, SourceError, directory, static_directory
 from odingw.customers.sources import MAX_BYTES, listed
 from odingw.errors import ConfigError
@@ -50,12 +51,12 @@ def check(config: Path | None, turn_config: str | None, as_json: bool) -> None:
     configuration is checked.
     """
     try:
-        found = _load(config, turn_config)
+        found, warnings = _load(config, turn_config)
     except ConfigError as error:
         if as_json:
             emit({"good": False, "error": str(error), "warnings": []})
         raise Failed(str(error)) from None
-    warnings = list(_warnings(found))
+    warnings = [*warnings, *_warnings(found)]
     for warning in warnings:
         complain(f"warning: {warning}")
     summary = _summary(found)
@@ -73,7 +74,7 @@ def _words(value: Any) -> Any:
     return ", ".join(value) if isinstance(value, list) else value
 
 
-def _load(path: Path | None, turn_config: str | None) -> Config:
+def _load(path: Path | None, turn_config: str | None) -> tuple[Config, list[str]]:
     # Twisted, which takes a while to load.
     from odingw import tap
     from odingw.options import Options
@@ -101,7 +102,7 @@ def _summary(config: Config) -> dict[str, Any]:
     source = gateway.customer_source
     return {
         "public": list(listen.public),
-        "internal": list(listen.internal) or list(listen.public),
+        "internal": list(internal_endpoints(config)),
         "admin": list(listen.admin),
         "state": config.state.url.partition(":")[0],
         "state_file": _state_file(config.state.url),

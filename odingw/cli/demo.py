@@ -29,8 +29,8 @@ from odingw.sim.console import say
 @click.option(
     "--port",
     metavar="P",
-    type=click.IntRange(1, 65534),
-    help="Of the gateway; the next one is its admin endpoint. Both must be free. "
+    type=click.IntRange(1, 65533),
+    help="Of the gateway; the next ones are for admin and for ODIN servers. All must be free. "
     "Default: 7000, or what is free.",
 )
 @click.option(

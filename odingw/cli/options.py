@@ -16,6 +16,8 @@ Command = Callable[..., Any]
 
 DEFAULT_ADMIN: Final = "http://127.0.0.1:7001"
 ADMIN_VARIABLE: Final = "ODINGW_ADMIN"
+DEFAULT_INTERNAL: Final = "http://127.0.0.1:7002/internal"
+INTERNAL_VARIABLE: Final = "ODINGW_INTERNAL"
 
 _UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _HOST_AND_PORT: Final = re.compile(
@@ -217,8 +219,8 @@ def internal_option(command: Command) -> Command:
         "--internal",
         "internal_url",
         type=Url(),
-        default="http://127.0.0.1:7000/internal",
-        envvar="ODINGW_INTERNAL",
+        default=DEFAULT_INTERNAL,
+        envvar=INTERNAL_VARIABLE,
         show_default=True,
         show_envvar=True,
         help="The server API; a pool's is at /POOL/internal.",

@@ -9,8 +9,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from odingw.cli.keys import read_access_key
 from odingw.cli.options import (
+    DEFAULT_INTERNAL,
+    INTERNAL_VARIABLE,
     Address,
     Duration,
+    Url,
     access_key_options,
     address,
     epilog,
@@ -55,6 +58,14 @@ _RATE: Final = click.FloatRange(0, 1_000_000)
     )
 )
 @url_option
+@click.option(
+    "--internal",
+    "internal_url",
+    type=Url(),
+    envvar=INTERNAL_VARIABLE,
+    show_envvar=True,
+    help=f"The server API. Without it, /internal at --url; without that too, {DEFAULT_INTERNAL}.",
+)
 @click.option(
     "--servers", type=_COUNT, default=3, show_default=True, help="Simulated ODIN servers."
 )
@@ -104,6 +115,7 @@ _RATE: Final = click.FloatRange(0, 1_000_000)
 def simulate(
     access_key: str | None,
     url: str,
+    internal_url: str | None,
     servers: int,
     capacity: int,
     address_format: str,
@@ -120,7 +132,7 @@ def simulate(
 
     Servers take their settings from /internal and report; clients come at a rate whatever becomes
     of those before them, with tokens of the access key, and join the server that they are sent
-    to. A user and password for /internal go into the URL; prefer ODINGW_URL for that.
+    to. A user and password for /internal go into its URL; prefer ODINGW_INTERNAL for that.
 
     Real clients of the same gateway would be sent to the simulated servers too: never do this
     to a gateway in use.
@@ -141,9 +153,11 @@ def simulate(
     )
     key = read_access_key(access_key) if rate else None
     place = address(url, None, _REACH, verify=True)
+    server_api = address(_servers_url(internal_url, url), None, _REACH, verify=True)
     _reach(place)
+    _reach(server_api)
     with _bar() as progress:
-        run = Run(_with_user(place), plan, key, progress)
+        run = Run(place.url, _with_user(server_api), plan, key, progress)
         try:
             in_reactor(run.work)
         except OdingwError as error:
@@ -162,6 +176,19 @@ def simulate(
         raise Failed("no client came; try a longer --duration or a higher --rate")
     if clients is not None and not clients["granted"]:
         raise Failed("no call was granted")
+
+
+def _servers_url(internal: str | None, url: str) -> str:
+    """Return the URL to which the servers add ``internal``."""
+    if internal is None:
+        source = click.get_current_context().get_parameter_source("url")
+        if source is not click.core.ParameterSource.DEFAULT:
+            return url
+        internal = DEFAULT_INTERNAL
+    head, slash, last = internal.rpartition("/")
+    if urlsplit(internal).path.strip("/") and last != "internal":
+        raise click.BadParameter(f"{internal} does not end with /internal", param_hint="--internal")
+    return head + slash if last == "internal" else internal
 
 
 def _reach(place: Address) -> None:

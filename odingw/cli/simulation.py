@@ -52,7 +52,8 @@ class Run:
     """A simulation.
 
     Args:
-        url: of the gateway, with user and password for its server API.
+        url: of the gateway.
+        servers_url: to which ``internal`` is added for its server API; with a user and password.
         plan: what is to be simulated.
         access_key: of the customer whose clients come; None: none do.
         progress: is shown how far it is.
@@ -63,11 +64,17 @@ class Run:
     """
 
     def __init__(
-        self, url: str, plan: Plan, access_key: AccessKey | None, progress: Progress
+        self,
+        url: str,
+        servers_url: str,
+        plan: Plan,
+        access_key: AccessKey | None,
+        progress: Progress,
     ) -> None:
         self.interrupted = False
         self.misbehaviours = 0
         self._url = url
+        self._servers_url = servers_url
         self._plan = plan
         self._access_key = access_key
         self._progress = progress
@@ -82,7 +89,7 @@ class Run:
             OdingwError: the servers could not start.
         """
         plan = self._plan
-        fleet = Fleet(reactor, self._url, plan.servers, plan.capacity)
+        fleet = Fleet(reactor, self._url, plan.servers, plan.capacity, self._servers_url)
         bar = self._progress.add_task("servers", total=plan.spread + plan.duration, seen="")
         try:
             starting = fleet.start(plan.spread)

@@ -163,7 +163,8 @@ class Internal(Section, frozen=True, kw_only=True):
 
     Attributes:
         users: for HTTP Basic, by name; without any, only ``allow`` decides.
-        allow: whose calls are taken; with users, both must fit.
+        allow: whose calls are taken; with users, both must fit. Empty: nobody has said so, and this
+            host's are.
         servers: address patterns that may get settings and report; empty: any.
         server_tokens: take client tokens that attached servers signed.
     """
@@ -172,7 +173,7 @@ class Internal(Section, frozen=True, kw_only=True):
         dict[str, InternalUser],
         Meta(description='name = "password" or name = { password = "…", servers = ["…"] }'),
     ] = field(default_factory=dict)
-    allow: NetworkList = Networks.parse(("127.0.0.0/8", "::1/128"))
+    allow: NetworkList = Networks()
     servers: PatternList = ()
     server_tokens: Switch = True
 

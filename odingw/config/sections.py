@@ -33,8 +33,8 @@ class Listen(Section, frozen=True, kw_only=True):
     """Where to listen, as Twisted endpoint strings.
 
     Attributes:
-        public: client API, TURN, ``/clients``, ``/ping`` and ``/internal``.
-        internal: if any, ``/internal`` is served here only.
+        public: client API, TURN, ``/clients``, ``/ping``.
+        internal: if any, ``/internal`` is served here only; else see ``odingw.config.place``.
         admin: status page, metrics, health; may repeat a public endpoint, which is then shared.
         reuse_port: several processes share one port.
         trusted_proxies: whose PROXY lines and forwarded headers count.

@@ -28,6 +28,9 @@ from odingw.sim.wire import Unreachable
 from odingw.tokens import AccessKey, TokenGenerator
 
 FIRST_PORT: Final = 7000
+PORTS: Final = 3
+"""Public, admin and internal, in this order."""
+
 CUSTOMER: Final = "demo"
 ROOM: Final = "lobby"
 SERVERS: Final = 3
@@ -46,6 +49,7 @@ _CONFIG: Final = """\
 
 [listen]
 public = ["tcp:{port}:interface={host}"]
+internal = ["tcp:{internal_port}:interface={host}"]
 admin = ["tcp:{admin_port}:interface={host}"]
 
 [state]
@@ -98,7 +102,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     Attributes:
         folder: for the gateway's configuration, which is in a folder that the port names.
-        port: of the gateway; the next one is the admin endpoint's. None: what is free.
+        port: of the gateway; the next ones are those of the admin endpoint and of ``/internal``.
+            None: what is free.
         rate: clients per second.
         stay: seconds that a client stays, on average.
         duration: seconds after which to stop; None: when interrupted.
@@ -120,17 +125,22 @@ class DemoFailed(OdingwError):  # noqa: N818  -- it reads as what happened
 
 
 def free_ports(first: int) -> int:
-    """Return the first of two adjacent TCP ports on loopback that are free.
+    """Return the first of ``PORTS`` adjacent TCP ports on loopback that are free.
 
     Raises:
         OSError: there are none.
     """
-    for port in count(first, 2):
-        if port + 1 > 65535:
-            raise OSError(f"no two free ports from {first} on")
-        if _is_free(port) and _is_free(port + 1):
+    for port in count(first, PORTS):
+        if port + PORTS > 65536:
+            raise OSError(f"no {PORTS} free ports from {first} on")
+        if _taken(port) is None:
             return port
     raise AssertionError("count() does not end")
+
+
+def _taken(first: int) -> int | None:
+    """Return the first port that is taken of those that a demo needs; None: all are free."""
+    return next((port for port in range(first, first + PORTS) if not _is_free(port)), None)
 
 
 def _is_free(port: int) -> bool:
@@ -146,14 +156,14 @@ def _is_free(port: int) -> bool:
 
 
 def choose_port(wanted: int | None, status: Callable[[str], None]) -> int:
-    """Return the first of two free ports.
+    """Return the first of ``PORTS`` free ports.
 
     Raises:
-        DemoFailed: the wanted one, or the next, is taken.
+        DemoFailed: the wanted one, or one of the next, is taken.
         OSError: there are none.
     """
     first = FIRST_PORT if wanted is None else wanted
-    taken = next((port for port in (first, first + 1) if not _is_free(port)), None)
+    taken = _taken(first)
     if taken is None:
         return first
     if wanted is not None:
@@ -168,7 +178,7 @@ def write_config(folder: Path, port: int, access_key: AccessKey) -> Path:
 
     Args:
         folder: is made if it does not exist.
-        port: of the public endpoint; the admin endpoint gets the next one.
+        port: of the public endpoint; the others get the next ones.
         access_key: of the one customer; its secret is not written.
 
     Returns:
@@ -185,6 +195,7 @@ def write_config(folder: Path, port: int, access_key: AccessKey) -> Path:
             host=_LOOPBACK,
             port=port,
             admin_port=port + 1,
+            internal_port=port + 2,
             master_key=b64encode(secrets.token_bytes(32)).decode(),
             turn_secret=secrets.token_urlsafe(24),
             customer=CUSTOMER,
@@ -205,6 +216,7 @@ def entries(port: int, access_key: AccessKey, now: float, command: str) -> list[
         now: unix seconds; the tokens in the commands are good for a day from then.
     """
     url, admin = f"http://{_LOOPBACK}:{port}/", f"http://{_LOOPBACK}:{port + 1}"
+    internal = f"http://{_LOOPBACK}:{port + 2}/internal"
     generator = TokenGenerator(access_key)
     token = generator.create_token(ROOM, "you", now=now, lifetime=_DAY)
     turn = generator.create_token(ROOM, "you", now=now, lifetime=_DAY, subject="turn")
@@ -216,6 +228,7 @@ def entries(port: int, access_key: AccessKey, now: float, command: str) -> list[
     secret = f"ODINGW_ACCESS_KEY={access_key.text}"
     return [
         Entry("url", "Gateway", url),
+        Entry("internal", "Server API, which ODIN servers on this machine would call", internal),
         Entry("monitor", "Status page", f"{admin}/monitor"),
         Entry("metrics", "Metrics", f"{admin}/metrics"),
         Entry("top", "Watch it from another terminal", f"{command} top --admin {admin}"),
@@ -290,7 +303,8 @@ async def demo(
     except OSError as error:
         raise DemoFailed(str(error)) from None
     addresses = [f"sfu-{number + 1}.demo:4433" for number in range(SERVERS)]
-    fleet = Fleet(reactor, f"http://{_LOOPBACK}:{port}/", addresses, CAPACITY)
+    url, servers_url = (f"http://{_LOOPBACK}:{number}/" for number in (port, port + 2))
+    fleet = Fleet(reactor, url, addresses, CAPACITY, servers_url)
 
     def ready() -> None:
         tell(entries(port, access_key, reactor.seconds(), plan.command))

@@ -22,24 +22,34 @@ class Fleet:
         url: the gateway's.
         addresses: of the servers.
         capacity: of each server, in peers.
+        servers_url: to which servers add ``internal``; None: they use ``url``.
 
     Attributes:
         servers: by address.
         crowd: the clients, once there are some.
     """
 
-    def __init__(self, reactor: Any, url: str, addresses: Sequence[str], capacity: int) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        url: str,
+        addresses: Sequence[str],
+        capacity: int,
+        servers_url: str | None = None,
+    ) -> None:
         self._reactor = reactor
         self._url = url
         self._gateways: list[Gateway] = []
         self.servers: Final = {
-            address: SimulatedServer(self._gateway(), address, reactor, capacity=capacity)
+            address: SimulatedServer(
+                self._gateway(servers_url or url), address, reactor, capacity=capacity
+            )
             for address in addresses
         }
         self.crowd: Crowd | None = None
 
-    def _gateway(self, *, persistent: bool = True) -> Gateway:
-        gateway = Gateway.over(self._reactor, self._url, persistent=persistent)
+    def _gateway(self, url: str, *, persistent: bool = True) -> Gateway:
+        gateway = Gateway.over(self._reactor, url, persistent=persistent)
         self._gateways.append(gateway)
         return gateway
 
@@ -86,7 +96,7 @@ class Fleet:
             persistent: let clients share connections; real ones have one each.
         """
         self.crowd = Crowd(
-            self._gateway(persistent=persistent),
+            self._gateway(self._url, persistent=persistent),
             self.servers,
             access_key,
             rate=rate,

@@ -80,6 +80,8 @@ _ARGUMENTS: Final[dict[str, tuple[str, ...]]] = {
 }
 """The arguments of the types that are read here, in the order that they have without names."""
 
+_TCP: Final = frozenset({"tcp", "tcp6", "ssl"})
+
 _MAX_PORT: Final = 65535
 _MAX_UNIX_PATH: Final = 107
 _BACKLOG: Final = "1024"
@@ -100,12 +102,14 @@ class Listener:
         tls: the certificate of an ``ssl:`` endpoint, to be polled; None for all others.
         proxied: whether connections begin with a PROXY line, so that a peer's address is what that
             line says.
+        binding: interface (empty: all) and port of a ``tcp:``, ``tcp6:`` or ``ssl:`` endpoint.
     """
 
     description: str
     endpoint: IStreamServerEndpoint
     tls: ReloadingContextFactory | None
     proxied: bool
+    binding: tuple[str, int] | None = None
 
 
 def listener(
@@ -152,7 +156,10 @@ def listener(
         endpoint = IStreamServerEndpoint(_ProxyEndpoint(endpoint))
     if contexts is not None:
         endpoint = IStreamServerEndpoint(_TlsEndpoint(endpoint, contexts, IReactorTime(reactor)))
-    return Listener(description, endpoint, contexts, proxied)
+    binding = None
+    if arguments is not None and kind in _TCP:
+        binding = arguments.text("interface"), arguments.number("port", "", _MAX_PORT)
+    return Listener(description, endpoint, contexts, proxied, binding)
 
 
 class _ProxyLine(HAProxyProtocolWrapper):

@@ -19,7 +19,7 @@ _PROXY_TRACES: Final = (b"origin", b"forwarded", b"via", b"x-real-ip")
 _DIRECT: Final = (b"HTTP/1.1", Request.clientproto)
 """What ODIN servers speak, and what a request says whose headers alone are known.
 
-nginx, as it comes, speaks HTTP/1.0 to what is behind it, and adds no header.
+nginx before 1.29.7 spoke HTTP/1.0 to what is behind it; from then on, like others, HTTP/1.1.
 """
 
 HOW_TO_OPEN: Final = (
@@ -45,6 +45,16 @@ def is_foreign(request: Request) -> bool:
         return urlsplit(origin).netloc.lower() != (_header(request, b"host") or "").lower()
     except ValueError:
         return True
+
+
+def shows_proxy(request: Request, trusted: Sequence[Network]) -> bool:
+    """Tell whether a request shows that it came through something; it need not show that."""
+    headers = request.requestHeaders
+    if request.clientproto not in _DIRECT or within(socket_peer(request), trusted):
+        return True
+    return any(headers.hasHeader(name) for name in _PROXY_TRACES) or any(
+        name.lower().startswith(b"x-forwarded-") for name, _ in headers.getAllRawHeaders()
+    )
 
 
 def is_local_name(request: Request) -> bool:
@@ -124,6 +134,7 @@ class InternalGuard:
         trusted: proxies that are believed about addresses.
         on_refused: told what to configure, when a caller was turned away for its address or way.
         attempts: takes note of wrong credentials; None: nobody does.
+        unix: whether peers on unix sockets, which have no address, need no users.
     """
 
     def __init__(
@@ -133,8 +144,11 @@ class InternalGuard:
         trusted: Sequence[Network],
         on_refused: Callable[[str], None],
         attempts: Attempts | None = None,
+        *,
+        unix: bool = True,
     ) -> None:
         self._users = users
+        self._unix = unix
         passwords = {name: user.password for name, user in users.items()}
         self._basic = BasicUsers(passwords, "internal", attempts)
         self._allow = allow
@@ -160,13 +174,17 @@ class InternalGuard:
                 raise self._refuse("requests from web pages are not accepted")
         else:
             address = socket_peer(request)
-            if proxied or self._through_proxy(request):
+            if proxied or shows_proxy(request, self._trusted):
                 raise self._refuse(
                     "without users, requests from browsers and through proxies are not "
                     f"accepted; {HOW_TO_OPEN}"
                 )
-        is_unix = address is None
-        if not is_unix and not within(address, self._allow):
+        if address is None:
+            if not self._users and not self._unix:
+                raise self._refuse(
+                    f"no unix socket counts as in gateway.internal.allow; {HOW_TO_OPEN}"
+                )
+        elif not within(address, self._allow):
             raise self._refuse(f"{address} is not in gateway.internal.allow; {HOW_TO_OPEN}")
         if not self._users:
             if not is_local_name(request):
@@ -175,15 +193,6 @@ class InternalGuard:
                 )
             return None
         return self._users[self._basic.check(request)].servers or None
-
-    def _through_proxy(self, request: Request) -> bool:
-        """Tell whether the request shows that it came through something; it need not show that."""
-        headers = request.requestHeaders
-        if request.clientproto not in _DIRECT or within(socket_peer(request), self._trusted):
-            return True
-        return any(headers.hasHeader(name) for name in _PROXY_TRACES) or any(
-            name.lower().startswith(b"x-forwarded-") for name, _ in headers.getAllRawHeaders()
-        )
 
     def _refuse(self, message: str) -> RpcError:
         self._on_refused(message)

@@ -111,7 +111,7 @@ class Endpoint:
             config.limits,
             clock,
             public="public" in roles,
-            check_server=self._gateway.check_server,
+            check_server=self._gateway.server_check(("public", "internal")),
         )
 
     def talk(self, pieces: Iterable[bytes]) -> Talk:

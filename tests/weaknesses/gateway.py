@@ -9,13 +9,13 @@ OF_THE_GATEWAY: Final[tuple[Weakness, ...]] = (
         "internal-open",
         GATEWAY,
         "``/internal`` is open to everybody and hands out private keys",
-        "this host alone, until users are configured",
+        "an endpoint of its own that this host alone reaches, unless users or networks are named",
         "tests/test_security.py::GuardTests::test_without_users_it_is_this_hosts_alone",
         (
             Edit(
                 "odingw/web/guard.py",
-                "if not is_unix and not within(address, self._allow):",
-                "if False:",
+                "elif not within(address, self._allow):",
+                "elif False:",
             ),
         ),
     ),
@@ -23,9 +23,16 @@ OF_THE_GATEWAY: Final[tuple[Weakness, ...]] = (
         "internal-proxied",
         GATEWAY,
         "a proxy on the same host opens ``/internal`` to everybody behind it",
-        "without users, what shows that it came through a proxy or a browser is refused",
+        "public endpoints serve it by consent alone, and without users refuse what shows that it "
+        "came through a proxy or a browser",
         "tests/test_http.py::OpenInternalTests::test_traces_of_a_proxy_or_a_browser_are_refused",
-        (Edit("odingw/web/guard.py", "if proxied or self._through_proxy(request):", "if False:"),),
+        (
+            Edit(
+                "odingw/web/guard.py",
+                "if proxied or shows_proxy(request, self._trusted):",
+                "if False:",
+            ),
+        ),
     ),
     Weakness(
         "internal-rebinding",

@@ -1,0 +1,218 @@
+"""Where ``/internal`` is served, which hands out private keys; and what follows from that.
+
+By default on an endpoint of its own that only this host reaches. A proxy on this host that leaves
+no trace makes its clients look like this host, so the public endpoints serve it by consent alone:
+where users are named, or somebody wrote whom to trust.
+"""
+
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from odingw.config.parts import Networks
+from odingw.config.sections import Config
+
+INTERNAL_PORT: Final = 7002
+
+DEFAULT_INTERNAL: Final = f"tcp:{INTERNAL_PORT}:interface=127.0.0.1"
+"""Where ``/internal`` is served if nobody says otherwise."""
+
+_FOR_OTHERS: Final = (
+    "for ODIN servers elsewhere set gateway.internal.users and gateway.internal.allow"
+)
+
+LOOPBACK: Final = Networks.parse(("127.0.0.0/8", "::1/128"))
+
+
+class Place(Enum):
+    """Where ``/internal`` is served.
+
+    Attributes:
+        OWN: on the endpoints of ``listen.internal``, and nowhere else.
+        PUBLIC: on the public endpoints, as ``gateway.internal`` names users or networks.
+        DEFAULT: on ``DEFAULT_INTERNAL`` alone.
+        NOWHERE: only TURN is configured.
+    """
+
+    OWN = "own"
+    PUBLIC = "public"
+    DEFAULT = "default"
+    NOWHERE = "nowhere"
+
+
+def internal_place(config: Config) -> Place:
+    """Return where ``/internal`` is served."""
+    internal = config.gateway.internal
+    if config.listen.internal:
+        return Place.OWN
+    if internal.users or internal.allow:
+        return Place.PUBLIC
+    return Place.NOWHERE if is_turn_alone(config) else Place.DEFAULT
+
+
+def is_turn_alone(config: Config) -> bool:
+    """Tell whether TURN is configured, and nobody who could ever be let into a room."""
+    gateway = config.gateway
+    return config.turn is not None and not (
+        gateway.customers
+        or gateway.customer_source is not None
+        or gateway.unknown_customers != "forbidden"
+    )
+
+
+def internal_endpoints(config: Config) -> tuple[str, ...]:
+    """Return the endpoints that serve ``/internal``; an empty tuple: none does."""
+    return {
+        Place.OWN: config.listen.internal,
+        Place.PUBLIC: config.listen.public,
+        Place.DEFAULT: (DEFAULT_INTERNAL,),
+        Place.NOWHERE: (),
+    }[internal_place(config)]
+
+
+def internal_networks(config: Config) -> Networks:
+    """Return the networks whose calls ``/internal`` takes."""
+    return config.gateway.internal.allow or LOOPBACK
+
+
+def takes_reports(config: Config) -> bool:
+    """Tell whether ODIN servers that are known from before may go on to report where they did.
+
+    On the default endpoint they may, if they happen to call it; nobody has said so.
+    """
+    if internal_place(config) in (Place.DEFAULT, Place.NOWHERE):
+        return False
+    # Without users nothing that came through a PROXY line is taken.
+    return bool(config.gateway.internal.users) or not all(
+        is_proxied(endpoint) for endpoint in internal_endpoints(config)
+    )
+
+
+def is_proxied(endpoint: str) -> bool:
+    """Tell whether connections to an endpoint begin with a PROXY line."""
+    return endpoint.lower().startswith("haproxy:")
+
+
+def trusts_unix_sockets(config: Config) -> bool:
+    """Tell whether peers on unix sockets, which are on this host, may call without users.
+
+    On a public endpoint that takes somebody's word that this host is trusted.
+    """
+    allow = config.gateway.internal.allow
+    return internal_place(config) is not Place.PUBLIC or any(
+        address in network
+        for network in allow
+        for address in (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+        if address.version == network.version
+    )
+
+
+def served(config: Config) -> str:
+    """Return where ``/internal`` is served and for whom, for the log."""
+    place, users = internal_place(config), config.gateway.internal.users
+    if place is Place.NOWHERE:
+        return (
+            "/internal is served nowhere, as only TURN is configured and nobody who could be let "
+            "into a room; to have it all the same name endpoints for it in listen.internal"
+        )
+    alone = " alone" if place is not Place.PUBLIC else ""
+    networks = ", ".join(map(str, internal_networks(config)))
+    if users:
+        whom = f"who comes from {networks} and has a password of gateway.internal.users"
+    else:
+        whom = f"{networks} only, and none that show a proxy's traces"
+    others = "" if users and config.gateway.internal.allow else f"; {_FOR_OTHERS}"
+    endpoints = ", ".join(internal_endpoints(config))
+    return f"/internal is served on {endpoints}{alone}, and takes calls from {whom}{others}"
+
+
+def trusted(config: Config) -> str | None:
+    """Return what to warn of where public endpoints serve ``/internal`` without users."""
+    internal = config.gateway.internal
+    shared = [
+        endpoint
+        for endpoint in internal_endpoints(config)
+        if endpoint in config.listen.public and not is_proxied(endpoint)
+    ]
+    if internal.users or not shared:
+        return None
+    who = ", ".join(map(str, internal_networks(config)))
+    if trusts_unix_sockets(config):
+        who += " or on unix sockets"
+    key = "listen.internal" if config.listen.internal else "gateway.internal.allow"
+    return (
+        f"/internal, which hands out private keys, is served on the public endpoints "
+        f"{', '.join(shared)} without users, as {key} says: that trusts every program at {who}, "
+        "and opens it to whoever comes through a proxy (nginx 1.29.7 or newer, as it comes), "
+        "forwarder or tunnel there that leaves no trace; set gateway.internal.users, or name "
+        "endpoints for it alone in listen.internal"
+    )
+
+
+def ways_out(config: Config) -> str:
+    """Return what a caller is told on an endpoint that does not serve ``/internal``."""
+    if internal_place(config) is Place.OWN:
+        return "/internal is not served here, but on the endpoints of listen.internal"
+    where = f"on port {INTERNAL_PORT} of 127.0.0.1, for callers on that host"
+    if internal_place(config) is Place.NOWHERE:
+        where = "nowhere, as only TURN is configured"
+    return (
+        f"/internal is not served here, but {where}; to have it here set gateway.internal.users "
+        "and gateway.internal.allow, or name endpoints for it in listen.internal"
+    )
+
+
+def remedies(config: Config, path: str) -> str:
+    """Return what lets a server on this host report that was refused on a public endpoint.
+
+    Args:
+        config: the configuration.
+        path: what it called.
+    """
+    if internal_place(config) is Place.OWN:
+        return f"let it call {path} on an endpoint of listen.internal: " + ", ".join(
+            config.listen.internal
+        )
+    allow = (
+        'set gateway.internal.allow = ["127.0.0.0/8"], which opens /internal, and with it the '
+        "private keys of all ODIN servers, to whoever reaches a public endpoint through a proxy, "
+        "forwarder or tunnel on this host that leaves no trace"
+    )
+    if internal_place(config) is Place.NOWHERE:
+        return f'write listen.internal = ["{DEFAULT_INTERNAL}"] and {_moved(path)}, or {allow}'
+    return f"{_moved(path)}, or {allow}"
+
+
+def _moved(path: str) -> str:
+    return f"change its URL to http://127.0.0.1:{INTERNAL_PORT}{path}"
+
+
+def of_known_servers(config: Config, count: int) -> str | None:
+    """Return what to warn of if servers are known from before; None: nothing.
+
+    Args:
+        config: the configuration.
+        count: how many are known.
+    """
+    if not count or takes_reports(config):
+        return None
+    servers = "one ODIN server" if count == 1 else f"{count} ODIN servers"
+    known = f"the state knows {servers} from before, "
+    place = internal_place(config)
+    if place is Place.DEFAULT:
+        return (
+            f"{known}and /internal is served on {DEFAULT_INTERNAL} alone: those that call another "
+            f"port or come from another host are refused; let them call port {INTERNAL_PORT}, and "
+            f'write listen.internal = ["{DEFAULT_INTERNAL}"] to end this warning, or set '
+            "gateway.internal.users and gateway.internal.allow"
+        )
+    if place is Place.NOWHERE:
+        return (
+            f"{known}but only TURN is configured, so /internal is served nowhere and they cannot "
+            "report; add a customer, or set gateway.internal.users or listen.internal"
+        )
+    return (
+        f"{known}but every endpoint of /internal expects PROXY lines, and without users nothing "
+        "that came through one is taken, so they cannot report; set gateway.internal.users, or "
+        "name an endpoint without haproxy: in listen.internal"
+    )
