@@ -42,7 +42,7 @@ class Options(usage.Options):
         self["listen"].append(endpoint)
 
     def opt_internal(self, endpoint: str) -> None:
-        """Endpoint for ODIN servers alone; may be repeated."""
+        """Endpoint for ODIN servers, instead of listen.internal; may be repeated."""
         self["internal"].append(endpoint)
 
     def opt_admin(self, endpoint: str) -> None:

@@ -72,7 +72,7 @@ class GatewayProcess:
         )
         self.configure(gateway)
         self.options = options
-        self.program: tuple[str | Path, ...] = (BIN / "twistd",)
+        self.twistd: tuple[str | Path, ...] = (BIN / "twistd",)
         self._lines: list[str] = []
         self._heard = threading.Condition()
         self.process: subprocess.Popen[str] | None = None
@@ -91,7 +91,7 @@ class GatewayProcess:
         """Start, from a folder that is not the project's, and wait until it listens."""
         self.process = subprocess.Popen(
             [
-                *self.program,
+                *self.twistd,
                 "-n",
                 "--pidfile=",
                 "odingw",

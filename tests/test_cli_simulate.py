@@ -93,6 +93,27 @@ class StubTests(TestCase):
         self.assertIsNone(json.loads(out)["clients"])
         self.assertEqual([], self.stub.of("Connect"))
 
+    async def test_servers_elsewhere(self) -> None:
+        """Servers report where ``--internal`` says, with its user, and clients call ``--url``."""
+        servers = StubGateway()
+        servers.report_interval, servers.address = 200, self.stub.address
+        port = self.reactor.listenTCP(0, Site(servers), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        internal = f"http://odin:secret@127.0.0.1:{port.getHost().port}/internal"
+        out, err, status = await self.simulate(
+            "--internal", internal, "--rate", "50", "-d", "1", "--seed", "1"
+        )
+        self.assertEqual((b"", 0), (err, status))
+        self.assertEqual([], self.stub.reports)
+        self.assertEqual([], servers.of("Connect"))
+        self.assertTrue(servers.reports)
+        self.assertGreater(json.loads(out)["clients"]["granted"], 0)
+
+    async def test_no_server_api(self) -> None:
+        out, err, status = await self.simulate("--internal", f"{self.url}eu/", "--rate", "0")
+        self.assertEqual((b"", 2), (out, status))
+        self.assertIn(b"does not end with /internal", err)
+
     async def test_too_short(self) -> None:
         """For a client to come."""
         out, err, status = await self.simulate("-d", "0.001", "--rate", "0.001")

@@ -79,7 +79,7 @@ class FileTests(SynchronousTestCase):
     def test_it_runs_as_nobody_in_particular_and_ends_in_order(self) -> None:
         self.assertEqual([f"{USER}:{USER}"], values("USER"))
         self.assertEqual(["SIGTERM"], values("STOPSIGNAL"))
-        self.assertEqual(["7000 7001"], values("EXPOSE"))
+        self.assertEqual(["7000 7001 7002"], values("EXPOSE"))
         self.assertEqual(["/var/lib/odingw"], values("VOLUME"))
         self.assertEqual("/var/lib/odingw", environment()["STATE_DIRECTORY"])
 

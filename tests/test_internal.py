@@ -64,7 +64,7 @@ class DefaultProcess(GatewayProcess):
             f'place.DEFAULT_INTERNAL = "{self.endpoint}"\n'
             "from twisted.scripts.twistd import run\nrun()\n"
         )
-        self.program = (sys.executable, "-c", changed)
+        self.twistd = (sys.executable, "-c", changed)
 
     @property
     def endpoint(self) -> str:
@@ -319,7 +319,7 @@ class StartTests(SynchronousTestCase):
         before = f"{LISTEN}reuse_port = true\n"
         one = DefaultProcess(customer(), before)
         other = DefaultProcess(customer(), before)
-        other.program = one.program
+        other.twistd = one.twistd
         for gateway in (one, other):
             gateway.start()
             self.addCleanup(gateway.stop)
@@ -412,9 +412,9 @@ class KnownServerTests(SynchronousTestCase):
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         ended = odingw("check", str(self.gateway.config))
         self.assertEqual(0, ended.status, ended)
-        command = [BIN / "twistd", "-n", "--pidfile=", "odingw", "--config", self.gateway.config]
+        command: list[str | Path] = [BIN / "twistd", "-n", "--pidfile=", "odingw", "--check"]
         done = subprocess.run(
-            [*command, "--check"],
+            [*command, "--config", self.gateway.config],
             cwd=folder,
             capture_output=True,
             text=True,

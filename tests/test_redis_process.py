@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.process import MASTER_KEY, GatewayProcess, customer
 from tests.redis_server import RedisServer, require_redis
+from tests.test_internal import DefaultProcess
 
 SERVER: Final = "sfu.test:4433"
 OTHER_KEY: Final = "YW5vdGhlciBtYXN0ZXIga2V5IGFsdG9nZXRoZXIhISE="
@@ -18,13 +19,13 @@ class FleetTests(SynchronousTestCase):
         self.redis = RedisServer(persistent=False).start()
         self.addCleanup(self.redis.close)
 
-    def gateway(self) -> GatewayProcess:
+    def gateway(self, kind: type[GatewayProcess] = GatewayProcess) -> GatewayProcess:
         before = (
             '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
             'admin = ["tcp:{admin}:interface=127.0.0.1"]\n'
             f'[state]\nurl = "{self.redis.url()}"\n'
         )
-        gateway = GatewayProcess(customer(), before)
+        gateway = kind(customer(), before)
         self.addCleanup(gateway.stop)
         return gateway
 
@@ -40,6 +41,15 @@ class FleetTests(SynchronousTestCase):
         self.assertEqual({}, two.manage("RoomUpdate", room_id="lobby", user_data=[7])["result"])
         (task,) = one.report(SERVER, ("lobby", 1))["result"]["tasks"]
         self.assertEqual(("RoomUpdate", [7]), (task["task"], task["user_data"]))
+
+    def test_servers_that_a_gateway_lets_nobody_report_from(self) -> None:
+        one = self.gateway().start()
+        one.wait_for("the state is shared by Redis")
+        one.report(SERVER, ("lobby", 1))
+        one.connect("lobby")
+        log = self.gateway(DefaultProcess).start().wait_for("the state knows")
+        self.assertIn("the state knows one ODIN server from before", log)
+        self.assertNotIn("the state knows", one.log)
 
     def test_another_master_key_is_refused(self) -> None:
         self.gateway().start().wait_for("the state is shared by Redis")
