@@ -203,7 +203,8 @@ class Path:
         before = self._counts()
         found = []
         reply = send()
-        if fault := self._victims():
+        # What the proxy has refused itself has harmed nobody behind it.
+        if self.wire.asked and (fault := self._victims()):
             found.append(fault)
         if KEY in reply or KEY in self.wire.answered:
             found.append("a private key was handed out")
