@@ -41,6 +41,7 @@ from odingw.ops.systemd import Notifier
 from odingw.options import Options
 from odingw.stores import check_store, known_servers
 from odingw.turn.service import check as check_turn
+from odingw.web import twisted_private
 from odingw.web.site import GatewaySite
 
 FINISH_TIME: Final = 10.0
@@ -403,6 +404,7 @@ def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's
     from twisted.internet import reactor
 
     try:
+        twisted_private.check()
         if options["check"]:
             _, warnings = check(options)
             for warning in warnings:

@@ -123,7 +123,7 @@ class SilenceTests(ChannelCase):
 class RowTests(ChannelCase):
     """Requests that come in all at once are answered some at a time, for others want a turn."""
 
-    REQUEST = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"
+    REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
     COUNT = 100
 
     def answered(self) -> int:

@@ -154,6 +154,7 @@ class Limits(Section, frozen=True, kw_only=True):
     header_bytes: Count = 16384
     header_timeout: Seconds = 10.0
     body_timeout: Seconds = 60.0
+    unfinished_bytes: Count = 67108864
     idle_timeout: Seconds = 60.0
     batch: Count = 50
     token: Count = 8192

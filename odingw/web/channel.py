@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import connectionDone
-from twisted.internet.tcp import Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, parse_qs
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
-from odingw.errors import INTERNAL_ERROR, PARSE_ERROR, TOO_LARGE, RpcError
+from odingw.errors import INTERNAL_ERROR, PARSE_ERROR, TOO_LARGE, UNAVAILABLE, RpcError
 from odingw.rpc.jsonrpc import Reply, error_reply
 from odingw.web.delivery import Outbox
+from odingw.web.host import check_host, split_target
 from odingw.web.replies import raw_error, whole
+from odingw.web.twisted_private import is_sent, pause_until_sent, send
 
 if TYPE_CHECKING:
+    from odingw.web.deadlines import Deadlines
     from odingw.web.site import GatewaySite
 
 
@@ -32,6 +34,9 @@ _IN_A_ROW: Final = 16
 
 _ROW_TIME: Final = 0.005
 """Seconds after which others get one all the same."""
+
+_PIECE: Final = 16384
+"""Bytes of a chunked body that are decoded in one step."""
 
 _LINE_END: Final = b"\r\n"
 _END: Final = 2 * _LINE_END
@@ -115,10 +120,20 @@ class GatewayRequest(Request):
         if channel is not None:
             self.startedWriting = 1
             close = self.site.closing or not channel.persistent
-            channel.send(whole(reply, internal=internal, close=close))
+            send(
+                channel.transport,
+                whole(reply, internal=internal, close=close, head=self.method == b"HEAD"),
+            )
             # What finish() does beyond this is about answers that are written bit by bit.
             self.finished = 1
             self._cleanup()
+
+    def render(self, resource: Any) -> None:
+        """Answer by the resource; Twisted would log the whole of a HEAD request with an error."""
+        body = resource.render(self)
+        if body is not NOT_DONE_YET:
+            self.write(body)
+            self.finish()
 
     def processingFailed(self, reason: Failure) -> None:  # noqa: N802  -- Twisted's name
         """Answer an exception that nobody foresaw; it is logged, and not shown."""
@@ -128,46 +143,44 @@ class GatewayRequest(Request):
             self._answer(error_reply(error), self.site.is_internal(self.path))
 
 
-def origin_form(method: bytes, target: bytes) -> bytes:
-    """Return a request target as path and query (RFC 9112, section 3.2)."""
-    if target.startswith(b"/"):
-        return target
-    if target == b"*":
-        return b"/" if method == b"OPTIONS" else b"/*"
-    if target[:7].lower() == b"http://" or target[:8].lower() == b"https://":
-        return b"/" + target.partition(b"://")[2].partition(b"/")[2]
-    return target
-
-
 @implementer(IHalfCloseableProtocol)
 class GatewayChannel(HTTPChannel):
     """One connection to a :class:`odingw.web.site.GatewaySite`.
+
+    What has come in waits as it came. The next request is taken from it when none is in work and
+    the kernel has the whole reply to the one before. Nothing more is read while something waits, so
+    one read (64 kB) is the most that does, and one reply the most that is unsent.
 
     Attributes:
         outbox: what must arrive with the replies of this connection.
         busy: whether a request is being answered.
         host: the peer's address, as far as connections are counted by it.
         refused: whether anything that still comes in is ignored.
-        body_limit: how many bytes the body of the request at hand may have.
+        body_limit: how many bytes the body of the request at hand may have; negative while its
+            headers are not known.
+        held: how many bytes are kept of requests that are not complete or not in work.
     """
 
     # A dictionary of more than thirty attributes, or one that loses some (Twisted deletes _command,
     # _path and _version), does not share its keys with others: 1.5 kB more for each.
     __slots__ = (
+        "_at",
+        "_awaited",
+        "_blocked",
         "_closing",
         "_command",
-        "_headers_awaited",
-        "_in_a_row",
-        "_in_body",
-        "_in_headers",
+        "_input",
         "_path",
         "_peer",
-        "_replaying",
-        "_row_began",
+        "_reading",
+        "_resting",
         "_silence_period",
+        "_surplus",
+        "_taking",
         "_version",
         "body_limit",
         "busy",
+        "held",
         "host",
         "outbox",
         "refused",
@@ -186,22 +199,30 @@ class GatewayChannel(HTTPChannel):
         super().__init__()
         self.body_limit = 0
         self.busy = False
+        self.held = 0
         self.host = ""
         self.refused = False
-        self._peer: Any = None
-        self._replaying = False
-        self._in_a_row = 0
-        self._row_began = 0.0
-        self._silence_period: float | None = None
-        self._headers_awaited = False
-        self._in_headers = False
-        self._in_body = False
+        self._input = b""
+        self._at = 0
+        self._awaited: tuple[Deadlines[GatewayChannel], float] | None = None
+        self._blocked = False
         self._closing = False
+        self._peer: Any = None
+        self._reading = True
+        self._resting = False
+        self._silence_period: float | None = None
+        self._surplus = -1
+        self._taking = False
 
     @property
     def idle(self) -> bool:
         """Whether no request is being received or answered."""
-        return not (self.busy or self._in_headers or self._transferDecoder)
+        return not (self.busy or self._transferDecoder or self._at < len(self._input))
+
+    @property
+    def _longest_head(self) -> int:
+        """The bytes of as many headers as there may be, each with its end."""
+        return self.totalHeadersSize + len(_LINE_END) * (self.maxHeaders + 2)
 
     def getHost(self) -> IPv4Address:  # noqa: N802  -- Twisted's name
         """Return an address for Twisted, which asks for one at each request: a system call."""
@@ -212,17 +233,6 @@ class GatewayChannel(HTTPChannel):
         if self._peer is None:
             self._peer = self.transport.getPeer()
         return self._peer
-
-    def send(self, data: bytes) -> None:
-        """Write a reply: at once if nothing is ahead of it, which spares a turn of the reactor."""
-        transport = self.transport
-        # Twisted has no public way to ask what waits.
-        if type(transport) is Server and not (transport.dataBuffer or transport._tempDataBuffer):
-            sent = transport.writeSomeData(data)
-            if isinstance(sent, int):
-                data = data[sent:]
-        if data:
-            transport.write(data)
 
     def setTimeout(self, period: float | None) -> float | None:  # noqa: N802  -- Twisted's name
         """Change after how many seconds of silence the connection ends; None: never.
@@ -237,9 +247,6 @@ class GatewayChannel(HTTPChannel):
             self.site.silence.begin(self, period)
         return before
 
-    def resetTimeout(self) -> None:  # noqa: N802  -- Twisted's name
-        """Leave it to ``dataReceived`` to take note that the peer is not silent."""
-
     def connectionMade(self) -> None:  # noqa: N802  -- Twisted's name
         """Begin."""
         self.outbox = Outbox(self.transport, self.site.timer)
@@ -247,90 +254,207 @@ class GatewayChannel(HTTPChannel):
         super().connectionMade()
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
-        """Take in bytes; a request's headers must be complete in time from its first one."""
+        """Take in bytes."""
         if self.refused:
             return
-        if not self._replaying:
-            self._in_a_row = 0
-            self._row_began = self.site.timer.seconds()
-        begins = self.idle and data != b"\r\n"
-        if begins:
-            self._in_headers = True
+        if self.idle and data != _LINE_END:
             if self.site.counts_late and not self.host:
                 self.site.count_late(self)
                 if self.refused:
                     return
-            if not self._replaying:
-                self.outbox.next_request()
-        try:
-            super().dataReceived(self._take_headers(data) if begins else data)
-        except ValueError:
-            # Python reads no Content-Length of thousands of digits.
-            if not self._in_headers:
-                raise
-            self._respondToBadRequestAndDisconnect()
-        if begins and self._in_headers:
-            self._headers_awaited = True
-            self.site.headers_begin(self)
-        if not self._in_a_row and self.timeOut is not None:
+            self.outbox.next_request()
+        self._input += data
+        if (
+            self._awaited is self.site.head
+            and b"\n" not in data
+            and len(self._input) < self._longest_head
+        ):
+            self.site.hold(self, len(self._input))
+        else:
+            self._go_on()
+        if self.timeOut is not None and not self.idle:
             self.site.silence.begin(self, self.timeOut)
-        # A body that has come with its headers is not waited for: nearly all have.
-        if self._transferDecoder is not None and not self._in_body:
-            self._in_body = True
-            self.site.body_begins(self)
 
-    def _take_headers(self, data: bytes) -> bytes:
-        """Take in a request's headers if all are here, as nearly always.
+    def pauseProducing(self) -> None:  # noqa: N802  -- Twisted's name
+        """Begin with no other request: the kernel has not taken all of a reply."""
+        self._blocked = True
 
-        Twisted takes one line after the other off what is left; this cuts them all at once. It
-        returns the bytes that Twisted is still to be given: all of them, or none.
-        """
-        if self._buffer or self._busyReceiving or self.paused:
-            return data
-        head, end, rest = data.partition(_END)
-        if not end:
-            return data
-        self._busyReceiving = True
+    def resumeProducing(self) -> None:  # noqa: N802  -- Twisted's name
+        """Go on: what has been written is on its way to the peer."""
+        self._blocked = False
+        if not self.refused:
+            if self.timeOut is not None:
+                self.site.silence.begin(self, self.timeOut)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Work on what is here, as far as that may be now."""
+        if self._taking:
+            return
+        self._taking = True
         try:
-            for line in head.split(_LINE_END):
-                if len(line) > self.MAX_LENGTH:
-                    self.lineLengthExceeded(line)
-                else:
-                    self.lineReceived(line)
-                if self.refused or self.transport.disconnecting:
-                    return b""
-            self._buffer = rest
-            self.lineReceived(b"")
+            self._take_in()
         finally:
-            self._busyReceiving = False
-        return b""
+            self._taking = False
+        if not self.refused:
+            self._settle()
 
-    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802  -- Twisted's name
-        """Refuse a header that does not end."""
-        self._respondToBadRequestAndDisconnect()
+    def _take_in(self) -> None:
+        """Take in requests, until others want a turn: very many fit into what is read at once."""
+        heads, end = 0, 0.0
+        while self._at < len(self._input) and not (self.busy or self._resting or self._blocked):
+            now = self.site.timer.seconds()
+            if not end:
+                end = now + _ROW_TIME
+            elif now > end or (heads == _IN_A_ROW and self.line_mode):
+                self._resting = True
+                self.site.in_turn(self._rested)
+                return
+            if not self.line_mode:
+                self._take_body()
+            elif self._take_head():
+                heads += 1
+            else:
+                return
+
+    def _rested(self) -> None:
+        self._resting = False
+        if not self.refused:
+            self._go_on()
+
+    def _take_head(self) -> bool:
+        """Take in the next request's line and headers, if they are all here and it is time.
+
+        Before they are, nothing is made of them, since that takes far more memory than they do.
+        """
+        data, start = self._input, self._at
+        if data.startswith(_LINE_END, start):
+            # Ahead of a request an empty line is ignored, but not a second (RFC 9112, 2.2).
+            self._at += len(_LINE_END)
+            self.lineReceived(b"")
+            return True
+        end = data.find(_END, start, start + self._longest_head)
+        if end < 0:
+            if len(data) - start >= self._longest_head:
+                self._respondToBadRequestAndDisconnect()
+            return False
+        if not is_sent(self.transport):
+            pause_until_sent(self.transport)
+            return False
+        self._await(None)
+        self._at = end + len(_END)
+        self.body_limit = -1
+        try:
+            for line in data[start:end].split(_LINE_END):
+                self.lineReceived(line)
+                if self.refused:
+                    return False
+            self.lineReceived(b"")
+        except ValueError:
+            if self.body_limit >= 0:
+                raise
+            # Python reads no Content-Length of thousands of digits.
+            self._respondToBadRequestAndDisconnect()
+        return True
+
+    def _take_body(self) -> None:
+        """Take in a part of the body.
+
+        Twisted's decoders copy what follows the body's end, so they are not given much of that.
+        """
+        decoder: Any = self._transferDecoder
+        size = _PIECE if self.length is None else decoder.contentLength
+        piece = self._input[self._at : self._at + size]
+        self._at += len(piece)
+        self.rawDataReceived(piece)
+        if self.refused:
+            return
+        if self._surplus >= 0:
+            self._at -= self._surplus
+            self._surplus = -1
+            self.allContentReceived()
+        elif self.length is None:
+            # Nobody asks for them, and each takes twenty times its size.
+            decoder._trailerHeaders.clear()
+
+    def _finishRequestBody(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
+        """Take note that the body is complete, and what of the piece does not belong to it."""
+        self._surplus = len(data)
+
+    def _settle(self) -> None:
+        """Look at what is left: read on or not, and for what is waited how long."""
+        waiting = len(self._input) - self._at
+        if self._at:
+            self._input = self._input[self._at :]
+            self._at = 0
+        decoder: Any = self._transferDecoder
+        stuck = self.busy or self._resting or self._blocked
+        if (waiting > 0 and stuck) is self._reading:
+            self._read(not self._reading)
+        if decoder is not None:
+            self._await(self.site.body)
+            if self.body_limit <= self.site.limits.body:
+                waiting += self.requests[-1].content.tell()
+        elif waiting and not stuck:
+            self._await(self.site.head)
+        if waiting != self.held:
+            self.site.hold(self, waiting)
+
+    def _read(self, on: bool) -> None:
+        self._reading = on
+        if on:
+            self._networkProducer.resumeProducing()
+        else:
+            self._networkProducer.pauseProducing()
+
+    def _await(self, what: "tuple[Deadlines[GatewayChannel], float] | None") -> None:
+        """Begin to wait for a head or a body to become complete, or end waiting."""
+        if what is not self._awaited:
+            if self._awaited is not None:
+                deadlines, period = self._awaited
+                deadlines.end(self, period)
+            self._awaited = what
+            if what is not None:
+                deadlines, period = what
+                deadlines.begin(self, period)
 
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802  -- Twisted's name
         """Answer what is no HTTP, or breaks a limit of headers, and close."""
-        error = RpcError(PARSE_ERROR, "bad HTTP request")
-        self.transport.write(raw_error(error, internal=self.site.is_internal(b"/")))
-        self.loseConnection()
+        self._bad_request("bad HTTP request")
 
-    def rawDataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
-        """Take in a part of the body, unless it is not wanted any more."""
+    def _bad_request(self, message: str) -> None:
         if not self.refused:
-            super().rawDataReceived(data)
+            self._write_error(RpcError(PARSE_ERROR, message), b"/")
+            self.loseConnection()
+
+    def _write_error(self, error: RpcError, path: bytes) -> None:
+        """Answer a request that is not complete."""
+        head = getattr(self, "_command", b"") == b"HEAD"
+        self.transport.write(raw_error(error, internal=self.site.is_internal(path), head=head))
 
     def allHeadersReceived(self) -> None:  # noqa: N802  -- Twisted's name
         """Judge the request by its headers, before its body is read or asked for."""
-        self._headers_end()
-        codings = self.requests[-1].requestHeaders.getRawHeaders(b"transfer-encoding")
+        self.body_limit = 0
+        request = self.requests[-1]
+        headers = request.requestHeaders
+        codings = headers.getRawHeaders(b"transfer-encoding")
         if codings and [coding.lower() for coding in codings] != [b"chunked"]:
             # Twisted takes "identity", which HTTP knows no more (RFC 9112, 7), for no coding.
             self._respondToBadRequestAndDisconnect()
             return
-        self._path = origin_form(self._command, self._path)
-        self.body_limit = self.site.body_limit(self.requests[-1], self._path, self.length)
-        if self.length is not None and self.length > self.body_limit:
+        try:
+            self._path, authority = split_target(self._command, self._path)
+            check_host(headers.getRawHeaders(b"host", ()), self._version)
+        except ValueError as error:
+            self._bad_request(str(error))
+            return
+        if authority is not None:
+            headers.setRawHeaders(b"host", [authority])
+        self.body_limit = self.site.body_limit(request, self._path, self.length)
+        if self.length is None:
+            decoder: Any = self._transferDecoder
+            decoder._maxTrailerHeadersSize = self.totalHeadersSize
+        elif self.length > self.body_limit:
             self.refuse_body()
             return
         super().allHeadersReceived()
@@ -348,58 +472,54 @@ class GatewayChannel(HTTPChannel):
         """Hand the request over, unless it has been refused while its body came in."""
         if self.refused:
             return
-        self._body_ends()
+        self._await(None)
         self.busy = True
         super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:  # noqa: N802  -- Twisted's name
-        """Go on to the next request; one that is here already says nothing of the reply."""
-        self.busy = False
-        if self.site.closing:
-            self.persistent = False
-        self._replaying = True
-        try:
-            super().requestDone(request)
-        finally:
-            self._replaying = False
-        # So many requests fit into what is read at once that others would wait for long.
-        self._in_a_row += 1
-        if not self._buffer or self.paused or self.refused:
+        """Go on to the next request."""
+        self.requests.remove(request)
+        self.busy = self._handlingRequest = False
+        if not self.persistent or self.site.closing:
+            self.loseConnection()
             return
-        if self._in_a_row >= _IN_A_ROW or self.site.timer.seconds() > self._row_began + _ROW_TIME:
-            self.paused = True
-            self._networkProducer.pauseProducing()
-            self.site.in_turn(self._go_on)
+        self.line_mode = 1
+        if self._savedTimeOut:
+            self.setTimeout(self._savedTimeOut)
+        self._go_on()
 
-    def _go_on(self) -> None:
-        """Take in the next of many requests that are here already, if their answers are read."""
-        if self.refused or self not in self.site.channels or self._waitingForTransport:
+    def give_up(self) -> None:
+        """End, since others want the memory; a request that is not complete is answered."""
+        if self.busy or self._resting or self._blocked:
+            self._refuse()
+            self.abort()
             return
-        self.paused = False
-        self._networkProducer.resumeProducing()
-        self.dataReceived(b"")
-
-    def resumeProducing(self) -> None:  # noqa: N802  -- Twisted's name
-        """Go on: what has been written is on its way to the peer."""
-        super().resumeProducing()
-        if self.paused and not self.refused:
-            self.site.in_turn(self._go_on)
+        error = RpcError(
+            UNAVAILABLE,
+            "too many requests are half received; try again",
+            {"retry_after": 1},
+            headers={"Retry-After": "1"},
+        )
+        path = getattr(self, "_path", b"/").partition(b"?")[0]
+        self._refuse()
+        self._write_error(error, path)
+        self._linger()
 
     def refuse_body(self) -> None:
         """Answer at once that the body is too large, and close without reading it."""
         self._refuse()
-        path = self._path.partition(b"?")[0]
         error = RpcError(TOO_LARGE, f"a request here holds at most {self.body_limit} bytes")
-        self.transport.write(raw_error(error, internal=self.site.is_internal(path)))
+        self._write_error(error, self._path.partition(b"?")[0])
         self._linger()
 
     def loseConnection(self) -> None:  # noqa: N802  -- Twisted's name
         """Close, but stay to hear whether what must arrive did, or what is still coming in."""
+        unread = not (self.idle or self.busy)
         self._refuse()
         if self.outbox:
             self.outbox.on_settled = self._close
             self._linger()
-        elif not (self.idle or self.busy):
+        elif unread:
             self._linger()
         else:
             self._close()
@@ -417,8 +537,8 @@ class GatewayChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802  -- Twisted's name
         """End."""
-        self._headers_end()
-        self._body_ends()
+        self._reading = self.refused = True
+        self._refuse()
         self.busy = False
         self.outbox.connection_lost(reason)
         super().connectionLost(reason)
@@ -441,7 +561,13 @@ class GatewayChannel(HTTPChannel):
     def _refuse(self) -> None:
         """Ignore what has come in and is not worked on yet, and what still comes."""
         self.refused = True
-        self.clearLineBuffer()
+        self._input = b""
+        self._at = 0
+        self._await(None)
+        if self.held:
+            self.site.hold(self, 0)
+        if not self._reading:
+            self._read(True)
 
     def _linger(self) -> None:
         """Say that nothing more will come and wait for the peer to close, but not for long.
@@ -464,17 +590,6 @@ class GatewayChannel(HTTPChannel):
 
     def _close(self) -> None:
         super().loseConnection()
-
-    def _headers_end(self) -> None:
-        self._in_headers = False
-        if self._headers_awaited:
-            self._headers_awaited = False
-            self.site.headers_end(self)
-
-    def _body_ends(self) -> None:
-        if self._in_body:
-            self._in_body = False
-            self.site.body_ends(self)
 
     def _forget_silence(self) -> None:
         if self._silence_period is not None:

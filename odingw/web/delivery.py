@@ -12,6 +12,8 @@ from msgspec import Struct
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
+from odingw.web.twisted_private import is_sent
+
 GRACE: Final = 1.0
 """Seconds without a reset after which a reply that the kernel has counts as arrived."""
 
@@ -36,24 +38,6 @@ class Parcel(Struct, frozen=True, eq=False):
 
     arrived: Callable[[], None]
     lost: Callable[[], None]
-
-
-def unsent(transport: Any) -> int:
-    """Count the bytes of a connection that the process still holds, and the kernel does not.
-
-    Twisted has no public way to ask this. A connection is a chain of wrappers around a socket's
-    transport: TLS, PROXY protocol.
-    """
-    count = 0
-    while transport is not None:
-        for chunks in ("_appSendBuffer", "_tempDataBuffer"):
-            count += sum(map(len, getattr(transport, chunks, ())))
-        aggregator = getattr(transport, "_aggregator", None)
-        count += sum(map(len, getattr(aggregator, "_buffer", ())))
-        if hasattr(transport, "dataBuffer"):
-            count += len(transport.dataBuffer) - transport.offset
-        transport = getattr(transport, "transport", None)
-    return count
 
 
 class Outbox:
@@ -87,12 +71,12 @@ class Outbox:
 
     def next_request(self) -> None:
         """Take note that the peer has sent another request after the reply."""
-        if self._parcels and not unsent(self._transport):
+        if self._parcels and is_sent(self._transport):
             self._settle(arrived=True)
 
     def peer_finished(self) -> None:
         """Take note that the peer will send no more, and did not reset the connection."""
-        if self._parcels and not unsent(self._transport):
+        if self._parcels and is_sent(self._transport):
             self._settle(arrived=True)
 
     def connection_lost(self, reason: Failure) -> None:
@@ -100,11 +84,11 @@ class Outbox:
         if self._parcels:
             tcp_reason = getattr(self._transport, "tcp_reason", None) or reason
             clean = tcp_reason.check(ConnectionDone) is not None
-            self._settle(arrived=clean and not unsent(self._transport))
+            self._settle(arrived=clean and is_sent(self._transport))
 
     def _grace_over(self) -> None:
         self._timer = None
-        if unsent(self._transport):
+        if not is_sent(self._transport):
             self._timer = self._clock.callLater(GRACE, self._grace_over)
         else:
             self._settle(arrived=True)

@@ -52,15 +52,12 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.tcp import makeBinding
 from twisted.plugin import getPlugins
-from twisted.protocols.haproxy._wrapper import (  # the package shows an endpoint alone
-    HAProxyProtocolWrapper,
-    HAProxyWrappingFactory,
-)
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
 from odingw.errors import ConfigError
 from odingw.web.tls import CertificateFiles, ReloadingContextFactory, TlsFactory
+from odingw.web.twisted_private import HAProxyProtocolWrapper, HAProxyWrappingFactory
 
 _ARGUMENTS: Final[dict[str, tuple[str, ...]]] = {
     "tcp": ("port", "interface", "backlog"),

@@ -5,14 +5,14 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final
-from urllib.parse import urlsplit
 
 from twisted.web.http import Request
 
 from odingw.config import InternalUser
 from odingw.errors import FORBIDDEN, UNAUTHORIZED, RpcError
-from odingw.web.address import Network, client_address, parse_address, socket_peer, within
+from odingw.web.address import Network, client_address, socket_peer, within
 from odingw.web.attempts import Attempts
+from odingw.web.host import Host, parse_host
 
 _PROXY_TRACES: Final = (b"origin", b"forwarded", b"via", b"x-real-ip")
 
@@ -32,8 +32,8 @@ def _header(request: Request, name: bytes) -> str | None:
     return values[0].decode("latin-1") if values else None
 
 
-def _host_of(netloc: str) -> str:
-    return urlsplit(f"//{netloc}").hostname or ""
+def _host(request: Request) -> Host | None:
+    return parse_host((_header(request, b"host") or "").encode("latin-1"))
 
 
 def is_foreign(request: Request) -> bool:
@@ -41,10 +41,8 @@ def is_foreign(request: Request) -> bool:
     origin = _header(request, b"origin")
     if origin is None:
         return False
-    try:
-        return urlsplit(origin).netloc.lower() != (_header(request, b"host") or "").lower()
-    except ValueError:
-        return True
+    authority = origin.partition("://")[2]
+    return not authority or parse_host(authority.encode("latin-1")) != _host(request)
 
 
 def shows_proxy(request: Request, trusted: Sequence[Network]) -> bool:
@@ -62,11 +60,8 @@ def is_local_name(request: Request) -> bool:
 
     A page whose name was rebound to this address would give that name.
     """
-    try:
-        host = _host_of(_header(request, b"host") or "")
-    except ValueError:
-        return False
-    return host in ("", "localhost") or parse_address(host) is not None
+    host = _host(request)
+    return host is not None and (host.name in ("", "localhost") or host.address is not None)
 
 
 class BasicUsers:

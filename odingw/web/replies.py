@@ -57,27 +57,28 @@ def prepare(request: "GatewayRequest", reply: Reply, *, internal: bool) -> bytes
     return reply.body
 
 
-def whole(reply: Reply, *, internal: bool, close: bool) -> bytes:
+def whole(reply: Reply, *, internal: bool, close: bool, head: bool = False) -> bytes:
     """Return a whole HTTP/1.1 reply, for requests that need nothing of Twisted's ``Request``.
 
     Args:
         reply: what to say.
         internal: whether the path is one that browsers have no business with.
         close: whether the connection ends with this reply.
+        head: whether the request is a HEAD, whose reply says what the body would be and has none.
     """
     body = reply.body
-    head = _head(reply.status, internal, int(time.time()), tuple(reply.headers.items()))
+    lines = _head(reply.status, internal, int(time.time()), tuple(reply.headers.items()))
     if close:
-        head += _CLOSE
+        lines += _CLOSE
     if body is not None:
         return b"%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-            head,
+            lines,
             len(body),
-            body,
+            b"" if head else body,
         )
     if reply.status == HTTPStatus.NO_CONTENT:
-        return head + b"\r\n"
-    return head + b"Content-Length: 0\r\n\r\n"
+        return lines + b"\r\n"
+    return lines + b"Content-Length: 0\r\n\r\n"
 
 
 @lru_cache(maxsize=32)
@@ -92,6 +93,6 @@ def _head(status: int, internal: bool, second: int, headers: tuple[tuple[str, st
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 
-def raw_error(error: RpcError, *, internal: bool) -> bytes:
+def raw_error(error: RpcError, *, internal: bool, head: bool) -> bytes:
     """Return a whole HTTP reply for an error that comes before the request is complete."""
-    return whole(error_reply(error), internal=internal, close=True)
+    return whole(error_reply(error), internal=internal, close=True, head=head)

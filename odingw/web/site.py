@@ -4,7 +4,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
@@ -53,6 +52,7 @@ class GatewaySite(Site):
 
     Attributes:
         closing: set to answer every request with ``Connection: close``.
+        head, body: what a connection waits in, and how long: for the head or the body of a request.
         counts_late: whether a proxy tells after the connection is made whose it is.
         linger: seconds to wait for a peer to close.
         short_cuts: what answers which method and path without a search among the routes.
@@ -92,8 +92,12 @@ class GatewaySite(Site):
         self._by_address: Counter[str] = Counter()
         self.short_cuts = resource.short_cuts
         self.silence: Deadlines[GatewayChannel] = Deadlines(reactor.seconds)
-        self._headers: Deadlines[GatewayChannel] = Deadlines(reactor.seconds)
-        self._bodies: Deadlines[GatewayChannel] = Deadlines(reactor.seconds)
+        late: Deadlines[GatewayChannel] = Deadlines(reactor.seconds)
+        self._late = late
+        self.head = (late, limits.header_timeout)
+        self.body = (late, limits.body_timeout)
+        self._held = 0
+        self._holders: dict[GatewayChannel, None] = {}
         self._sweep_on: Any = None
         self._turns: deque[Callable[[], object]] = deque()
         self._waiting: Deferred[None] | None = None
@@ -160,21 +164,20 @@ class GatewaySite(Site):
         """Tell whether web pages of other origins have no business with a path."""
         return not self._public or _is_server_api(path)
 
-    def headers_begin(self, channel: GatewayChannel) -> None:
-        """Take note that a request has begun to come in."""
-        self._headers.begin(channel, self.limits.header_timeout)
+    def hold(self, channel: GatewayChannel, size: int) -> None:
+        """Take note of how much a connection holds, and make room if that is too much.
 
-    def headers_end(self, channel: GatewayChannel) -> None:
-        """Take note that a request's headers are complete."""
-        self._headers.end(channel, self.limits.header_timeout)
-
-    def body_begins(self, channel: GatewayChannel) -> None:
-        """Take note that a request's body has begun to come in, and is not here yet."""
-        self._bodies.begin(channel, self.limits.body_timeout)
-
-    def body_ends(self, channel: GatewayChannel) -> None:
-        """Take note that nothing of a body is waited for."""
-        self._bodies.end(channel, self.limits.body_timeout)
+        Who has held something for longest must go. Those who mean well send all in a moment, so it
+        is hardly ever one of them, however much others send.
+        """
+        self._held += size - channel.held
+        channel.held = size
+        if not size:
+            del self._holders[channel]
+            return
+        self._holders[channel] = None
+        while self._held > self.limits.unfinished_bytes:
+            next(iter(self._holders)).give_up()
 
     def in_turn(self, work: Callable[[], object]) -> None:
         """Do something that may take long, one such thing in each turn of the reactor."""
@@ -263,13 +266,13 @@ class GatewaySite(Site):
             _log.failure("a connection that is too late could not be ended")
 
     def _overdue(self) -> Iterator[tuple[GatewayChannel, Callable[[GatewayChannel], None]]]:
-        for waited_for in (self._headers, self._bodies):
-            for channel in waited_for.overdue():
-                yield channel, GatewayChannel.abort
+        for channel in self._late.overdue():
+            yield channel, GatewayChannel.abort
         for channel in self.silence.overdue():
             if channel.timeOut is not None:
                 yield channel, GatewayChannel.timeoutConnection
 
 
 def _is_server_api(path: bytes) -> bool:
-    return unquote_to_bytes(path).endswith(b"/internal")
+    """Tell whether a path may be one of the server API. With ``%`` in it there is none."""
+    return path.endswith(b"/internal") and b"%" not in path
