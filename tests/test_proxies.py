@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.doc_sessions import blocks
 from tests.process import ACCESS_KEY, GatewayProcess, customer, free_port, token
-from tests.proxies import NGINX_DEFAULTS, Haproxy, Nginx, Proxy
+from tests.proxies import NGINX_DEFAULTS, Haproxy, Nginx, Proxy, program
 from tests.smuggling.http2 import fields, is_over, talk
 from tests.test_docs import DOCS
 from tests.test_internal import DefaultProcess
@@ -76,6 +76,8 @@ class Fronts:
     """
 
     def __init__(self, make: Callable[[str, str], GatewayProcess], gateway: str) -> None:
+        for kind in (Nginx, Haproxy):
+            program(kind.name)
         proxied = free_port()
         self.gateway = make(_POOLS + gateway + customer(), listen(proxied))
         atexit.register(self.gateway.stop)
@@ -86,7 +88,7 @@ class Fronts:
             "{socket}": str(self.gateway.folder / "public"),
         }
         self.ports: dict[str, int] = {}
-        for kind, parts, text in (
+        for kind_of, parts, text in (
             (Nginx, _NGINX, "server {{ listen 127.0.0.1:{{{name}}}; {part} }}\n"),
             (
                 Haproxy,
@@ -100,7 +102,7 @@ class Fronts:
             )
             for mark, value in where.items():
                 whole = whole.replace(mark, value)
-            self._start(kind, whole, tuple(parts))
+            self._start(kind_of, whole, tuple(parts))
 
     def _start(self, kind: type[Proxy], text: str, ports: tuple[str, ...]) -> None:
         proxy = kind(text, ports)
@@ -309,7 +311,7 @@ class DocumentedTests(SynchronousTestCase):
         certificate.private_key_pem.write_to_path(self.key)
         certificate.private_key_and_cert_chain_pem.write_to_path(self.both)
 
-    def serve(self, listen: str) -> GatewayProcess:
+    def serve(self, listen: str, needs: str) -> GatewayProcess:
         """Start a gateway that trusts this host, so that all depends on the proxy's traces."""
         before = listen + 'admin = ["tcp:{admin}:interface=127.0.0.1"]\n[state]\nurl = "memory:"\n'
         gateway = GatewayProcess(CONSENT + customer(), before)
@@ -350,7 +352,8 @@ class DocumentedTests(SynchronousTestCase):
     def test_nginx(self) -> None:
         gateway = self.serve(
             '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
-            'trusted_proxies = ["127.0.0.1"]\n'
+            'trusted_proxies = ["127.0.0.1"]\n',
+            "nginx",
         )
         text = self.example(
             "nginx, on the gateway's host",
@@ -366,7 +369,8 @@ class DocumentedTests(SynchronousTestCase):
     def test_haproxy(self) -> None:
         gateway = self.serve(
             '[listen]\npublic = ["haproxy:tcp:{port}:interface=127.0.0.1"]\n'
-            'trusted_proxies = ["127.0.0.1"]\n'
+            'trusted_proxies = ["127.0.0.1"]\n',
+            "haproxy",
         )
         text = self.example(
             "HAProxy, before a fleet",

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz.site import Endpoint, Talk
 from tests.process import GatewayProcess, customer, token
-from tests.proxies import NGINX_DEFAULTS, Haproxy, Nginx, Proxy, Wire
+from tests.proxies import NGINX_DEFAULTS, Haproxy, Nginx, Proxy, Wire, program
 from tests.smuggling import HIDDEN, VARIANTS, Seen, Then, Variant
 from tests.smuggling.http2 import DOWNGRADES, is_over
 
@@ -150,21 +150,22 @@ _FRONTS: Final[dict[str, tuple[type[Proxy], str]]] = {
 @cache
 def gateway() -> GatewayProcess:
     """Return the gateway that all tests here share."""
-    started = GatewayProcess(_GATEWAY).start()
+    started = GatewayProcess(_GATEWAY)
     atexit.register(started.stop)
-    return started
+    return started.start()
 
 
 class Path:
     """A proxy, the wire behind it, and the gateway behind that."""
 
     def __init__(self, name: str) -> None:
+        kind, text = _FRONTS[name]
+        program(kind.name)
         self.wire = Wire(("127.0.0.1", gateway().port)).start()
         atexit.register(self.wire.close)
-        kind, text = _FRONTS[name]
         self.proxy = kind(text.replace("{wire}", str(self.wire.port)), ("front", "front_h2"))
-        self.proxy.start()
         atexit.register(self.proxy.stop)
+        self.proxy.start()
         self._count = 0
         self._token = token("room").encode()
 
