@@ -11,6 +11,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
 
+from odingw.cli.simulate import _servers_url, simulate
 from tests.process import ACCESS_KEY, customer
 from tests.sim_stub import RpcFault, StubGateway
 from tests.terminal import ROOT, Terminal, command, environment, shared_gateway
@@ -46,6 +47,24 @@ class TerminalTests(SynchronousTestCase):
             self.assertEqual(130, terminal.wait())
             terminal.wait_for("CALLS")
             self.assertTrue(terminal.settings_kept)
+
+
+class AddressTests(SynchronousTestCase):
+    """Where servers report, if nothing or only some of it is said."""
+
+    def test_server_api(self) -> None:
+        url = "http://gateway.test/eu/"
+        for internal, arguments, wanted in (
+            (None, [], "http://127.0.0.1:7002/"),
+            (None, ["--url", url], url),
+            ("http://h:1/eu/internal", ["--url", url], "http://h:1/eu/"),
+            ("http://u:p@h:1/internal", [], "http://u:p@h:1/"),
+            ("http://h:1", [], "http://h:1"),
+            ("http://h:1/", [], "http://h:1/"),
+        ):
+            with simulate.make_context("simulate", [*arguments]) as context:
+                found = _servers_url(internal, context.params["url"])
+            self.assertEqual(wanted, found, (internal, arguments))
 
 
 class StubTests(TestCase):
