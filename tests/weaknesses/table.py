@@ -16,10 +16,11 @@ from tests.weaknesses.gateway import OF_THE_GATEWAY
 from tests.weaknesses.internal import INTERNAL
 from tests.weaknesses.keys import KEYS
 from tests.weaknesses.rows import Weakness
+from tests.weaknesses.smuggling import SMUGGLING
 from tests.weaknesses.turnrest import OF_TURNREST
 
 EXISTING: Final[tuple[Weakness, ...]] = OF_THE_GATEWAY + OF_TURNREST
-OTHERS: Final[tuple[Weakness, ...]] = KEYS + INTERNAL + CONNECTIONS + BOUNDS
+OTHERS: Final[tuple[Weakness, ...]] = KEYS + INTERNAL + CONNECTIONS + SMUGGLING + BOUNDS
 TABLE: Final[tuple[Weakness, ...]] = EXISTING + OTHERS
 
 
