@@ -72,6 +72,8 @@ class TlsProcessTests(TestCase):
     def options(self, gateway: GatewayProcess) -> tuple[str, ...]:
         return (
             "--ssl",
+            "--host",
+            "127.0.0.1",
             "--port",
             str(gateway.port),
             "--certificate",
