@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 import pathspec
-import pytest
 from dockerfile_parse import DockerfileParser
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -114,7 +113,6 @@ def sources(value: str) -> list[str]:
     return found
 
 
-@pytest.mark.early
 class StepTests(SynchronousTestCase):
     """The steps, with the image's folders in a folder of this machine."""
 
