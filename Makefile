@@ -11,7 +11,7 @@ FUZZ_SECONDS := 60
 UPGRADE := --upgrade
 # Tests wait now and then for the processes that they start: one more than there are cores.
 WORKERS := $(shell expr $$(nproc) + 1)
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: run test quick lint types unit inside trial docs bench faults fuzz soak mutants audit \
 	install executable format clean lock newest lowest

@@ -162,7 +162,6 @@ class Interrupted(GatewayProcess):
         self.stop()
 
 
-@pytest.mark.early
 class MomentsTests(MomentsCase):
     def test_simulate(self) -> None:
         self.simulate(SOME)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import pathspec
-import pytest
 from dockerfile_parse import DockerfileParser
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -132,7 +131,6 @@ def use_installed(folder: Path) -> None:
         )
 
 
-@pytest.mark.early
 class StepTests(SynchronousTestCase):
     """The steps, with the image's folders in a folder of this machine."""
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import SkipTest
 
-import pytest
 import tomlkit
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -67,7 +66,6 @@ def build(kind: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.early
 class BuildTests(SynchronousTestCase):
     """Sphinx, warnings being errors."""
 
@@ -250,7 +248,6 @@ def with_files(text: str, folder: Path) -> str:
     return re.sub(r'"(/[^"]+)"', moved, text)
 
 
-@pytest.mark.early
 class QuickStartTests(SynchronousTestCase):
     """The quick start, word for word; with other ports, and in the environment that is there."""
 

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import pytest
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
@@ -23,8 +22,6 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from odingw.sim.fleet import Fleet
 from tests.executable import ROOT, ExecutableGateway, executable, setting
 from tests.process import MASTER_KEY, customer, free_port, token
-
-pytestmark = [pytest.mark.early, pytest.mark.xdist_group("executable")]
 
 LISTEN = (
     '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'

@@ -2,13 +2,11 @@
 
 import asyncio
 
-import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.faults import crash
 
 
-@pytest.mark.early
 class CrashTests(SynchronousTestCase):
     def run_plan(self, rounds: int, *, graceful: bool) -> None:
         text: list[str] = []

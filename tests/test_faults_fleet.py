@@ -2,14 +2,12 @@
 
 import asyncio
 
-import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.faults import deploy, fleet
 from tests.redis_server import require_redis
 
 
-@pytest.mark.early
 class FleetTests(SynchronousTestCase):
     def setUp(self) -> None:
         require_redis(self)
@@ -27,7 +25,6 @@ class FleetTests(SynchronousTestCase):
             self.assertGreater(int(str(found[column])), 0, "".join(text))
 
 
-@pytest.mark.early
 class DeployTests(SynchronousTestCase):
     def setUp(self) -> None:
         require_redis(self)

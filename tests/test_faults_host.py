@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.faults import clock, descriptors, disk, dns, oom
@@ -13,7 +12,6 @@ from benchmarks.faults.findings import Findings
 Run = Coroutine[Any, Any, Findings]
 
 
-@pytest.mark.early
 class HostTests(SynchronousTestCase):
     def check(self, run: Run, promises: int) -> None:
         # What the host does not have or allow skips the test, with the reason.

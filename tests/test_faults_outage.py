@@ -2,14 +2,12 @@
 
 import asyncio
 
-import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.faults import outage
 from tests.redis_server import require_redis
 
 
-@pytest.mark.early
 class OutageTests(SynchronousTestCase):
     def setUp(self) -> None:
         require_redis(self)

@@ -2,13 +2,11 @@
 
 import asyncio
 
-import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.faults import ports
 
 
-@pytest.mark.early
 class PortsTests(SynchronousTestCase):
     def test_the_kernel_spreads_connections_over_both(self) -> None:
         """With ``listen.reuse_port`` each of two processes gets its share, and serves it."""

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.faults import badtokens, cut, halfclosed, slow, storm, tlsgarbage
@@ -13,7 +12,6 @@ from benchmarks.faults.findings import Findings
 Run = Coroutine[Any, Any, Findings]
 
 
-@pytest.mark.early
 class WireTests(SynchronousTestCase):
     def check(self, run: Run, promises: int) -> None:
         findings = asyncio.run(run)

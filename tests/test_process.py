@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.tokens import AccessKey
@@ -43,7 +42,6 @@ class FolderCase(SynchronousTestCase):
         return path
 
 
-@pytest.mark.early
 class RefusedStartTests(FolderCase):
     def test_one_line_that_names_file_key_and_remedy(self) -> None:
         """What only the process can see; the table of the other kinds is in test_config_wrong."""

@@ -18,7 +18,7 @@ class RunCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
         (self.folder / "conftest.py").write_text(_OWN)
-        (self.folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  early\n  long\n")
+        (self.folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  long\n")
 
     def pytest(self, tests: str, *options: str, **variables: str) -> tuple[int, str]:
         """Return the status of a run, and what it says."""
@@ -30,7 +30,7 @@ class RunCase(SynchronousTestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=PATIENCE,
+            timeout=5 * PATIENCE,
             check=False,
         )
         return done.returncode, done.stdout
@@ -63,7 +63,7 @@ class HangTests(RunCase):
             "        try: threading.Event().wait()\n"
             "        except BaseException: pass\n"
             "def test_three(): pass\n",
-            *("-n", "1", "--dist", "loadgroup", "--timeout", "2", "--timeout-method", "thread"),
+            *("-n", "1", "--dist", "worksteal", "--timeout", "2", "--timeout-method", "thread"),
         )
         self.assertEqual(1, status, said)
         self.assertIn("1 failed, 2 passed", said)

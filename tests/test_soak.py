@@ -3,7 +3,6 @@
 import asyncio
 from pathlib import Path
 
-import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.soak.counts import Counts, Ledger
@@ -78,7 +77,6 @@ class CountTests(SynchronousTestCase):
         self.assertEqual(["reports: the loads counted 5, the gateways 4"], mine.differences(theirs))
 
 
-@pytest.mark.early
 class SoakTests(SynchronousTestCase):
     def setUp(self) -> None:
         require_redis(self)
