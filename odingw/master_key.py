@@ -69,7 +69,7 @@ def find(config: Config, source: str, folder: Path, *, option: bool) -> MasterKe
     if not keys:
         path = folder / FILE_NAME
         where = in_text(str(path))
-        keys = _load(path) if path.exists() else ()
+        keys = _load(path) if os.path.lexists(path) else ()
         change = "write it into that file as the first line, above the present one"
     elif option:
         where = "--masterkey"
