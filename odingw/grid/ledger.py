@@ -233,6 +233,23 @@ class Ledger:
             if not keep_flags:
                 self._set_flags(server, disabled=row.disabled, drained=row.drained)
 
+    def hear_server(self, address: str, row: ServerRow, heard: float) -> None:
+        """Take in that a server has reported elsewhere, which also enables it again.
+
+        Args:
+            address: the server's.
+            row: the server.
+            heard: when that was.
+        """
+        with self._unrecorded:
+            before = self._registry.servers.get(address)
+            is_news = before is None or heard >= before.heard
+            self.put_server(address, row, keep_flags=True)
+            self.revive(address, heard)
+            server = self._registry.servers[address]
+            if is_news:
+                server.reporting_since = min(server.reporting_since, heard)
+
     def put_flags(self, address: str, *, disabled: bool, drained: bool) -> None:
         """Write a server off or drain it, or undo that."""
         with self._unrecorded:
@@ -337,8 +354,12 @@ class Ledger:
                 )
                 if now is not None:
                     room.growth = registry.growth.begin(base.server.load, now)
-                registry.reserve(room, client, row.customer, row.ends)
-            elif registry.reserve(room, client, row.customer, row.ends) and room.growth and now:
+                registry.reserve(room, client, row.customer, row.ends, row.placed)
+            elif (
+                registry.reserve(room, client, row.customer, row.ends, row.placed)
+                and room.growth
+                and now
+            ):
                 registry.growth.join(room.growth, now)
 
     def drop_place(self, key: PlaceKey) -> None:
@@ -369,6 +390,11 @@ class Ledger:
         """Return the address of the server that has a base."""
         base = self._registry.bases.get(base_id)
         return base.server.address if base else None
+
+    def is_claimed(self, base_id: BaseId) -> bool:
+        """Tell whether a base's server has it because it reports clients there."""
+        base = self._registry.bases.get(base_id)
+        return base is not None and base.claimed
 
     def heard(self, address: str) -> float:
         """Return when a server last gave a sign of life, or was excused from one."""

@@ -358,7 +358,7 @@ class Exchange:
         """
         changes = self._changes.take()
         if self.lost is Loss.NONE:
-            operations = self._replica.operations(changes)
+            operations = self._replica.operations(changes, apart=True)
         else:
             operations = self._replica.everything(overwrite=self.lost is Loss.CERTAIN)
         try:
