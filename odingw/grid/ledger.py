@@ -6,12 +6,14 @@ order that keeps servers before bases, and bases before what belongs to them; wh
 that is not known is left out.
 """
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from odingw.grid.bans import BanKey, Bans
 from odingw.grid.changes import Changes, PlaceKey
 from odingw.grid.placement import CostModel
-from odingw.grid.records import Base, GivenKey, Reservation, Room, Server
+from odingw.grid.records import MOST_PEERS, Base, GivenKey, Reservation, Room, Server
 from odingw.grid.registry import Registry
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.grid.tasks import Task, TaskBody
@@ -51,7 +53,7 @@ class RoomRow(Struct, frozen=True, array_like=True, gc=False):
     """What a room's server reports of it; a room that only reservations keep has no such row."""
 
     customer: str
-    peers: int
+    peers: Annotated[int, Meta(ge=0, le=MOST_PEERS)]
     placed: float
 
 

@@ -1,12 +1,16 @@
 """The grid's records of servers and rooms: mutable, and changed by the grid's rules alone."""
 
 from math import inf
+from typing import Final
 
 from msgspec import Struct
 
 from odingw.grid.placement import Growth, Load
 from odingw.grid.rooms import BaseId, RoomId
 from odingw.grid.tasks import TaskQueue
+
+MOST_PEERS: Final = 2**31
+"""How many clients a server, or a room, can be said to have."""
 
 
 class Server:

@@ -9,7 +9,7 @@ from typing import Final
 
 from odingw.grid.changes import Changes
 from odingw.grid.placement import CostModel
-from odingw.grid.records import Base, Room, Server
+from odingw.grid.records import MOST_PEERS, Base, Room, Server
 from odingw.grid.registry import Registry
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.grid.tasks import Duration, RoomClose
@@ -27,8 +27,6 @@ STEP: Final = 500
 
 READ: Final = 25
 """How many pieces of a report one step reads: about 5 ms."""
-
-_MOST_PEERS: Final = 2**31
 
 _AT_REST: Final = 1e-9
 
@@ -275,4 +273,4 @@ def _moved(before: tuple[float, float], now: tuple[float, float]) -> bool:
 
 
 def _peers(room: RoomReport) -> int:
-    return int(min(max(0, room.peers), _MOST_PEERS))
+    return int(min(max(0, room.peers), MOST_PEERS))

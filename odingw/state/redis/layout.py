@@ -6,6 +6,7 @@ those that are missing their defaults, so gateways of one layout and the next ca
 
 from collections.abc import Sequence
 from importlib.resources import files
+from math import isfinite
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -139,6 +140,18 @@ def key_value(row: KeyRow) -> bytes:
 def read_key(value: str) -> KeyRow:
     """Read what is stored of the key that a server was given."""
     return _KEY.decode(value[value.index(" ") + 1 :])
+
+
+def read_time(text: str) -> float:
+    """Read a time.
+
+    Raises:
+        ValueError: it is none.
+    """
+    time = float(text)
+    if not isfinite(time):
+        raise ValueError("a time must be finite")
+    return time
 
 
 def read_base(value: str) -> BaseRow:

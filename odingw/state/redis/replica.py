@@ -35,6 +35,7 @@ from odingw.state.redis.layout import (
     read_room_key,
     read_server,
     read_task,
+    read_time,
     task_value,
 )
 
@@ -111,7 +112,7 @@ class Replica:
                     address, disabled, drained = next(found), next(found), next(found)
                     self.put_flags(address, disabled=disabled == "1", drained=drained == "1")
                 case "E":
-                    self.excuse(float(next(found)))
+                    self.excuse(read_time(next(found)))
                 case "b":
                     self.put_ban(next(found), next(found))
                 case "-b":
@@ -143,12 +144,12 @@ class Replica:
 
     def hear_server(self, address: str, row: str, heard: str) -> None:
         """Take in that a server has reported, which also enables it again."""
-        self.heard[address] = float(heard)
-        self._ledger.hear_server(address, read_server(row), float(heard))
+        self.heard[address] = read_time(heard)
+        self._ledger.hear_server(address, read_server(row), self.heard[address])
 
     def put_server(self, address: str, row: str, heard: str) -> None:
         """Put in a server's row; whether it is disabled or drained is told apart from it."""
-        self.heard[address] = float(heard)
+        self.heard[address] = read_time(heard)
         self._ledger.put_server(address, read_server(row), keep_flags=True)
 
     def excuse(self, now: float) -> None:
