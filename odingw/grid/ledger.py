@@ -6,17 +6,20 @@ order that keeps servers before bases, and bases before what belongs to them; wh
 that is not known is left out.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 
 from odingw.grid.bans import BanKey, Bans
 from odingw.grid.changes import Changes, PlaceKey
 from odingw.grid.placement import CostModel
-from odingw.grid.records import MOST_PEERS, Base, GivenKey, Reservation, Room, Server
+from odingw.grid.records import MOST_PEERS, MOST_TIME, Base, GivenKey, Reservation, Room, Server
 from odingw.grid.registry import Registry
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.grid.tasks import Task, TaskBody
+
+Time: TypeAlias = Annotated[float, Meta(ge=-MOST_TIME, le=MOST_TIME)]
+"""Seconds since the epoch, of which a date can be made."""
 
 
 class ServerRow(Struct, frozen=True, array_like=True, gc=False):
@@ -28,9 +31,9 @@ class ServerRow(Struct, frozen=True, array_like=True, gc=False):
     estimate: float
     load_seen: float
     clients_seen: float
-    clients: int
-    first_seen: float
-    last_seen: float
+    clients: Annotated[int, Meta(ge=0, le=MOST_PEERS)]
+    first_seen: Time
+    last_seen: Time
     disabled: bool = False
     drained: bool = False
 
@@ -54,22 +57,22 @@ class RoomRow(Struct, frozen=True, array_like=True, gc=False):
 
     customer: str
     peers: Annotated[int, Meta(ge=0, le=MOST_PEERS)]
-    placed: float
+    placed: Time
 
 
 class PlaceRow(Struct, frozen=True, array_like=True, gc=False):
     """A reservation, and what it keeps of a room that is not reported yet."""
 
-    ends: float
+    ends: Time
     customer: str
     room_customer: str = ""
-    placed: float = 0.0
+    placed: Time = 0.0
 
 
 class BanRow(Struct, frozen=True, array_like=True, gc=False):
     """A ban."""
 
-    until: float
+    until: Time
     customer: str
 
 

@@ -13,6 +13,10 @@ MOST_PEERS: Final = 2**31
 """How many clients a server, or a room, can be said to have."""
 
 
+MOST_TIME: Final = 2e11
+"""The last time there is, in seconds since the epoch: in the year 8307."""
+
+
 class Server:
     """A server that has reported.
 

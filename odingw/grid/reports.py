@@ -13,8 +13,10 @@ from odingw.grid.records import MOST_PEERS, Base, Room, Server
 from odingw.grid.registry import Registry
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.grid.tasks import Duration, RoomClose
+from odingw.grid.usage import LONGEST_CUSTOMER
 from odingw.grid.values import (
     Event,
+    MoreContested,
     Reported,
     RoomContested,
     RoomReport,
@@ -27,6 +29,9 @@ STEP: Final = 500
 
 READ: Final = 25
 """How many pieces of a report one step reads: about 5 ms."""
+
+MOST_CONTESTS: Final = 20
+"""How many contested rooms of a report are told one by one."""
 
 _AT_REST: Final = 1e-9
 
@@ -44,7 +49,7 @@ class _Intake:
             many of either, rooms and places, so it is looked at once.
     """
 
-    __slots__ = ("events", "is_first", "kept", "now", "server")
+    __slots__ = ("contests", "events", "is_first", "kept", "now", "server")
 
     def __init__(self, server: Server, now: float) -> None:
         self.server = server
@@ -52,6 +57,18 @@ class _Intake:
         self.is_first = server.disabled or server.reporting_since == inf
         self.events: list[Event] = []
         self.kept: set[BaseId] = set()
+        self.contests = 0
+
+    def contest(self, room: RoomId, keeper: Server, loser: Server) -> None:
+        """Take note of a room that is on two servers."""
+        self.contests += 1
+        if self.contests <= MOST_CONTESTS:
+            self.events.append(RoomContested(room, keeper.address, loser.address))
+
+    def all_events(self) -> tuple[Event, ...]:
+        """Return what has happened."""
+        more = self.contests - MOST_CONTESTS
+        return (*self.events, *([MoreContested(self.server.address, more)] if more > 0 else ()))
 
 
 class Reports:
@@ -111,10 +128,11 @@ class Reports:
             foreign = yield from self._add(intake, foreign)
         yield from self._drop_others(server)
         if not self._is_there(server):
-            return Reported((), tuple(events))
+            return Reported((), intake.all_events())
         if intake.is_first:
             server.reporting_since = now
-        return Reported(self._close_foreign(intake, foreign), tuple(events))
+        closes = self._close_foreign(intake, foreign)
+        return Reported(closes, intake.all_events())
 
     def _is_there(self, server: Server) -> bool:
         """Tell whether a server has not been removed meanwhile."""
@@ -172,7 +190,10 @@ class Reports:
                     return
             room = server.rooms.get(item.id)
             if room is not None:
-                self._registry.report(room, item.customer, _peers(item))
+                customer, peers = _customer(item), _peers(item)
+                # It may be what is kept of it that is the same.
+                if (customer, peers) != (room.customer, room.peers):
+                    self._registry.report(room, customer, peers)
 
     def _add(
         self, intake: _Intake, items: Sequence[RoomReport]
@@ -192,7 +213,7 @@ class Reports:
             if room is None:
                 foreign.append(item)
                 continue
-            self._registry.report(room, item.customer, _peers(item))
+            self._registry.report(room, _customer(item), _peers(item))
             room.round = server.round
         return foreign
 
@@ -220,11 +241,11 @@ class Reports:
             other = base.server
             if not other.disabled and not _is_claim(intake, base, item):
                 return None
-            intake.events.append(RoomContested(item.id, server.address, other.address))
+            intake.contest(item.id, server, other)
             self._registry.move(base, server)
             base.claimed = True
         room = base.rooms.get(name)
-        return room or self._registry.add_room(base, name, item.customer, intake.now)
+        return room or self._registry.add_room(base, name, _customer(item), intake.now)
 
     def _close_foreign(
         self, intake: _Intake, foreign: Sequence[RoomReport]
@@ -240,7 +261,7 @@ class Reports:
             closes[item.id] = RoomClose(item.id, Duration.of(self._report_interval))
             named[base.id] = server.named.get(base.id, intake.now)
             if item.id not in server.contested:
-                intake.events.append(RoomContested(item.id, base.server.address, server.address))
+                intake.contest(item.id, base.server, server)
         server.contested = frozenset(closes)
         server.named = named
         return tuple(closes.values())
@@ -270,6 +291,10 @@ def _is_claim(intake: _Intake, base: Base, item: RoomReport) -> bool:
 def _moved(before: tuple[float, float], now: tuple[float, float]) -> bool:
     """Tell whether learning goes on; it comes to rest where report after report is the same."""
     return abs(before[0] - now[0]) > _AT_REST or abs(before[1] - now[1]) > _AT_REST
+
+
+def _customer(room: RoomReport) -> str:
+    return room.customer[:LONGEST_CUSTOMER]
 
 
 def _peers(room: RoomReport) -> int:

@@ -160,6 +160,13 @@ class RoomContested(Struct, frozen=True, tag=True):
     loser: str
 
 
+class MoreContested(Struct, frozen=True, tag=True):
+    """A server reports more rooms of that kind than are told one by one."""
+
+    address: str
+    rooms: int
+
+
 class TasksDropped(Struct, frozen=True, tag=True):
     """Tasks that came back too often are given up."""
 
@@ -174,7 +181,13 @@ class Paused(Struct, frozen=True, tag=True):
 
 
 Event: TypeAlias = (
-    ServerAttached | ServerDisabled | ServerRemoved | RoomContested | TasksDropped | Paused
+    ServerAttached
+    | ServerDisabled
+    | ServerRemoved
+    | RoomContested
+    | MoreContested
+    | TasksDropped
+    | Paused
 )
 """Something that operators want to know of."""
 

@@ -6,7 +6,6 @@ those that are missing their defaults, so gateways of one layout and the next ca
 
 from collections.abc import Sequence
 from importlib.resources import files
-from math import isfinite
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -15,6 +14,7 @@ from msgspec.json import Decoder, Encoder
 from odingw.grid.bans import BanKey
 from odingw.grid.changes import PlaceKey
 from odingw.grid.ledger import BanRow, BaseRow, KeyRow, PlaceRow, RoomRow, ServerRow, TaskRow
+from odingw.grid.records import MOST_TIME
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.grid.tasks import TaskBody
 
@@ -149,8 +149,8 @@ def read_time(text: str) -> float:
         ValueError: it is none.
     """
     time = float(text)
-    if not isfinite(time):
-        raise ValueError("a time must be finite")
+    if not -MOST_TIME <= time <= MOST_TIME:
+        raise ValueError("no time that there is")
     return time
 
 
