@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from odingw.errors import KeyMaterialError, TokenError
-from odingw.turn import auth
 from odingw.turn.auth import MAX_SECONDS, MAX_TRIES, TurnAuthenticator
 from odingw.turn.keys import VerifyingKey, jwk_set, static_key
 from tests.turn_auth_case import SETTINGS, AuthTestCase, Keys
@@ -67,7 +66,7 @@ class SignatureWorkTests(AuthTestCase):
             spent.append(self.cost)
             return False
 
-        self.patch(auth.VerifyingKey, "verify", verify)
+        self.patch(VerifyingKey, "verify", verify)
         source = Keys()
         source.keys = tuple(keys)
         source.resting = True

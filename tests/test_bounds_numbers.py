@@ -57,7 +57,8 @@ class LimitNumberTests(SynchronousTestCase):
         path = Path(folder.name) / "customers.json"
         path.write_bytes(data)
         source = FileSource(path, defer_to_thread=maybeDeferred)
-        return directory(self.successResultOf(source.fetch()))
+        fetched: Any = source.fetch()
+        return directory(self.successResultOf(fetched))
 
     def test_a_file(self) -> None:
         for number in OUT_OF_RANGE:

@@ -128,7 +128,7 @@ class UnreadableTests(MessageCase):
         original = self.two.store._connect
 
         async def connect() -> Any:
-            link = await original()
+            link: Any = await original()
             subscribe = link.subscribe
 
             def subscribed(*args: Any) -> Any:
