@@ -431,6 +431,11 @@ class Gateway:
             "The longest time for which storing held the reactor up.",
             lambda: self.store.longest_step,
         )
+        self.metrics.watch_number(
+            "store_messages_skipped_total",
+            "Messages on the channels in Redis that could not be read.",
+            lambda: self.store.skipped,
+        )
 
     def _watch_keys(self) -> None:
         keys, store = self._keys, self.store

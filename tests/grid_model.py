@@ -8,6 +8,7 @@ tasks are not done.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final, TypeAlias
 
 from odingw.errors import Reason
@@ -54,6 +55,12 @@ class ModelServer:
     clients: int = 0
     rooms: dict[RoomId, Room] = field(default_factory=dict)
     contested: frozenset[RoomId] = frozenset()
+    since: float = inf
+    named: dict[BaseId, float] = field(default_factory=dict)
+
+    def unheard(self) -> None:
+        """Nobody may have heard it meanwhile: its next report is its first."""
+        self.since = inf
 
 
 @dataclass
@@ -62,6 +69,7 @@ class ModelReservation:
 
     ends: float
     customer: str
+    made: float
 
 
 @dataclass
@@ -157,9 +165,10 @@ class ModelPool:
             self.made[room] = now
         place = (room, (admission.user, "" if admission.user else admission.token_id))
         held = self.reservations.pop(place, None)
-        customer = held.customer if held else admission.customer
         ends = now + self.settings.reservation_lifetime
-        self.reservations[place] = ModelReservation(ends, customer)
+        self.reservations[place] = ModelReservation(
+            ends, held.customer if held else admission.customer, held.made if held else now
+        )
 
     def report(
         self, address: str, items: Sequence[Room], now: float
@@ -179,6 +188,7 @@ class ModelPool:
         server.disabled = False
         closes: set[RoomId] = set()
         contests: set[Contest] = set()
+        foreign: dict[BaseId, float] = {}
         named: dict[RoomId, Room] = {}
         for base in dict.fromkeys(base_id(item.id) for item in items):
             rooms = [item for item in items if base_id(item.id) == base]
@@ -187,7 +197,7 @@ class ModelPool:
                 self.put(base, address)
             elif owner == address:
                 pass
-            elif (first := self._claim(base, owner, rooms)) is not None:
+            elif (first := self._claim(server, base, rooms, now)) is not None:
                 contests.add((base, address, owner))
                 self.put(base, address)
                 rooms = rooms[first:] + rooms[:first]
@@ -195,11 +205,13 @@ class ModelPool:
                 ids = {item.id for item in rooms}
                 closes |= ids
                 contests |= {(base, owner, address) for room in ids - server.contested}
+                foreign[base] = server.named.get(base, now)
                 continue
             # Of a room that is named twice, the first entry counts.
             for item in rooms:
                 named.setdefault(item.id, item)
-        server.contested = frozenset(closes)
+        server.contested, server.named = frozenset(closes), foreign
+        server.since = min(server.since, now)
         for item in named.values():
             before = server.rooms[item.id].peers if item.id in server.rooms else 0
             places = [place for place in self.reservations if place[0] == item.id]
@@ -212,11 +224,17 @@ class ModelPool:
         self.forget()
         return closes, contests, attached
 
-    def _claim(self, base: BaseId, owner: str, rooms: Sequence[Room]) -> int | None:
-        """Return which of these rooms takes the base away from its owner, if any does."""
-        if self.servers[owner].disabled:
+    def _claim(
+        self, server: ModelServer, base: BaseId, rooms: Sequence[Room], now: float
+    ) -> int | None:
+        """Return which of a server's rooms takes the base away from its owner, if any does."""
+        if self.servers[self.owner[base]].disabled:
             return 0
         if base in self.reported:
+            return None
+        places = [held for (room, _), held in self.reservations.items() if base_id(room) == base]
+        before = server.named.get(base, now)
+        if any(server.since < held.made < before for held in places):
             return None
         return next((index for index, item in enumerate(rooms) if item.peers), None)
 
@@ -283,11 +301,12 @@ class ModelPool:
         self.servers = dict(sorted(self.servers.items()))
         for server in self.servers.values():
             server.heard = now
-            server.contested = frozenset()
+            server.contested, server.named = frozenset(), {}
+            server.unheard()
         in_order = sorted(self.reservations.items(), key=lambda item: (item[1].ends, item[0]))
         ends = now + self.settings.reservation_lifetime
         self.reservations = {
-            place: ModelReservation(ends, held.customer) for place, held in in_order
+            place: ModelReservation(ends, held.customer, 0.0) for place, held in in_order
         }
         self.flights.clear()
         self._land(self.tasks)
@@ -319,6 +338,7 @@ class ModelPool:
                 yield ServerRemoved(address, len(tasks))
             elif silent > self.settings.disable_timeout and not server.disabled:
                 server.disabled = True
+                server.unheard()
                 yield ServerDisabled(address, silent)
 
 
@@ -403,6 +423,7 @@ class Model:
             for pool in self.pools.values():
                 for server in pool.servers.values():
                     server.heard = now
+                    server.unheard()
         for pool in self.pools.values():
             events.extend(pool.tick(now))
         return events

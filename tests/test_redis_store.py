@@ -10,7 +10,7 @@ from odingw.grid.values import (
     ServerRemoved,
 )
 from tests.grids import Room, admission, ban, close, report, update
-from tests.redis_fleet import A, B, TwoGatewaysCase, address_of, grid
+from tests.redis_fleet import A, B, C, TwoGatewaysCase, address_of, grid
 from tests.redis_link import DirectStore
 
 
@@ -97,6 +97,39 @@ class PlacementTests(TwoGatewaysCase):
         }
         self.assertEqual({(B, ("acme", "room"))}, closes)
         self.assertEqual([2], [usage.peers for usage in self.two.store.usage()])
+
+    def test_a_room_that_another_gateway_has_just_placed_is_not_taken(self) -> None:
+        """The gateway that its second server reports to has not heard of the place yet."""
+        room = Room(("acme", "room"), peers=2)
+        self.now += 1
+        self.assertEqual(A, self.connect(self.one, server=A))
+        grid(self.two).report(report(B, room), self.now + 1)
+        self.settle()
+        self.assert_agreed()
+        self.assertEqual([A], [view.server for view in grid(self.two).rooms()])
+        self.now += 5
+        told = self.reports(self.two, B, room)
+        self.assertEqual([room.id], [task.id for task in told.closes])
+        self.assert_agreed()
+
+    def test_a_room_that_a_new_server_brings_is_its_own(self) -> None:
+        """Another gateway has just placed it elsewhere."""
+        self.now += 1
+        self.assertEqual(A, self.connect(self.one, server=A))
+        grid(self.two).report(report(C, Room(("acme", "room"), peers=2)), self.now + 1)
+        self.settle()
+        self.assert_agreed()
+        self.assertEqual([C], [view.server for view in grid(self.one).rooms()])
+
+    def test_a_server_that_reports_to_two_gateways_is_known_to_both(self) -> None:
+        """What it reported to one tells the other that it did not have the room."""
+        self.now += 1
+        self.assertEqual(A, self.connect(self.one, server=A))
+        self.settle()
+        self.now += 1
+        told = self.reports(self.one, B, Room(("acme", "room"), peers=2))
+        self.assertEqual(1, len(told.closes))
+        self.assert_agreed()
 
     def test_no_server_for_a_room_that_another_has_placed(self) -> None:
         """A room that another gateway has placed needs no server that is open."""

@@ -287,6 +287,101 @@ class StoreContract:
         assert self.do("report", report(A, room), 3).closes == ()
         assert len(self.do("report", report(B, room), 4).closes) == 1
 
+    def take_over(self, name: str, now: float, peers: int = 1) -> bool:
+        """Let B report a room with clients; tell whether it has it then, or is to close it."""
+        room = ("acme", name)
+        told = self.do("report", report(B, Room(room, peers)), now)
+        kept = self.place(name, now, user="late").address == B
+        assert kept == (not told.closes), told
+        return kept
+
+    def test_a_running_reservation_keeps_a_room(self) -> None:
+        self.do("report", report(A), 1)
+        self.do("report", report(B), 2)
+        self.place("room", 3, server=A)
+        told = self.do("report", report(B, Room(("acme", "room"))), 4)
+        assert [task.id for task in told.closes] == [("acme", "room")]
+        assert told.events == (RoomContested(("acme", "room"), A, B),)
+        assert not self.take_over("room", 9, peers=50)
+        self.do("report", report(A), 9)
+        self.tick(20)
+        assert self.take_over("room", 20), "nobody is on the way there any more"
+
+    def test_a_running_reservation_keeps_all_rooms_of_its_base(self) -> None:
+        self.do("report", report(A), 1)
+        self.do("report", report(B), 2)
+        self.place("{b}1", 3, server=A)
+        assert not self.take_over("{b}2", 4)
+
+    def test_a_reservation_that_was_made_after_others_keeps_a_room(self) -> None:
+        self.do("report", report(A), 1)
+        self.place("room", 2, user="first", server=A)
+        self.do("report", report(B), 3)
+        self.place("room", 4, user="second")
+        assert not self.take_over("room", 5)
+
+    def test_a_room_that_is_named_without_clients_first_is_not_taken_either(self) -> None:
+        self.do("report", report(A), 1)
+        self.do("report", report(B), 2)
+        self.place("room", 3, server=A)
+        for now in (4, 5, 6):
+            assert self.do("report", report(B, Room(("acme", "room"), peers=0)), now).closes
+        self.place("room", 7)
+        assert not self.take_over("room", 8)
+
+    def test_a_room_that_was_named_before_it_was_reserved_goes_to_its_clients(self) -> None:
+        self.do("report", report(A), 1)
+        self.do("report", report(B), 2)
+        self.place("room", 3, server=A, user="first")
+        assert self.do("report", report(B, Room(("acme", "room"), peers=0)), 4).closes
+        self.place("room", 5, user="second")
+        self.do("report", report(A), 9)
+        assert self.do("report", report(B, Room(("acme", "room"), peers=0)), 9).closes
+        assert self.take_over("room", 14), "the reservation before that has ended"
+
+    def test_the_first_report_of_a_new_server_takes_a_room(self) -> None:
+        self.do("report", report(A), 1)
+        self.place("room", 2)
+        assert self.take_over("room", 3)
+
+    def test_a_new_server_that_did_not_name_a_room_at_first(self) -> None:
+        self.do("report", report(A), 1)
+        self.place("room", 2)
+        self.do("report", report(B), 3)
+        assert self.take_over("room", 4), "it may have had it before it was placed"
+        self.place("other", 5, server=A)
+        assert not self.take_over("other", 6)
+
+    def test_the_first_report_of_a_server_that_is_back_takes_a_room(self) -> None:
+        self.do("report", report(B), 1)
+        for now in range(2, 10):
+            self.do("report", report(A), now)
+            self.tick(now)
+        self.place("room", 10)
+        assert self.take_over("room", 11)
+
+    def test_the_first_report_after_the_gateway_stood_still_takes_a_room(self) -> None:
+        for now in (1, 2):
+            self.do("report", report(A), now)
+            self.do("report", report(B), now)
+            self.tick(now)
+        self.tick(60)
+        self.place("room", 61, server=A)
+        assert self.take_over("room", 62)
+        self.place("other", 63, server=A)
+        assert not self.take_over("other", 64)
+
+    def test_the_first_report_after_a_restart_takes_a_room(self) -> None:
+        self.do("report", report(A), 1)
+        self.do("report", report(B), 2)
+        self.place("room", 3, server=A)
+        self.place("other", 3, server=A)
+        self.world.restart(4)
+        assert self.take_over("room", 5)
+        self.place("new", 6, server=A)
+        assert not self.take_over("new", 7)
+        assert self.take_over("other", 8), "it was reserved before the start"
+
     def test_pools_are_separate(self) -> None:
         self.do("report", report(A), 1)
         self.refused(Reason.NO_SERVER, "connect", admission("room"), 1, pool="eu")

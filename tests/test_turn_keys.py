@@ -17,7 +17,7 @@ from odingw.errors import KeyMaterialError
 from odingw.tokens import base64url
 from odingw.turn.auth import TurnAuthenticator
 from odingw.turn.jwks_fetch import MAX_BYTES
-from odingw.turn.keys import MAX_JWKS, jwk, jwk_set, static_key
+from odingw.turn.keys import LONGEST_KID, MAX_JWKS, jwk, jwk_set, static_key
 from tests.jwk_server import (
     TYPES,
     document,
@@ -165,7 +165,13 @@ class JwkTests(SynchronousTestCase):
             ({"e": ""}, "make no key"),
             ({"e": number(1)}, "make no key"),
             ({"e": number(65536)}, "make no key"),
-            ({"e": number(1 << 64)}, "64 bits or less"),
+            ({"e": number(1 << 32)}, "32 bits or less"),
+            ({"e": number((1 << 33) + 1)}, "32 bits or less"),
+            ({"e": number((1 << 64) - 1)}, "32 bits or less"),
+            ({"e": number((1 << 2040) + 1)}, "32 bits or less"),
+            ({"e": "AAAA" + "x" * 500_000}, "32 bits or less"),
+            ({"n": number((1 << 2048) - 2)}, "make no key"),
+            ({"kid": "k" * (LONGEST_KID + 1)}, "1024 characters or less"),
         ):
             self.assertIn(cause, self.cause({**good, **members}), members)
 

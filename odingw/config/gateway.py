@@ -10,6 +10,7 @@ from odingw.config.types import (
     TEN_YEARS,
     Count,
     CountOrNone,
+    Name,
     NetworkList,
     PatternList,
     Seconds,
@@ -75,7 +76,7 @@ class AccessKeyConfig(Section, frozen=True, kw_only=True):
         public_key: the JWK. It is not checked here: a broken key is skipped, not fatal.
     """
 
-    namespace: Text | None = None
+    namespace: Name | None = None
     public_key: Annotated[
         dict[str, Any],
         Meta(description='a JWK: { kid = "…", kty = "OKP", crv = "Ed25519", x = "…" }'),
@@ -88,7 +89,7 @@ class AccessKeyConfig(Section, frozen=True, kw_only=True):
 class CustomerConfig(Section, frozen=True, kw_only=True):
     """A customer of the static list; a limit of None is none."""
 
-    id: Text
+    id: Name
     max_peers: CountOrNone | None = None
     max_rooms: CountOrNone | None = None
     access_keys: Annotated[

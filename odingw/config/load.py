@@ -39,6 +39,7 @@ _TOO_DEEP: Final = f"tables and lists are nested too deeply; use at most {MAX_DE
 # Twisted does not say so itself.
 _quote: Callable[[str], str] = quoteStringArgument
 
+_MANY_DIGITS = re.compile(r"[0-9][0-9_]{4000,}")
 _POSITION = re.compile(r"(.*) \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)", re.DOTALL)
 
 
@@ -146,6 +147,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         # TOMLDecodeError, or what int() says about thousands of digits.
         found = _POSITION.fullmatch(str(error))
+        if found is None and (digits := _MANY_DIGITS.search(text)):
+            number = text.count("\n", 0, digits.start()) + 1
+            raise config_error(
+                source, f"line {number}", "a number has too many digits; write a smaller one"
+            ) from None
         if found is None:
             raise config_error(source, "", f"invalid TOML: {error}") from None
         line = found[2] or str(text.count("\n") + 1)

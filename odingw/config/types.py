@@ -16,8 +16,16 @@ from odingw.config.parts import Networks
 TEN_YEARS: Final = 315_360_000
 _MANY: Final = 2**31 - 1
 
+LONGEST_NAME: Final = 256
+"""Characters of a customer's id, a namespace and a key id: they are kept, shown and written."""
+
 Seconds = Annotated[
-    float, Meta(gt=0, le=TEN_YEARS, description="a number of seconds above 0, at most ten years")
+    float,
+    Meta(
+        ge=0.001,
+        le=TEN_YEARS,
+        description="a number of seconds above 0 (0.001 or more), at most ten years",
+    ),
 ]
 WholeSeconds = Annotated[
     int, Meta(ge=1, le=TEN_YEARS, description="a whole number of seconds, at least 1")
@@ -30,6 +38,14 @@ RateOrOff = Annotated[
 ]
 Switch = Annotated[bool, Meta(description="true or false, without quotes")]
 Text = Annotated[str, Meta(min_length=1, description="a text that is not empty, in quotes")]
+Name = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=LONGEST_NAME,
+        description=f"a text of 1 to {LONGEST_NAME} characters, in quotes",
+    ),
+]
 FilePath = Annotated[Path, Meta(description="the path of a file, in quotes")]
 EndpointList = Annotated[
     tuple[str, ...], Meta(description='a list of endpoint strings such as ["tcp:7000"]')

@@ -7,12 +7,20 @@ Lists from outside use the names of the existing gateway (wire reference, sectio
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from msgspec import Struct, field
 
 from odingw.config import CustomerConfig
+from odingw.config.types import LONGEST_NAME
 from odingw.errors import KeyMaterialError, OdingwError
 from odingw.tokens import KeyType, is_key_id_of, load_public_jwk
+
+MOST_PROBLEMS: Final = 1000
+"""How many problems of a list are kept: one of nothing but problems has millions."""
+
+_LARGEST: Final = 2**53 - 1
+"""The largest limit; every reader of JSON takes it for the same number (RFC 8259, section 6)."""
 
 
 class Customer(Struct, frozen=True, gc=False):
@@ -67,6 +75,27 @@ class _RefusedError(OdingwError):
     """A customer cannot be used; the text says why."""
 
 
+class _Problems:
+    """Keeps the first problems of a list, and counts the others."""
+
+    def __init__(self) -> None:
+        self._kept: list[str] = []
+        self._more = 0
+
+    def add(self, problem: str) -> None:
+        """Take in a problem."""
+        if len(self._kept) < MOST_PROBLEMS:
+            self._kept.append(problem)
+        else:
+            self._more += 1
+
+    def lines(self) -> tuple[str, ...]:
+        """Return what there is to say."""
+        if not self._more:
+            return tuple(self._kept)
+        return (*self._kept, f"{self._more} more problems of customers are not named")
+
+
 def directory(documents: Sequence[object]) -> Directory:
     """Read a list of customers.
 
@@ -79,7 +108,7 @@ def directory(documents: Sequence[object]) -> Directory:
     """
     customers: dict[str, Customer] = {}
     claims: dict[str, list[CustomerKey]] = {}
-    problems: list[str] = []
+    problems = _Problems()
     for number, document in enumerate(documents, 1):
         name = f"customer {number} of the list"
         try:
@@ -95,19 +124,23 @@ def directory(documents: Sequence[object]) -> Directory:
             access_keys = document.get("accessKeys")
             if not isinstance(access_keys, list | tuple):
                 raise _RefusedError("accessKeys must be a list")
+            if wrong := _wrong_name(customer_id):
+                raise _RefusedError(f"id {wrong}")
         except _RefusedError as error:
-            problems.append(f"{name} is refused: {error}")
+            problems.add(f"{name} is refused: {error}")
             continue
         customer = customers[customer_id] = Customer(customer_id, max_peers, max_rooms)
         for position, access_key in enumerate(access_keys, 1):
             try:
                 key = _key(customer, access_key)
             except KeyMaterialError as error:
-                problems.append(f"{_called(position, access_key)} of {name} is skipped: {error}")
+                problems.add(f"{_called(position, access_key)} of {name} is skipped: {error}")
             else:
                 claims.setdefault(key.kid, []).append(key)
     keys = {kid: found[0] for kid, found in claims.items() if _agree(found)}
-    problems += (_disagreement(kid, found) for kid, found in claims.items() if kid not in keys)
+    for kid, found in claims.items():
+        if kid not in keys:
+            problems.add(_disagreement(kid, found))
     return _made(keys, customers, problems, frozenset(claims.keys() - keys.keys()))
 
 
@@ -131,11 +164,13 @@ def static_directory(customers: Iterable[CustomerConfig]) -> Directory:
 
 def combined(static: Directory, fetched: Directory) -> Directory:
     """Put the configuration's customers and a source's together; the configuration's win."""
-    problems = [*static.problems, *fetched.problems]
+    problems = _Problems()
+    for problem in (*static.problems, *fetched.problems):
+        problems.add(problem)
     customers, keys = dict(static.customers), dict(static.keys)
     for customer in fetched.customers.values():
         if customer.id in static.customers:
-            problems.append(
+            problems.add(
                 f"customer {_shown(customer.id)} of the source is refused: "
                 "the configuration has a customer of that id"
             )
@@ -145,7 +180,7 @@ def combined(static: Directory, fetched: Directory) -> Directory:
         if key.customer.id in static.customers:
             continue
         if key.kid in static.keys or key.kid in static.refused:
-            problems.append(
+            problems.add(
                 f"key id {_shown(key.kid)} of customer {_shown(key.customer.id)} of the source is "
                 "refused: a customer of the configuration claims it"
             )
@@ -158,20 +193,24 @@ def combined(static: Directory, fetched: Directory) -> Directory:
 def _made(
     keys: dict[str, CustomerKey],
     customers: dict[str, Customer],
-    problems: Iterable[str],
+    problems: _Problems,
     refused: frozenset[str],
 ) -> Directory:
     namespaces = frozenset(key.namespace for key in keys.values())
-    return Directory(keys, customers, tuple(problems), refused, namespaces)
+    return Directory(keys, customers, problems.lines(), refused, namespaces)
 
 
 def _limit(document: Mapping[str, object], member: str) -> int | None:
     if member not in document:
         raise _RefusedError(f"{member} is absent (null is no limit)")
     value = document[member]
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-        return value
-    raise _RefusedError(f"{member} must be a whole number, 0 or more, or null")
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise _RefusedError(f"{member} must be a whole number, 0 or more, or null")
+    if value > _LARGEST:
+        raise _RefusedError(f"{member} must be {_LARGEST} at most (null is no limit)")
+    return value
 
 
 def _key(customer: Customer, access_key: object) -> CustomerKey:
@@ -182,11 +221,26 @@ def _key(customer: Customer, access_key: object) -> CustomerKey:
         namespace = customer.id
     if not isinstance(namespace, str) or not namespace:
         raise KeyMaterialError("namespace must be a text that is not empty")
+    if wrong := _wrong_name(namespace):
+        raise KeyMaterialError(f"namespace {wrong}")
     jwk = load_public_jwk(access_key.get("publicKey"))
+    if wrong := _wrong_name(jwk.kid):
+        raise KeyMaterialError(f"its kid {wrong}")
     if is_key_id_of(jwk.kid, KeyType.DERIVED):
         # Found first as a customer's, it would lock out the server whose key has this id.
         raise KeyMaterialError("its kid has the form of a server's key")
     return CustomerKey(jwk.kid, jwk.public_key, namespace, customer)
+
+
+def _wrong_name(name: str) -> str:
+    """Say why a name cannot be kept; empty: it can."""
+    if len(name) > LONGEST_NAME:
+        return f"must have at most {LONGEST_NAME} characters"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "must not hold half of a surrogate pair"
+    return ""
 
 
 def _called(position: int, access_key: object) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
-import msgspec
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.protocol import Protocol as TwistedProtocol
@@ -21,6 +20,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
+from odingw.config.documents import decode
 from odingw.errors import NOT_JSON, ConfigError, OdingwError
 from odingw.plain_agent import EncodedBodyError
 
@@ -308,7 +308,7 @@ class _Body(TwistedProtocol):
 
 def _decoded(data: bytes) -> list[object]:
     try:
-        return listed(msgspec.json.decode(data.decode()))
+        return listed(decode(data))
     except NOT_JSON as error:
         raise SourceError(f"it is not JSON: {one_line(error)}") from None
 

@@ -1,6 +1,7 @@
 """The rules of one grid: who is admitted, where rooms go, what servers are told."""
 
 from collections.abc import Callable, Generator, Iterator, Set
+from math import inf
 from typing import Final
 
 from odingw.errors import Reason, Refused
@@ -201,6 +202,7 @@ class Grid:
         """Count every server as just heard: the gateway itself was not there to listen."""
         for server in self._registry.servers.values():
             server.heard = now
+            server.reporting_since = inf
 
     def resume(self, now: float) -> None:
         """Take up work after nobody was there.
@@ -332,6 +334,6 @@ class Grid:
         if room is None:
             room = registry.add_room(base, admission.rooms[-1], admission.customer, now)
             room.growth = growth.begin(base.server.load, now)
-            registry.reserve(room, key, admission.customer, ends)
-        elif registry.reserve(room, key, admission.customer, ends) and room.growth is not None:
+            registry.reserve(room, key, admission.customer, ends, now)
+        elif registry.reserve(room, key, admission.customer, ends, now) and room.growth is not None:
             growth.join(room.growth, now)

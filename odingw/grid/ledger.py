@@ -6,15 +6,20 @@ order that keeps servers before bases, and bases before what belongs to them; wh
 that is not known is left out.
 """
 
-from msgspec import Struct
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta, Struct
 
 from odingw.grid.bans import BanKey, Bans
 from odingw.grid.changes import Changes, PlaceKey
 from odingw.grid.placement import CostModel
-from odingw.grid.records import Base, GivenKey, Reservation, Room, Server
+from odingw.grid.records import MOST_PEERS, MOST_TIME, Base, GivenKey, Reservation, Room, Server
 from odingw.grid.registry import Registry
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.grid.tasks import Task, TaskBody
+
+Time: TypeAlias = Annotated[float, Meta(ge=-MOST_TIME, le=MOST_TIME)]
+"""Seconds since the epoch, of which a date can be made."""
 
 
 class ServerRow(Struct, frozen=True, array_like=True, gc=False):
@@ -26,9 +31,9 @@ class ServerRow(Struct, frozen=True, array_like=True, gc=False):
     estimate: float
     load_seen: float
     clients_seen: float
-    clients: int
-    first_seen: float
-    last_seen: float
+    clients: Annotated[int, Meta(ge=0, le=MOST_PEERS)]
+    first_seen: Time
+    last_seen: Time
     disabled: bool = False
     drained: bool = False
 
@@ -51,23 +56,23 @@ class RoomRow(Struct, frozen=True, array_like=True, gc=False):
     """What a room's server reports of it; a room that only reservations keep has no such row."""
 
     customer: str
-    peers: int
-    placed: float
+    peers: Annotated[int, Meta(ge=0, le=MOST_PEERS)]
+    placed: Time
 
 
 class PlaceRow(Struct, frozen=True, array_like=True, gc=False):
     """A reservation, and what it keeps of a room that is not reported yet."""
 
-    ends: float
+    ends: Time
     customer: str
     room_customer: str = ""
-    placed: float = 0.0
+    placed: Time = 0.0
 
 
 class BanRow(Struct, frozen=True, array_like=True, gc=False):
     """A ban."""
 
-    until: float
+    until: Time
     customer: str
 
 
@@ -233,6 +238,23 @@ class Ledger:
             if not keep_flags:
                 self._set_flags(server, disabled=row.disabled, drained=row.drained)
 
+    def hear_server(self, address: str, row: ServerRow, heard: float) -> None:
+        """Take in that a server has reported elsewhere, which also enables it again.
+
+        Args:
+            address: the server's.
+            row: the server.
+            heard: when that was.
+        """
+        with self._unrecorded:
+            before = self._registry.servers.get(address)
+            is_news = before is None or heard >= before.heard
+            self.put_server(address, row, keep_flags=True)
+            self.revive(address, heard)
+            server = self._registry.servers[address]
+            if is_news:
+                server.reporting_since = min(server.reporting_since, heard)
+
     def put_flags(self, address: str, *, disabled: bool, drained: bool) -> None:
         """Write a server off or drain it, or undo that."""
         with self._unrecorded:
@@ -337,8 +359,12 @@ class Ledger:
                 )
                 if now is not None:
                     room.growth = registry.growth.begin(base.server.load, now)
-                registry.reserve(room, client, row.customer, row.ends)
-            elif registry.reserve(room, client, row.customer, row.ends) and room.growth and now:
+                registry.reserve(room, client, row.customer, row.ends, row.placed)
+            elif (
+                registry.reserve(room, client, row.customer, row.ends, row.placed)
+                and room.growth
+                and now
+            ):
                 registry.growth.join(room.growth, now)
 
     def drop_place(self, key: PlaceKey) -> None:
@@ -369,6 +395,11 @@ class Ledger:
         """Return the address of the server that has a base."""
         base = self._registry.bases.get(base_id)
         return base.server.address if base else None
+
+    def is_claimed(self, base_id: BaseId) -> bool:
+        """Tell whether a base's server has it because it reports clients there."""
+        base = self._registry.bases.get(base_id)
+        return base is not None and base.claimed
 
     def heard(self, address: str) -> float:
         """Return when a server last gave a sign of life, or was excused from one."""

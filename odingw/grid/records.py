@@ -1,10 +1,20 @@
 """The grid's records of servers and rooms: mutable, and changed by the grid's rules alone."""
 
+from math import inf
+from typing import Final
+
 from msgspec import Struct
 
 from odingw.grid.placement import Growth, Load
 from odingw.grid.rooms import BaseId, RoomId
 from odingw.grid.tasks import TaskQueue
+
+MOST_PEERS: Final = 2**31
+"""How many clients a server, or a room, can be said to have."""
+
+
+MOST_TIME: Final = 2e11
+"""The last time there is, in seconds since the epoch: in the year 8307."""
 
 
 class Server:
@@ -18,7 +28,10 @@ class Server:
         heard: when it last gave a sign of life, or was excused from one.
         round: number of its latest report, which marks the rooms that the report names.
         kid: id of the key that it has, as far as is known.
+        reporting_since: when it reported first since it is new, or back, or nobody was there to
+            hear it; infinite: it has not yet.
         contested: rooms of other servers that its latest report named.
+        named: their bases, and since when each report has named a room of them.
     """
 
     __slots__ = (
@@ -33,8 +46,10 @@ class Server:
         "kid",
         "last_seen",
         "load",
+        "named",
         "peers",
         "removed",
+        "reporting_since",
         "reservations",
         "rooms",
         "round",
@@ -59,7 +74,9 @@ class Server:
         self.last_seen = now
         self.heard = now
         self.round = 0
+        self.reporting_since = inf
         self.contested: frozenset[RoomId] = frozenset()
+        self.named: dict[BaseId, float] = {}
         self.tasks = tasks
 
     @property
@@ -88,12 +105,15 @@ class Base(Struct, eq=False, gc=False):
 
     Attributes:
         reported: whether that server has ever reported a room of it.
+        claimed: whether that server has it because it reports clients there, even if another one
+            should turn out to have it on which places are reserved.
         rooms: its rooms by name.
     """
 
     id: BaseId
     server: Server
     reported: bool = False
+    claimed: bool = False
     rooms: "dict[str, Room]" = {}
 
 
@@ -131,9 +151,12 @@ class Reservation(Struct, eq=False, gc=False):
     Attributes:
         customer: whose usage it counts for.
         ends: when it ends by itself.
+        made: when the client was sent there first, or the room's first client if another gateway
+            made it; 0: before this gateway was there.
     """
 
     room: Room
     key: ReservationKey
     customer: str
     ends: float
+    made: float

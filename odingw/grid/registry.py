@@ -7,6 +7,7 @@ expected load and the indexes always agree.
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Set
 from itertools import islice
+from math import inf
 from typing import Final
 
 from odingw.grid.changes import Changes
@@ -112,6 +113,8 @@ class Registry:
     def disable(self, server: Server, disabled: bool) -> None:
         """Write a server off, or on again; only live servers' rooms count as usage."""
         server.disabled = disabled
+        if disabled:
+            server.reporting_since = inf
         self._changes.server(server.address)
         for room in server.rooms.values():
             self._count(room, not disabled)
@@ -132,7 +135,7 @@ class Registry:
         del old.bases[base.id]
         base.server = server
         server.bases[base.id] = base
-        base.reported = False
+        base.reported = base.claimed = False
         self._changes.base(base.id)
         for room in list(base.rooms.values()):
             places = len(room.reserved)
@@ -233,7 +236,9 @@ class Registry:
             self._drop_report(room)
         self._forget_if_idle(room)
 
-    def reserve(self, room: Room, key: ReservationKey, customer: str, ends: float) -> bool:
+    def reserve(
+        self, room: Room, key: ReservationKey, customer: str, ends: float, made: float
+    ) -> bool:
         """Reserve a place, or renew the one that this client has; False if it was renewed."""
         reservation = room.reserved.pop(key, None)
         if reservation is not None:
@@ -243,7 +248,7 @@ class Registry:
             self._reservations[reservation] = None
             self._changes.place(reservation)
             return False
-        reservation = Reservation(room, key, customer, ends)
+        reservation = Reservation(room, key, customer, ends, made)
         room.reserved[key] = reservation
         self._reservations[reservation] = None
         room.base.server.reservations += 1
@@ -303,9 +308,10 @@ class Registry:
             self._drop(base)
 
     def renew(self, ends: float) -> None:
-        """Let every reservation end at this time."""
+        """Let every reservation end at this time, and say nothing of when it was made."""
         for reservation in self._reservations:
             reservation.ends = ends
+            reservation.made = 0.0
             self._changes.place(reservation)
 
     def _drop_report(self, room: Room) -> None:

@@ -4,16 +4,19 @@ A report may name tens of thousands of rooms, so it is taken in step by step.
 """
 
 from collections.abc import Generator, Iterable, Sequence
+from math import inf
 from typing import Final
 
 from odingw.grid.changes import Changes
 from odingw.grid.placement import CostModel
-from odingw.grid.records import Room, Server
+from odingw.grid.records import MOST_PEERS, Base, Room, Server
 from odingw.grid.registry import Registry
-from odingw.grid.rooms import RoomId, base_of
+from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.grid.tasks import Duration, RoomClose
+from odingw.grid.usage import LONGEST_CUSTOMER
 from odingw.grid.values import (
     Event,
+    MoreContested,
     Reported,
     RoomContested,
     RoomReport,
@@ -27,9 +30,45 @@ STEP: Final = 500
 READ: Final = 25
 """How many pieces of a report one step reads: about 5 ms."""
 
-_MOST_PEERS: Final = 2**31
+MOST_CONTESTS: Final = 20
+"""How many contested rooms of a report are told one by one."""
 
 _AT_REST: Final = 1e-9
+
+
+class _Intake:
+    """A report that is taken in.
+
+    Attributes:
+        server: whose it is.
+        now: when it came.
+        is_first: whether it is the server's first since nobody heard it: it may well name rooms
+            that the server had all the time.
+        events: what has happened.
+        kept: bases that other servers keep for the places that are reserved there; a base may have
+            many of either, rooms and places, so it is looked at once.
+    """
+
+    __slots__ = ("contests", "events", "is_first", "kept", "now", "server")
+
+    def __init__(self, server: Server, now: float) -> None:
+        self.server = server
+        self.now = now
+        self.is_first = server.disabled or server.reporting_since == inf
+        self.events: list[Event] = []
+        self.kept: set[BaseId] = set()
+        self.contests = 0
+
+    def contest(self, room: RoomId, keeper: Server, loser: Server) -> None:
+        """Take note of a room that is on two servers."""
+        self.contests += 1
+        if self.contests <= MOST_CONTESTS:
+            self.events.append(RoomContested(room, keeper.address, loser.address))
+
+    def all_events(self) -> tuple[Event, ...]:
+        """Return what has happened."""
+        more = self.contests - MOST_CONTESTS
+        return (*self.events, *([MoreContested(self.server.address, more)] if more > 0 else ()))
 
 
 class Reports:
@@ -70,11 +109,12 @@ class Reports:
             changed, new = yield from self._read(known, report.rooms)
             if self._registry.servers.get(report.address) is known:
                 break
-        events: list[Event] = []
+        server = known or self._registry.add_server(report.address, report.kid, now)
+        intake = _Intake(server, now)
+        events = intake.events
         if known is None:
-            server = self._attach(report, events, now)
+            self._attach(server, report, events)
         else:
-            server = known
             self._hear_again(server, report, events)
         if server.version != report.version:
             server.version = report.version
@@ -82,25 +122,26 @@ class Reports:
         server.clients = report.clients
         server.last_seen = server.heard = now
         yield from self._change(server, changed)
-        foreign = yield from self._add(server, new, events, now)
+        foreign = yield from self._add(intake, new)
         if foreign:
             # A room of the same base that came later may have won the base.
-            foreign = yield from self._add(server, foreign, events, now)
+            foreign = yield from self._add(intake, foreign)
         yield from self._drop_others(server)
         if not self._is_there(server):
-            return Reported((), tuple(events))
-        return Reported(self._close_foreign(server, foreign, events), tuple(events))
+            return Reported((), intake.all_events())
+        if intake.is_first:
+            server.reporting_since = now
+        closes = self._close_foreign(intake, foreign)
+        return Reported(closes, intake.all_events())
 
     def _is_there(self, server: Server) -> bool:
         """Tell whether a server has not been removed meanwhile."""
         return self._registry.servers.get(server.address) is server
 
-    def _attach(self, report: ServerReport, events: list[Event], now: float) -> Server:
-        server = self._registry.add_server(report.address, report.kid, now)
+    def _attach(self, server: Server, report: ServerReport, events: list[Event]) -> None:
         server.round = 1
         self._costs.join(server.load, report.load)
         events.append(ServerAttached(report.address, report.version, returned=False))
-        return server
 
     def _hear_again(self, server: Server, report: ServerReport, events: list[Event]) -> None:
         load = server.load
@@ -149,13 +190,17 @@ class Reports:
                     return
             room = server.rooms.get(item.id)
             if room is not None:
-                self._registry.report(room, item.customer, _peers(item))
+                customer, peers = _customer(item), _peers(item)
+                # It may be what is kept of it that is the same.
+                if (customer, peers) != (room.customer, room.peers):
+                    self._registry.report(room, customer, peers)
 
     def _add(
-        self, server: Server, items: Sequence[RoomReport], events: list[Event], now: float
+        self, intake: _Intake, items: Sequence[RoomReport]
     ) -> Generator[None, None, list[RoomReport]]:
         """Take in the server's new rooms; return those that belong to other servers."""
         foreign: list[RoomReport] = []
+        server = intake.server
         rooms = server.rooms
         for number, item in enumerate(items):
             if number and not number % STEP:
@@ -164,11 +209,11 @@ class Reports:
                     return []
             if item.id in rooms:
                 continue
-            room = self._find_room(server, item, events, now)
+            room = self._find_room(intake, item)
             if room is None:
                 foreign.append(item)
                 continue
-            self._registry.report(room, item.customer, _peers(item))
+            self._registry.report(room, _customer(item), _peers(item))
             room.round = server.round
         return foreign
 
@@ -184,38 +229,63 @@ class Reports:
                 if server.rooms.get(room.id) is room:
                     self._registry.unreport(room)
 
-    def _find_room(
-        self, server: Server, item: RoomReport, events: list[Event], now: float
-    ) -> Room | None:
+    def _find_room(self, intake: _Intake, item: RoomReport) -> Room | None:
         """Return the record of a room that is new in a report; None if it is another server's."""
         namespace, name = item.id
         base_id = (namespace, base_of(name))
-        base = self._registry.bases.get(base_id)
+        server, base = intake.server, self._registry.bases.get(base_id)
         if base is None:
             base = self._registry.place(base_id, server)
+            base.claimed = intake.is_first or base_id in server.named
         elif base.server is not server:
             other = base.server
-            if not other.disabled and (base.reported or not _peers(item)):
+            if not other.disabled and not _is_claim(intake, base, item):
                 return None
-            events.append(RoomContested(item.id, server.address, other.address))
+            intake.contest(item.id, server, other)
             self._registry.move(base, server)
+            base.claimed = True
         room = base.rooms.get(name)
-        return room or self._registry.add_room(base, name, item.customer, now)
+        return room or self._registry.add_room(base, name, _customer(item), intake.now)
 
     def _close_foreign(
-        self, server: Server, foreign: Sequence[RoomReport], events: list[Event]
+        self, intake: _Intake, foreign: Sequence[RoomReport]
     ) -> tuple[RoomClose, ...]:
         """Return the tasks that tell a server to close rooms of others; those new are an event."""
+        server = intake.server
         closes: dict[RoomId, RoomClose] = {}
+        named: dict[BaseId, float] = {}
         for item in foreign:
             base = self._registry.bases.get((item.id[0], base_of(item.id[1])))
             if item.id in closes or base is None or base.server is server:
                 continue
             closes[item.id] = RoomClose(item.id, Duration.of(self._report_interval))
+            named[base.id] = server.named.get(base.id, intake.now)
             if item.id not in server.contested:
-                events.append(RoomContested(item.id, base.server.address, server.address))
+                intake.contest(item.id, base.server, server)
         server.contested = frozenset(closes)
+        server.named = named
         return tuple(closes.values())
+
+
+def _is_claim(intake: _Intake, base: Base, item: RoomReport) -> bool:
+    """Tell whether a reported room takes its base from a live server.
+
+    It does if that one has never reported it while this one has clients there. A place that is
+    reserved there counts as reported against a server that has reported since before it was
+    reserved, and had not named a room of the base by then.
+    """
+    if base.reported or not _peers(item) or base.id in intake.kept:
+        return False
+    server = intake.server
+    named = server.named.get(base.id, inf)
+    if not intake.is_first and any(
+        server.reporting_since < reservation.made < named and reservation.ends > intake.now
+        for room in base.rooms.values()
+        for reservation in room.reserved.values()
+    ):
+        intake.kept.add(base.id)
+        return False
+    return True
 
 
 def _moved(before: tuple[float, float], now: tuple[float, float]) -> bool:
@@ -223,5 +293,9 @@ def _moved(before: tuple[float, float], now: tuple[float, float]) -> bool:
     return abs(before[0] - now[0]) > _AT_REST or abs(before[1] - now[1]) > _AT_REST
 
 
+def _customer(room: RoomReport) -> str:
+    return room.customer[:LONGEST_CUSTOMER]
+
+
 def _peers(room: RoomReport) -> int:
-    return int(min(max(0, room.peers), _MOST_PEERS))
+    return int(min(max(0, room.peers), MOST_PEERS))

@@ -101,6 +101,10 @@ class Store(Protocol):
     def longest_step(self) -> float:
         """The longest time for which storing held the reactor up, in seconds of processor time."""
 
+    @property
+    def skipped(self) -> int:
+        """How many messages of other gateways could not be read."""
+
     def start(self, now: float) -> None:
         """Begin to work; to be called before anything else, and after a process has forked.
 

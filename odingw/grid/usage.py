@@ -10,6 +10,10 @@ DEMO_PREFIX: Final = "demo_"
 """How the ids of demo users begin; their peers are also limited all together."""
 
 
+LONGEST_CUSTOMER: Final = 256
+"""Characters of a customer's id; of one that a server reports, no more are kept."""
+
+
 class Counts:
     """Peers that live servers report, places reserved, and rooms, of one customer."""
 

@@ -160,6 +160,13 @@ class RoomContested(Struct, frozen=True, tag=True):
     loser: str
 
 
+class MoreContested(Struct, frozen=True, tag=True):
+    """A server reports more rooms of that kind than are told one by one."""
+
+    address: str
+    rooms: int
+
+
 class TasksDropped(Struct, frozen=True, tag=True):
     """Tasks that came back too often are given up."""
 
@@ -186,6 +193,7 @@ Event: TypeAlias = (
     | ServerDisabled
     | ServerRemoved
     | RoomContested
+    | MoreContested
     | TasksDropped
     | ReportsElsewhere
     | Paused

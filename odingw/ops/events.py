@@ -5,8 +5,10 @@ from typing import Final
 from twisted.logger import Logger, LogLevel
 
 from odingw.errors import Refused
+from odingw.grid.rooms import RoomId
 from odingw.grid.values import (
     Event,
+    MoreContested,
     Paused,
     ReportsElsewhere,
     RoomContested,
@@ -19,7 +21,7 @@ from odingw.ops.metrics import Metrics
 from odingw.rpc.callers import Caller
 
 _LONGEST: Final = 200
-"""Characters of a name that a caller chose, in the audit log."""
+"""Characters of a name that a caller or a server chose."""
 
 _log = Logger("odingw.grid")
 _audit = Logger("odingw.audit")
@@ -65,9 +67,15 @@ class EventLog:
                 _log.warn(
                     "room {odingw_room} is on two servers: {odingw_keeper} keeps it, "
                     "{odingw_loser} is told to close it",
-                    odingw_room=room,
+                    odingw_room=_cut_room(room),
                     odingw_keeper=keeper,
                     odingw_loser=loser,
+                )
+            case MoreContested(address, rooms):
+                _log.warn(
+                    "{count} more rooms that server {odingw_server} reports are on two servers",
+                    odingw_server=address,
+                    count=rooms,
                 )
             case TasksDropped(address, tasks):
                 self._metrics.tasks("dropped", len(tasks))
@@ -76,7 +84,7 @@ class EventLog:
                         "task {odingw_task} for room {odingw_room} is dropped: server "
                         "{odingw_server} failed to take it {times} times",
                         odingw_task=type(task.body).__name__,
-                        odingw_room=task.body.id,
+                        odingw_room=_cut_room(task.body.id),
                         odingw_server=address,
                         times=task.returned,
                     )
@@ -116,11 +124,16 @@ class EventLog:
             odingw_method=method,
             odingw_room=room,
             odingw_user=user,
-            odingw_kid=caller.kid,
-            odingw_customer=caller.customer,
+            odingw_kid=_cut(caller.kid),
+            odingw_customer=_cut(caller.customer),
             odingw_outcome=outcome,
             whom=f", user {user!r}," if user is not None else "",
         )
+
+
+def _cut_room(room: RoomId) -> RoomId:
+    namespace, name = room
+    return _cut(namespace), _cut(name)
 
 
 def _cut(name: str) -> str:

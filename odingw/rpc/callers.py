@@ -14,7 +14,7 @@ from odingw.errors import (
     TokenError,
     TokenFault,
 )
-from odingw.grid.usage import DEMO_PREFIX
+from odingw.grid.usage import DEMO_PREFIX, LONGEST_CUSTOMER
 from odingw.rpc.openrpc import DISCOVER
 from odingw.tokens import (
     Claims,
@@ -117,6 +117,11 @@ class Caller(Struct, frozen=True, gc=False, kw_only=True):
     token_id: str
     relaxed: tuple[str, ...]
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether nobody has checked who it is."""
+        return self.demo_peers is not None
+
 
 class _ServerKey:
     """The key of an attached server, as a key that may have signed a client's token."""
@@ -185,6 +190,11 @@ class Authenticator:
             if claims.cid is UNSET or claims.nsp is UNSET:
                 raise TokenError(TokenFault.CLAIMS, "a server's token needs the claims cid and nsp")
             customer, namespace = claims.cid, claims.nsp
+            if max(len(customer), len(namespace)) > LONGEST_CUSTOMER:
+                raise TokenError(
+                    TokenFault.CLAIMS,
+                    f"token claims cid and nsp must have at most {LONGEST_CUSTOMER} characters",
+                )
             max_peers = max_rooms = None
         else:
             licence = key.customer
@@ -216,7 +226,7 @@ class Authenticator:
         claims = decode_claims(jws.payload)
         relaxed = check_claims(claims, now=now, policy=self._rules.policy)
         customer = DEMO_PREFIX + jws.header.kid
-        if self._reserved(customer):
+        if len(customer) > LONGEST_CUSTOMER or self._reserved(customer):
             raise TokenError(TokenFault.UNKNOWN_KEY, "not authorized")
         methods, relaxed = self._methods_of(claims, relaxed)
         if "Connect" not in methods:

@@ -35,6 +35,10 @@ Bytes: TypeAlias = tuple[Annotated[int, _BYTE] | Annotated[float, _BYTE], ...]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 
 
+LONGEST_BANNED: Final = 1024
+"""Characters of a user's or room's name that is banned: that is kept for years."""
+
+
 class ClientCall(Struct, frozen=True, gc=False):
     """One request to the client API.
 
@@ -61,8 +65,7 @@ class _UpdateParams(Struct, frozen=True):
 
 class _BanParams(Struct, frozen=True):
     room_id: str
-    # A ban is kept for years, and nobody has such a name.
-    user_id: Annotated[str, Meta(max_length=1024)]
+    user_id: Annotated[str, Meta(max_length=LONGEST_BANNED)]
     ban_time: Seconds | UnsetType = UNSET
 
 
@@ -261,7 +264,7 @@ class ClientApi:
 
     def _close(self, call: ClientCall, params: _CloseParams, answered: bool) -> Any:
         room = (call.caller.namespace, params.room_id)
-        ban = _ban(params.ban_time)
+        ban = _ban(params)
         body = RoomClose(room, NO_TIME if ban is None else Duration.of(ban))
         return self._manage("RoomClose", call, body, ban, None)
 
@@ -272,7 +275,7 @@ class ClientApi:
 
     def _ban(self, call: ClientCall, params: _BanParams, answered: bool) -> Any:
         room = (call.caller.namespace, params.room_id)
-        ban = _ban(params.ban_time)
+        ban = _ban(params)
         body = RoomBanClient(room, params.user_id, NO_TIME if ban is None else Duration.of(ban))
         return self._manage("RoomBanClient", call, body, ban, params.user_id)
 
@@ -322,5 +325,9 @@ def _bytes(field: str, values: Bytes) -> Raw:
     return byte_list(map(int, values))
 
 
-def _ban(ban_time: float | UnsetType) -> float | None:
-    return None if ban_time is UNSET else min(float(ban_time), TEN_YEARS)
+def _ban(params: _CloseParams | _BanParams) -> float | None:
+    if params.ban_time is UNSET:
+        return None
+    if params.ban_time and len(params.room_id) > LONGEST_BANNED:
+        raise invalid_params(f"room_id: expected {LONGEST_BANNED} characters or less for a ban")
+    return min(float(params.ban_time), TEN_YEARS)

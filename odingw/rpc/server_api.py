@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Raw, Struct
 from msgspec.json import Encoder
 
-from odingw.errors import FORBIDDEN, INVALID_REQUEST, TOO_LARGE, RpcError, invalid_params
+from odingw.errors import (
+    FORBIDDEN,
+    INVALID_REQUEST,
+    TOO_LARGE,
+    TOO_MANY_REQUESTS,
+    RpcError,
+    invalid_params,
+)
 from odingw.grid.rooms import room_hash
 from odingw.grid.store import GridStore
 from odingw.grid.tasks import Delivery
@@ -53,6 +60,15 @@ _ADDRESS: Final = re.compile(
 _MAX_PORT: Final = 65535
 
 _MOST_CLIENTS: Final = 2.0**31
+
+LONGEST_VERSION: Final = 100
+"""Characters of a server's version that are kept."""
+
+MOST_SERVERS: Final = 10_000
+"""How many servers a pool has at most; each is kept, and in metrics, until it is forgotten."""
+
+_RETRY_AFTER: Final = 60
+"""Seconds."""
 
 INFO_SLICE: Final = 500
 """Rooms that Info describes before others get their turn."""
@@ -192,10 +208,18 @@ class ServerApi:
         self, call: ServerCall, params: ReportText | TypedReportText, answered: bool
     ) -> Tasks | Awaitable[Tasks]:
         address = self._address(call, params)
+        known = self._store.addresses()
+        if len(known) >= MOST_SERVERS and address not in known:
+            raise RpcError(
+                TOO_MANY_REQUESTS,
+                f"{len(known)} servers report here; no more are taken until one is forgotten",
+                {"retry_after": _RETRY_AFTER},
+                {"Retry-After": str(_RETRY_AFTER)},
+            )
         report = ServerReport(
             address,
             self._keys[address].kid,
-            params.version,
+            params.version[:LONGEST_VERSION],
             min(1.0, max(0.0, params.load)),
             int(min(max(0.0, params.clients), _MOST_CLIENTS)),
             ReportedRooms(params.rooms, self._rules.rooms_per_report),

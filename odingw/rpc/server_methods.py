@@ -1,7 +1,7 @@
 """The server API's methods: what they take and return (wire reference, section 4)."""
 
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, Raw, Struct
 
@@ -10,11 +10,13 @@ from odingw.grid.rooms import RoomId
 from odingw.grid.tasks import TaskBody
 from odingw.rpc.openrpc import Interface, NoParams, Signature
 
+Address: TypeAlias = Annotated[str, Meta(max_length=300)]
+
 
 class Caller(Struct, frozen=True, kw_only=True):
     """What every server says of itself; without public_endpoint it is known by its IP address."""
 
-    public_endpoint: Annotated[str, Meta(max_length=300)] | None = None
+    public_endpoint: Address | None = None
     version: str
 
 
@@ -87,7 +89,7 @@ class TypedReportText(Caller, frozen=True, kw_only=True):
 class DrainParams(Struct, frozen=True):
     """The server's address."""
 
-    server: str
+    server: Address
 
 
 class Config(Struct, frozen=True):

@@ -238,6 +238,8 @@ class LocalStore:
         self._end_thread()
         return result
 
+    skipped = 0
+
     @property
     def trouble(self) -> str:
         """Why nothing can be stored at present; empty: all is well."""

@@ -102,6 +102,7 @@ class MemoryStore(Grids):
 
     trouble = ""
     longest_step = 0.0
+    skipped = 0
 
     def __init__(
         self, settings: GridSettings, pick: Callable[[int], int], slices: Slices | None = None

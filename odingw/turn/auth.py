@@ -6,9 +6,10 @@ with the keys of that id and those without any; one that names none, with all.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from hashlib import sha256
+from itertools import islice
 from typing import Any, Final, NoReturn, Protocol
 
 import msgspec
@@ -33,9 +34,12 @@ CACHE_SECONDS: Final = 300
 MAX_TRIES: Final = 32
 """How many keys of JWK sets one token is tried with.
 
-Where a set has several keys, tokens say which (OpenID Connect Core, section 10.1), so that this
-stops only those who want to keep the gateway busy.
+Where a set has several keys, tokens say which (OpenID Connect Core, section 10.1), so that this and
+:data:`MAX_SECONDS` stop only those who want to keep the gateway busy.
 """
+
+MAX_SECONDS: Final = 0.005
+"""Processor time that trying them may take: 32 keys of most kinds, but 5 of the slowest."""
 
 ACCESS_SUBJECT: Final = "turn"
 """What ``sub`` of a customer's token must name."""
@@ -205,7 +209,7 @@ class TurnAuthenticator:
             for key in keys
             if token.kid is None or key.kid is None or key.kid == token.kid
         ]
-        fitting = [key for key in named if token.alg in key.algorithms][:MAX_TRIES]
+        fitting = _affordable(key for key in named if token.alg in key.algorithms)
         fitting += self._static_by_algorithm[token.alg]
         for key in fitting:
             if key.verify(token.alg, token.signing_input, token.signature):
@@ -226,6 +230,18 @@ class TurnAuthenticator:
         if ACCESS_SUBJECT not in (name.lower() for name in names):
             raise TokenError(TokenFault.CLAIMS, f"token claim sub does not name {ACCESS_SUBJECT}")
         return verified.claims.exp or 0
+
+
+def _affordable(keys: Iterable[VerifyingKey]) -> list[VerifyingKey]:
+    """Return the first keys that a token may be tried with."""
+    found: list[VerifyingKey] = []
+    left = MAX_SECONDS
+    for key in islice(keys, MAX_TRIES):
+        left -= key.cost
+        if left < 0:
+            break
+        found.append(key)
+    return found
 
 
 def check_claims(claims: Claims, settings: TurnSettings, now: float) -> float:

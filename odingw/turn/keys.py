@@ -4,7 +4,7 @@ A key's type decides which algorithms it verifies, never the token: a token cann
 RSA key into the secret of an HMAC.
 
 ======================  ========================================
-RSA, 2048 bits or more  RS256, RS384, RS512, PS256, PS384, PS512
+RSA, 2048 to 8192 bits  RS256, RS384, RS512, PS256, PS384, PS512
 EC, P-256               ES256
 EC, P-384               ES384
 OKP, Ed25519            EdDSA
@@ -39,10 +39,14 @@ from odingw.tokens.keys import KEY_BYTES, SIGNATURE_BYTES
 MAX_JWKS: Final = 100
 """How many keys of a JWK set are read."""
 
+LONGEST_KID: Final = 1024
+"""Characters of a key's id; the header of a token has to hold it."""
+
 _MIN_RSA_BITS: Final = 2048
-# What verifying with an 8192-bit key costs, 0.4 ms, an issuer may impose on us; more it may not.
 _MAX_RSA_BITS: Final = 8192
-_MAX_EXPONENT_BITS: Final = 64
+# Verifying takes a step for each bit of it. Issuers have 65537 or 3; BoringSSL and Go's crypto/rsa
+# take no more than 33 and 31 bits either.
+_MAX_EXPONENT_BITS: Final = 32
 _SHOWN: Final = 80
 
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
@@ -78,12 +82,14 @@ class VerifyingKey(Struct, frozen=True):
         algorithms: what it verifies, never more than its type allows.
         key: the key.
         source: where it comes from, for people.
+        cost: about how many seconds of processor time it takes to verify with it.
     """
 
     kid: str | None
     algorithms: frozenset[str]
     key: PublicKey
     source: str
+    cost: float
 
     def verify(self, algorithm: str, message: bytes, signature: bytes) -> bool:
         """Tell whether the key's holder signed a message with an algorithm.
@@ -108,6 +114,22 @@ class VerifyingKey(Struct, frozen=True):
         return True
 
 
+def _verifying(
+    kid: str | None, algorithms: frozenset[str], key: PublicKey, source: str
+) -> VerifyingKey:
+    return VerifyingKey(kid, algorithms, key, source, _cost(key))
+
+
+def _cost(key: PublicKey) -> float:
+    """Return what verifying takes, as measured; the slowest RSA key takes 0.9 ms."""
+    if isinstance(key, bytes):
+        return 60e-6
+    if isinstance(key, EllipticCurvePublicKey):
+        return 150e-6 if key.curve.name == SECP256R1.name else 850e-6
+    exponent = key.public_numbers().e
+    return (key.key_size / _MAX_RSA_BITS) ** 2 * (90e-6 + 26e-6 * exponent.bit_length())
+
+
 def static_key(text: str, source: str) -> VerifyingKey:
     """Read a configured public key.
 
@@ -128,13 +150,13 @@ def static_key(text: str, source: str) -> VerifyingKey:
     except (ValueError, UnsupportedAlgorithm):
         _refuse("base64 of a public key in DER (SubjectPublicKeyInfo) expected")
     if isinstance(loaded, RSAPublicKey):
-        return VerifyingKey(None, _RSA, _checked_rsa(loaded), source)
+        return _verifying(None, _RSA, _checked_rsa(loaded), source)
     if isinstance(loaded, EllipticCurvePublicKey):
         for curve, algorithms in _CURVES.values():
             if loaded.curve.name == curve.name:
-                return VerifyingKey(None, algorithms, loaded, source)
+                return _verifying(None, algorithms, loaded, source)
     if isinstance(loaded, Ed25519PublicKey):
-        return VerifyingKey(None, _ED25519, _checked_ed25519(loaded.public_bytes_raw()), source)
+        return _verifying(None, _ED25519, _checked_ed25519(loaded.public_bytes_raw()), source)
     raise KeyMaterialError(_WANTED_TYPE)
 
 
@@ -200,7 +222,9 @@ def jwk(document: bytes | Raw, source: str) -> VerifyingKey:
         if not algorithms:
             _refuse("its alg is none that is accepted for a key of its type")
     kid = None if value.kid is UNSET else value.kid
-    return VerifyingKey(kid, algorithms, key, source)
+    if kid is not None and len(kid) > LONGEST_KID:
+        _refuse(f"its kid must have {LONGEST_KID} characters or less")
+    return _verifying(kid, algorithms, key, source)
 
 
 class KeyList(Struct, frozen=True):
@@ -299,6 +323,8 @@ def _check_size(modulus: int, exponent: int) -> None:
         _refuse(f"an RSA key must have {_MIN_RSA_BITS} to {_MAX_RSA_BITS} bits")
     if exponent.bit_length() > _MAX_EXPONENT_BITS:
         _refuse(f"the exponent of an RSA key must have {_MAX_EXPONENT_BITS} bits or less")
+    if exponent < 3 or not exponent % 2 or not modulus % 2:
+        _refuse("its numbers make no key")
 
 
 def _checked_ed25519(key: bytes) -> bytes:

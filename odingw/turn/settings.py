@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from odingw.config import Turn
+from odingw.config.documents import decode
 from odingw.config.errors import config_error, convert
 from odingw.config.parts import is_loopback
 from odingw.config.turn import BESIDE_FILE
@@ -205,7 +206,7 @@ def from_turnrest_json(
 
 def _decode(text: bytes, source: str) -> dict[str, Any]:
     try:
-        document = msgspec.json.decode(text.removeprefix(b"\xef\xbb\xbf").decode())
+        document = decode(text.removeprefix(b"\xef\xbb\xbf"))
     except (UnicodeDecodeError, RecursionError) as error:
         what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "nested too deeply"
         raise config_error(source, "", f"{what}; write one JSON object") from None

@@ -23,7 +23,7 @@ from odingw.rpc.callers import (
 from odingw.rpc.client_api import ClientCall
 from odingw.rpc.jsonrpc import Engine, Reply, error_reply
 from odingw.rpc.server_api import ServerCall
-from odingw.web.address import UNKNOWN, Network, client_address
+from odingw.web.address import UNKNOWN, Network, block_of, client_address
 from odingw.web.channel import GatewayRequest
 from odingw.web.delivery import Parcel
 from odingw.web.guard import InternalGuard
@@ -97,7 +97,7 @@ class ClientHttp(Api):
         authenticator: judges tokens.
         token_limit: how many characters a token may have.
         per_address: requests a second of one client address.
-        per_key: requests a second of one access key.
+        per_key: requests a second of one access key; of one address, in demo mode.
         trusted: proxies that are believed about addresses.
     """
 
@@ -127,11 +127,18 @@ class ClientHttp(Api):
             check_rate(self._per_address, client_address(request, self._trusted), now)
         caller = self._authenticate(request, wall)
         if self._per_key.active:
-            check_rate(self._per_key, caller.kid, now)
+            check_rate(self._per_key, self._key_of(caller, request), now)
         for rule in caller.relaxed:
             self._metrics.relaxed(rule)
         body = request.content.getvalue()
         return self._engine.handle(body, ClientCall(caller, now, wall), caller.methods)
+
+    def _key_of(self, caller: Caller, request: GatewayRequest) -> str:
+        """Return what a caller is counted by: demo users make up their key ids, at will."""
+        if not caller.is_demo:
+            return caller.kid
+        address = client_address(request, self._trusted)
+        return f"demo {block_of(str(address))}"
 
     def _authenticate(self, request: GatewayRequest, wall: float) -> Caller:
         try:

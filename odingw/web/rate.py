@@ -2,11 +2,19 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Final
 
 from odingw.errors import TOO_MANY_REQUESTS, RpcError
 
 _KEPT: Final = 100_000
+"""How many keys are counted at a time."""
+
+LONGEST_KEY: Final = 64
+"""Characters of a key that is kept as it is; of a longer one, its hash is kept."""
+
+_LONGEST_WAIT: Final = 86_400.0
+"""Seconds that somebody is told to wait at most."""
 
 
 class RateLimit:
@@ -37,7 +45,7 @@ class RateLimit:
         """
         if not self._rate:
             return 0.0
-        key = self._group(key)
+        key = self._key(key)
         left, since = self._buckets.pop(key, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._rate)
         allowed = left >= 1
@@ -47,15 +55,20 @@ class RateLimit:
         if len(self._buckets) >= _KEPT:
             self._buckets.popitem(last=False)
         self._buckets[key] = (left, now)
-        return 0.0 if allowed else (1 - left) / self._rate
+        return 0.0 if allowed else min(_LONGEST_WAIT, (1 - left) / self._rate)
 
     def left_to_wait(self, key: str, now: float) -> float:
         """Return what ``wait`` would, without counting a request."""
         if not self._rate:
             return 0.0
-        left, since = self._buckets.get(self._group(key), (self._burst, now))
+        left, since = self._buckets.get(self._key(key), (self._burst, now))
         left = min(self._burst, left + (now - since) * self._rate)
-        return max(0.0, (1 - left) / self._rate)
+        return min(_LONGEST_WAIT, max(0.0, (1 - left) / self._rate))
+
+    def _key(self, key: str) -> str:
+        key = self._group(key)
+        # Whoever chooses it must not choose how much is kept.
+        return key if len(key) <= LONGEST_KEY else sha256(key.encode()).hexdigest()
 
 
 def check_rate(limit: RateLimit, who: object, now: float) -> None:

@@ -6,6 +6,288 @@ from tests.weaknesses.rows import NEITHER, Edit, Weakness
 
 BOUNDS: Final[tuple[Weakness, ...]] = (
     Weakness(
+        "room-taken",
+        NEITHER,
+        "an ODIN server that is bound by ``servers`` takes a room that was just placed elsewhere",
+        "a running reservation keeps it against a server that had not named it before",
+        "tests/test_store_contract.py::MemoryContractTests"
+        "::test_a_running_reservation_keeps_a_room",
+        (
+            Edit(
+                "odingw/grid/reports.py",
+                "    if not intake.is_first and any(\n",
+                "    if False and any(\n",
+            ),
+        ),
+    ),
+    Weakness(
+        "room-taken-in-two-steps",
+        NEITHER,
+        "it names the room without clients first, and takes it when the next client is sent there",
+        "since when a server has named a room is remembered",
+        "tests/test_store_contract.py::MemoryContractTests"
+        "::test_a_room_that_is_named_without_clients_first_is_not_taken_either",
+        (
+            Edit(
+                "odingw/grid/reports.py",
+                "    named = server.named.get(base.id, inf)\n",
+                "    named = 0.0 if base.id in server.named else inf\n",
+            ),
+        ),
+    ),
+    Weakness(
+        "room-taken-in-a-fleet",
+        NEITHER,
+        "it reports to another gateway, which has not heard yet where the room was placed",
+        "Redis gives a room away only to those who claim it knowingly",
+        "tests/test_redis_store.py::PlacementTests"
+        "::test_a_room_that_another_gateway_has_just_placed_is_not_taken",
+        (
+            Edit(
+                "odingw/state/redis/replica.py",
+                "claims = base.reported and (apart or self._ledger.is_claimed(base_id))",
+                "claims = base.reported",
+            ),
+        ),
+    ),
+    Weakness(
+        "redis-junk",
+        NEITHER,
+        "one message that cannot be read, published in Redis, ends the link",
+        "it is skipped and counted",
+        "tests/test_redis_messages.py::UnreadableTests::test_they_are_skipped",
+        (
+            Edit(
+                "odingw/state/redis/exchange.py",
+                "        except Exception as error:\n            self.skipped += 1",
+                "        except ZeroDivisionError as error:\n            self.skipped += 1",
+            ),
+        ),
+    ),
+    Weakness(
+        "redis-missed",
+        NEITHER,
+        "a commit whose message could not be read is never heard of",
+        "commits are numbered; what is missing is noticed and all is read anew",
+        "tests/test_redis_messages.py::MissedTests::test_a_commit_that_was_not_heard_of",
+        (
+            Edit(
+                "odingw/state/redis/exchange.py",
+                "        if told.seq == self.seq + 1:\n            self.seq = told.seq",
+                "        self.seq = max(self.seq, told.seq)",
+            ),
+        ),
+    ),
+    Weakness(
+        "redis-read-anew",
+        NEITHER,
+        "messages that cannot be read make all be read anew, again and again",
+        "at most every 30 seconds",
+        "tests/test_redis_messages.py::MissedTests::test_all_is_not_read_anew_more_often_than_that",
+        (
+            Edit(
+                "odingw/state/redis/store.py",
+                "(missed and self._may_read_anew())",
+                "missed",
+            ),
+        ),
+    ),
+    Weakness(
+        "demo-rate",
+        NEITHER,
+        "in demo mode a made-up key id voids ``limits.requests_per_second_per_key``",
+        "demo users are counted by address",
+        "tests/test_bounds.py::DemoRateTests::test_another_key_id_is_no_other_caller",
+        (Edit("odingw/web/api.py", "        if not caller.is_demo:\n", "        if True:\n"),),
+    ),
+    Weakness(
+        "rate-memory",
+        NEITHER,
+        "what is counted by is kept, 100,000 times, as long as a stranger makes it",
+        "what is long is kept as its hash",
+        "tests/test_bounds.py::RateTableTests::test_what_is_kept_of_a_key_is_small",
+        (
+            Edit(
+                "odingw/web/rate.py",
+                "return key if len(key) <= LONGEST_KEY else sha256(key.encode()).hexdigest()",
+                "return key",
+            ),
+        ),
+    ),
+    Weakness(
+        "demo-names",
+        NEITHER,
+        "in demo mode a key id of any length becomes a customer and a namespace",
+        "256 characters at most",
+        "tests/test_bounds.py::DemoNameTests::test_a_long_key_id_is_nobodys",
+        (
+            Edit(
+                "odingw/rpc/callers.py",
+                "if len(customer) > LONGEST_CUSTOMER or self._reserved(customer):",
+                "if self._reserved(customer):",
+            ),
+        ),
+    ),
+    Weakness(
+        "server-token-names",
+        NEITHER,
+        "a server's token, which has no limits, names a customer of any length",
+        "256 characters at most",
+        "tests/test_bounds.py::DemoNameTests::test_names_that_a_server_signs",
+        (
+            Edit(
+                "odingw/rpc/callers.py",
+                "if max(len(customer), len(namespace)) > LONGEST_CUSTOMER:",
+                "if False:",
+            ),
+        ),
+    ),
+    Weakness(
+        "report-version",
+        NEITHER,
+        "a server's version, of megabytes, is kept, logged and shown",
+        "100 characters of it",
+        "tests/test_bounds.py::ReportTests::test_a_version_is_cut",
+        (
+            Edit(
+                "odingw/rpc/server_api.py",
+                "params.version[:LONGEST_VERSION],",
+                "params.version,",
+            ),
+        ),
+    ),
+    Weakness(
+        "report-customer",
+        NEITHER,
+        "the customer of a reported room, of megabytes, is kept and counted by",
+        "256 characters of it",
+        "tests/test_bounds.py::ReportTests::test_a_customer_is_cut",
+        (
+            Edit(
+                "odingw/grid/reports.py",
+                "return room.customer[:LONGEST_CUSTOMER]",
+                "return room.customer",
+            ),
+        ),
+    ),
+    Weakness(
+        "report-servers",
+        NEITHER,
+        "whoever may report makes up servers, each of which is kept and shown in metrics",
+        "10,000 in a pool",
+        "tests/test_bounds.py::ReportTests::test_the_number_of_servers",
+        (
+            Edit(
+                "odingw/rpc/server_api.py",
+                "if len(known) >= MOST_SERVERS and address not in known:",
+                "if False:",
+            ),
+        ),
+    ),
+    Weakness(
+        "contested-lines",
+        NEITHER,
+        "a server that names thousands of others' rooms writes as many lines into the log",
+        "20 lines a report, and one with the number of the others",
+        "tests/test_bounds.py::ContestedTests::test_lines_about_contested_rooms",
+        (
+            Edit(
+                "odingw/grid/reports.py",
+                "        if self.contests <= MOST_CONTESTS:\n",
+                "        if True:\n",
+            ),
+        ),
+    ),
+    Weakness(
+        "ban-names",
+        NEITHER,
+        "with ``room_match`` ``prefix`` a room's name of 64 kB is banned, and kept for years",
+        "1,024 characters at most",
+        "tests/test_bounds.py::BanNameTests::test_names_that_are_kept_for_years",
+        (
+            Edit(
+                "odingw/rpc/client_api.py",
+                "if params.ban_time and len(params.room_id) > LONGEST_BANNED:",
+                "if False:",
+            ),
+        ),
+    ),
+    Weakness(
+        "customer-limit",
+        NEITHER,
+        "``maxPeers`` of 10^400 in a customer's document breaks ``/metrics`` for all",
+        "a limit is 2^53 - 1 at most; else that customer is refused",
+        "tests/test_bounds_numbers.py::LimitNumberTests"
+        "::test_metrics_are_shown_whatever_customers_there_are",
+        (Edit("odingw/customers/directory.py", "    if value > _LARGEST:\n", "    if False:\n"),),
+    ),
+    Weakness(
+        "customer-number",
+        NEITHER,
+        "one number that no computer holds refuses a whole list of customers",
+        "it refuses its customer",
+        "tests/test_bounds_numbers.py::LimitNumberTests::test_a_file",
+        (
+            Edit(
+                "odingw/config/documents.py",
+                "        # No types are asked for, so it is a number.\n        pass",
+                "        raise",
+            ),
+        ),
+    ),
+    Weakness(
+        "customer-names",
+        NEITHER,
+        "a customer's id, namespace or key id is of any length, or no text that can be written",
+        "256 characters at most, none of them half of a surrogate pair",
+        "tests/test_bounds_numbers.py::CustomerNameTests::test_names_that_are_too_long_or_no_text",
+        (
+            Edit(
+                "odingw/customers/directory.py",
+                "    if len(name) > LONGEST_NAME:\n",
+                "    if False:\n",
+            ),
+        ),
+    ),
+    Weakness(
+        "customer-problems",
+        NEITHER,
+        "a list of nothing but mistakes, in millions, is kept as as many lines",
+        "1,000 lines, and the number of the others",
+        "tests/test_bounds_numbers.py::CustomerNameTests"
+        "::test_problems_are_counted_when_there_are_many",
+        (
+            Edit(
+                "odingw/customers/directory.py",
+                "        if len(self._kept) < MOST_PROBLEMS:\n",
+                "        if True:\n",
+            ),
+        ),
+    ),
+    Weakness(
+        "rsa-exponents",
+        NEITHER,
+        "RSA keys with exponents of 64 bits take four times as long to verify with",
+        "32 bits at most; other keys are skipped and named",
+        "tests/test_bounds_keys.py::SignatureWorkTests::test_exponents_and_sizes",
+        (
+            Edit(
+                "odingw/turn/keys.py",
+                "    if exponent.bit_length() > _MAX_EXPONENT_BITS:\n",
+                "    if False:\n",
+            ),
+        ),
+    ),
+    Weakness(
+        "signature-work",
+        NEITHER,
+        "a token that names no key is tried with dozens of the slowest ones: 52 ms",
+        "as many as take 5 ms together",
+        "tests/test_bounds_keys.py::SignatureWorkTests"
+        "::test_the_work_for_a_token_that_names_no_key",
+        (Edit("odingw/turn/auth.py", "        if left < 0:\n", "        if False:\n"),),
+    ),
+    Weakness(
         "turn-origins",
         NEITHER,
         "pages of any origin get TURN credentials, though some are named",

@@ -226,13 +226,14 @@ ops['-k'] = {2, function(server, at_)
 end}
 
 -- Put a base on a server. It stays where it is, unless its server is gone or silent, or has never
--- reported it while this one does.
-ops['B'] = {3, function(base, server, reported)
+-- reported it while this one does and claims it: not knowing of a place that has just been reserved
+-- there, its gateway may have let it have the base.
+ops['B'] = {4, function(base, server, reported, claims)
   local current, known = owner(base)
   reported = reported == '1'
   if current == server then
     if reported and not known then set_base(base, server, true) end
-  elseif not current or not alive(current) or (reported and not known) then
+  elseif not current or not alive(current) or (claims == '1' and not known) then
     set_base(base, server, reported)
     current = server
   end

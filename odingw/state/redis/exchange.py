@@ -37,6 +37,8 @@ TOLD: Final = 20
 LEASE: Final = 5.0
 """Seconds after a gateway's last sign of life in which its deliveries are still its own."""
 
+_LONGEST_REASON: Final = 200
+
 _log = Logger("odingw.state")
 
 _read_message: Final = msgpack.Decoder(Message).decode
@@ -97,11 +99,12 @@ class Exchange:
         up: whether commits can be sent.
         ahead: seconds that Redis's clock is ahead of this gateway's.
         now: the fleet's time, when it was last told.
-        seq: number of the last commit that was heard of.
+        seq: number of the last commit up to which all have been heard of.
         epoch: tells this Redis from one that begins anew.
         run: tells this Redis from one that has taken its place.
         lost: whether it has lost what it was told, and has not been told again yet.
         expected: number of a commit that should have been heard of by the next look.
+        skipped: how many messages could not be read.
         keys: as given.
         unsettled: operations that must be carried out when Redis is back.
     """
@@ -126,6 +129,7 @@ class Exchange:
         self.run = ""
         self.lost = Loss.NONE
         self.expected = 0
+        self.skipped = 0
         self.keys = keys
         self.unsettled: list[Operation] = []
         self._grid = grid
@@ -282,8 +286,28 @@ class Exchange:
             self._take_in(message)
 
     def _take_in(self, message: bytes) -> None:
-        told = _read_message(message)
-        self.seq = max(self.seq, told.seq)
+        """Take in a message; one that cannot be read is skipped, for anybody may have sent it.
+
+        If a commit was told by it, ``seq`` stays behind from then on, and the next look notices.
+        """
+        try:
+            told = _read_message(message)
+            self._put_in(told)
+        except Exception as error:
+            self.skipped += 1
+            if self.skipped == 1:
+                _log.error(
+                    "a message on {channel} in Redis cannot be read ({reason}); it and all further "
+                    "ones are skipped and counted",
+                    channel=self.keys.channel,
+                    reason=f"{type(error).__name__}: {error}"[:_LONGEST_REASON],
+                )
+            return
+        # Whoever may publish can tell of any number; only Redis knows which there are.
+        if told.seq == self.seq + 1:
+            self.seq = told.seq
+
+    def _put_in(self, told: Message) -> None:
         own = told.gateway == self._gateway
         if own and self._sent.pop(told.commit, None) == self._foreign:
             # The grid has it already, for nobody else's word came in between.
@@ -358,7 +382,7 @@ class Exchange:
         """
         changes = self._changes.take()
         if self.lost is Loss.NONE:
-            operations = self._replica.operations(changes)
+            operations = self._replica.operations(changes, apart=True)
         else:
             operations = self._replica.everything(overwrite=self.lost is Loss.CERTAIN)
         try:

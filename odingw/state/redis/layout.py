@@ -14,6 +14,7 @@ from msgspec.json import Decoder, Encoder
 from odingw.grid.bans import BanKey
 from odingw.grid.changes import PlaceKey
 from odingw.grid.ledger import BanRow, BaseRow, KeyRow, PlaceRow, RoomRow, ServerRow, TaskRow
+from odingw.grid.records import MOST_TIME
 from odingw.grid.rooms import BaseId, RoomId, base_of
 from odingw.grid.tasks import TaskBody
 
@@ -139,6 +140,18 @@ def key_value(row: KeyRow) -> bytes:
 def read_key(value: str) -> KeyRow:
     """Read what is stored of the key that a server was given."""
     return _KEY.decode(value[value.index(" ") + 1 :])
+
+
+def read_time(text: str) -> float:
+    """Read a time.
+
+    Raises:
+        ValueError: it is none.
+    """
+    time = float(text)
+    if not -MOST_TIME <= time <= MOST_TIME:
+        raise ValueError("no time that there is")
+    return time
 
 
 def read_base(value: str) -> BaseRow:

@@ -35,6 +35,7 @@ from odingw.state.redis.layout import (
     read_room_key,
     read_server,
     read_task,
+    read_time,
     task_value,
 )
 
@@ -111,7 +112,7 @@ class Replica:
                     address, disabled, drained = next(found), next(found), next(found)
                     self.put_flags(address, disabled=disabled == "1", drained=drained == "1")
                 case "E":
-                    self.excuse(float(next(found)))
+                    self.excuse(read_time(next(found)))
                 case "b":
                     self.put_ban(next(found), next(found))
                 case "-b":
@@ -143,12 +144,12 @@ class Replica:
 
     def hear_server(self, address: str, row: str, heard: str) -> None:
         """Take in that a server has reported, which also enables it again."""
-        self.put_server(address, row, heard)
-        self._ledger.revive(address, float(heard))
+        self.heard[address] = read_time(heard)
+        self._ledger.hear_server(address, read_server(row), self.heard[address])
 
     def put_server(self, address: str, row: str, heard: str) -> None:
         """Put in a server's row; whether it is disabled or drained is told apart from it."""
-        self.heard[address] = float(heard)
+        self.heard[address] = read_time(heard)
         self._ledger.put_server(address, read_server(row), keep_flags=True)
 
     def excuse(self, now: float) -> None:
@@ -247,12 +248,17 @@ class Replica:
 
     # From the grid to Redis
 
-    def operations(self, changes: Changes) -> Iterator[Group]:
-        """Yield what commits these changes."""
+    def operations(self, changes: Changes, *, apart: bool = False) -> Iterator[Group]:
+        """Yield what commits these changes.
+
+        Args:
+            changes: of the grid.
+            apart: Redis was away; who reports a room has a claim to it, whoever was sent where.
+        """
         for address in changes.servers:
             yield tuple(self._server(address))
         for base_id, (rooms, places) in _by_base(changes).items():
-            yield from self._of_base(base_id, rooms, places, changes)
+            yield from self._of_base(base_id, rooms, places, changes, apart=apart)
         for ban in changes.bans:
             if self._ledger.ban(ban) is None and (until := self.bans.pop(ban, None)) is not None:
                 yield (("-b", encode(ban), repr(until)),)
@@ -263,7 +269,13 @@ class Replica:
                 yield tuple(self._key(address))
 
     def _of_base(
-        self, base_id: BaseId, rooms: list[RoomId], places: list[Place], changes: Changes
+        self,
+        base_id: BaseId,
+        rooms: list[RoomId],
+        places: list[Place],
+        changes: Changes,
+        *,
+        apart: bool,
     ) -> Iterator[Group]:
         """Yield what commits changes in one base.
 
@@ -280,7 +292,8 @@ class Replica:
             first += self._place_gone(name, place, placed=placed)
         base = self._ledger.base(base_id) if placed else None
         if base is not None:
-            first.append(("B", name, base.server, "1" if base.reported else "0"))
+            claims = base.reported and (apart or self._ledger.is_claimed(base_id))
+            first.append(("B", name, base.server, "1" if base.reported else "0", "01"[claims]))
         for room in rooms:
             if room in changes.moved:
                 first += self._room_moved(room)
@@ -371,7 +384,7 @@ class Replica:
                 yield (("b" if overwrite else "bn", encode(ban), ban_value(row_of_ban)),)
         everything.bans.clear()
         tasks, everything.tasks = everything.tasks, {}
-        yield from self.operations(everything)
+        yield from self.operations(everything, apart=True)
         for number, task in sorted(tasks.items()):
             value = task_value(task.body, task.customer)
             yield (("U", str(number), task.server, str(task.returned), value),)

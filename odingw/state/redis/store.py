@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from math import inf
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -27,6 +28,9 @@ _LONGEST_DELAY: Final = 3.0
 
 _JUMP: Final = 1.0
 """Seconds by which Redis's clock may drift against this gateway's between two looks."""
+
+_PAUSE: Final = 30.0
+"""Seconds from one time that all is read anew because a commit was not heard of to the next."""
 
 _QUICK: Final = 0.01
 """Seconds within which an answer tells the time well."""
@@ -101,6 +105,7 @@ class RedisStore:
         self._steps = Steps()
         self._ticked: float | None = None
         self._ahead = 0.0
+        self._missed = -inf
         self._beating = False
         self._stopping = False
         self._pause: tuple[Any, Deferred[None]] | None = None
@@ -211,6 +216,11 @@ class RedisStore:
         """The longest time for which the store held the reactor up, in seconds."""
         return self._steps.longest
 
+    @property
+    def skipped(self) -> int:
+        """How many messages of other gateways could not be read."""
+        return sum(exchange.skipped for exchange in self._exchanges.values())
+
     def pool(self, name: str) -> RedisGrid:
         """Return the grid of a pool, always the same one."""
         pool = self._pools.get(name)
@@ -270,9 +280,14 @@ class RedisStore:
         """Give a sign of life, and look whether everything that was committed was heard of."""
         try:
             for exchange in self._exchanges.values():
+                heard = exchange.seq
                 epoch, seq, _ = await self._greet(exchange)
+                if heard > seq:
+                    # Somebody has told of what nobody committed.
+                    exchange.seq = seq
                 # What had been committed a beat ago should be there, and have been told by now.
-                if epoch != exchange.epoch or min(seq, exchange.seq) < exchange.expected:
+                missed = min(seq, exchange.seq) < exchange.expected
+                if epoch != exchange.epoch or (missed and self._may_read_anew()):
                     self._read_anew()
                 exchange.expected = seq
             await self._set_clock(link)
@@ -280,6 +295,15 @@ class RedisStore:
             link.close()
         finally:
             self._beating = False
+
+    def _may_read_anew(self) -> bool:
+        """Tell whether it is time again to read all anew for a commit that was not heard of."""
+        now = self._clock()
+        # A clock that is set back must not make the pause longer.
+        if 0 <= now - self._missed < _PAUSE:
+            return False
+        self._missed = now
+        return True
 
     def _read_anew(self) -> None:
         """Begin again with what Redis holds."""
