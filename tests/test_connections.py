@@ -201,6 +201,25 @@ class BackPressureTests(WireCase):
         self.clock.pump([1.0] * 70)
         self.assertTrue(wire.gone or wire.disconnecting)
 
+    def test_a_request_that_waits_is_not_late(self) -> None:
+        channel, wire = self.connect()
+        channel.dataReceived(PING + PING[:10])
+        self.clock.pump([1.0] * 5)
+        channel.dataReceived(PING[10:])
+        self.clock.pump([1.0] * 20)
+        self.assertFalse(wire.gone)
+        wire.read(10_000)
+        self.clock.advance(0)
+        self.assertEqual(2, wire.taken.count(b"pong"))
+
+    def test_an_empty_line_between_requests_begins_none(self) -> None:
+        channel, wire = self.connect(10_000)
+        for piece in (PING, b"\r", b"\n"):
+            channel.dataReceived(piece)
+            wire.read(0)
+        self.clock.pump([1.0] * 20)
+        self.assertFalse(wire.gone)
+
     def test_behind_a_proxy_line(self) -> None:
         wire = Wire()
         factory: Any = _ProxyFactory(self.site)

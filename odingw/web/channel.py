@@ -170,6 +170,7 @@ class GatewayChannel(HTTPChannel):
         "_closing",
         "_command",
         "_input",
+        "_longest_head",
         "_path",
         "_peer",
         "_reading",
@@ -203,6 +204,7 @@ class GatewayChannel(HTTPChannel):
         self.host = ""
         self.refused = False
         self._input = b""
+        self._longest_head = 0
         self._at = 0
         self._awaited: tuple[Deadlines[GatewayChannel], float] | None = None
         self._blocked = False
@@ -218,11 +220,6 @@ class GatewayChannel(HTTPChannel):
     def idle(self) -> bool:
         """Whether no request is being received or answered."""
         return not (self.busy or self._transferDecoder or self._at < len(self._input))
-
-    @property
-    def _longest_head(self) -> int:
-        """The bytes of as many headers as there may be, each with its end."""
-        return self.totalHeadersSize + len(_LINE_END) * (self.maxHeaders + 2)
 
     def getHost(self) -> IPv4Address:  # noqa: N802  -- Twisted's name
         """Return an address for Twisted, which asks for one at each request: a system call."""
@@ -251,6 +248,8 @@ class GatewayChannel(HTTPChannel):
         """Begin."""
         self.outbox = Outbox(self.transport, self.site.timer)
         self.totalHeadersSize = self.site.limits.header_bytes
+        # As many headers as there may be, each with its end.
+        self._longest_head = self.totalHeadersSize + len(_LINE_END) * (self.maxHeaders + 2)
         super().connectionMade()
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
@@ -272,7 +271,7 @@ class GatewayChannel(HTTPChannel):
             self.site.hold(self, len(self._input))
         else:
             self._go_on()
-        if self.timeOut is not None and not self.idle:
+        if self._awaited is not None and self.timeOut is not None:
             self.site.silence.begin(self, self.timeOut)
 
     def pauseProducing(self) -> None:  # noqa: N802  -- Twisted's name
@@ -384,10 +383,11 @@ class GatewayChannel(HTTPChannel):
     def _settle(self) -> None:
         """Look at what is left: read on or not, and for what is waited how long."""
         waiting = len(self._input) - self._at
-        if self._at:
-            self._input = self._input[self._at :]
-            self._at = 0
+        self._input = self._input[self._at :]
+        self._at = 0
         decoder: Any = self._transferDecoder
+        if not waiting and decoder is None and self._reading and not self.held:
+            return
         stuck = self.busy or self._resting or self._blocked
         if (waiting > 0 and stuck) is self._reading:
             self._read(not self._reading)
@@ -395,8 +395,8 @@ class GatewayChannel(HTTPChannel):
             self._await(self.site.body)
             if self.body_limit <= self.site.limits.body:
                 waiting += self.requests[-1].content.tell()
-        elif waiting and not stuck:
-            self._await(self.site.head)
+        else:
+            self._await(self.site.head if waiting and not stuck else None)
         if waiting != self.held:
             self.site.hold(self, waiting)
 
