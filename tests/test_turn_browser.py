@@ -1,10 +1,13 @@
 """The whole way: a page, its client, the gateway, and a call through a real TURN server."""
 
+import atexit
+import functools
 import http.server
 import json
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -84,35 +87,66 @@ class _Page(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Site(NamedTuple):
+    """A TURN server, the gateway that hands it out, and a page of another origin."""
+
+    turn: Coturn
+    gateway: GatewayProcess
+    page_port: int
+
+
+@functools.cache
+def shared_site() -> Site:
+    """Return a site that runs for as long as this process; its own page may ask, and one other."""
+    turn = Coturn(SECRET)
+    atexit.register(turn.remove)
+    host, port = turn.start().address
+    pages = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Page)
+    threading.Thread(target=pages.serve_forever, daemon=True).start()
+    page_port = pages.server_address[1]
+    gateway = GatewayProcess(
+        customer(),
+        '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
+        'admin = ["tcp:{admin}:interface=127.0.0.1"]\n'
+        f'[turn]\nsecret_keys = ["{SECRET}"]\nuser_claim = "sub"\nwatch_interval = 0.5\n'
+        f'turn_uris = ["turn:{host}:{port}", "turn:{host}:{port}?transport=tcp"]\n'
+        f'allowed_origin = ["https://app.example", "http://localhost:{page_port}"]\n'
+        f'public_keys = ["{spki(RSA_KEY)}"]\n',
+    )
+    atexit.register(gateway.stop)
+    return Site(turn, gateway.start(), page_port)
+
+
 class CallTests(SynchronousTestCase):
     """A page of one origin, the gateway at another."""
 
-    def setUp(self) -> None:
-        self.turn = Coturn(SECRET)
-        self.addCleanup(self.turn.remove)
-        self.turn.start()
-        host, port = self.turn.address
-        self.gateway = GatewayProcess(
-            customer(),
-            '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
-            'admin = ["tcp:{admin}:interface=127.0.0.1"]\n'
-            f'[turn]\nsecret_keys = ["{SECRET}"]\nuser_claim = "sub"\nwatch_interval = 0.5\n'
-            f'turn_uris = ["turn:{host}:{port}", "turn:{host}:{port}?transport=tcp"]\n'
-            f'public_keys = ["{spki(RSA_KEY)}"]\n',
-        ).start()
-        self.addCleanup(self.gateway.stop)
-        pages = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Page)
-        threading.Thread(target=pages.serve_forever, daemon=True).start()
-        self.addCleanup(pages.server_close)
-        self.addCleanup(pages.shutdown)
-        self.page_url = f"http://localhost:{pages.server_address[1]}/"
-
-    def in_page(self, act: Callable[[str], str]) -> object:
+    def in_page(self, act: Callable[[str], str], host: str = "localhost") -> object:
         """Run a script in a page; it is given the gateway's address."""
+        site = shared_site()
         page = shared_browser().new_page()
         self.addCleanup(page.close)
-        page.navigate(self.page_url)
-        return page.evaluate(act(f"http://127.0.0.1:{self.gateway.port}"))
+        page.navigate(f"http://{host}:{site.page_port}/")
+        return page.evaluate(act(f"http://127.0.0.1:{site.gateway.port}"))
+
+    def test_pages_of_other_origins_get_nothing(self) -> None:
+        def act(gateway: str) -> str:
+            bearer = f"{{ headers: {{ Authorization: 'Bearer {rs256()}' }} }}"
+            return f"fetch('{gateway}/turn', {bearer}).then((answer) => answer.status, String)"
+
+        self.assertEqual(200, self.in_page(act))
+        self.assertEqual("TypeError: Failed to fetch", self.in_page(act, "127.0.0.1"))
+
+    def test_the_clients_tell_why_they_are_refused(self) -> None:
+        expired = rs256(exp=1)
+
+        def act(gateway: str) -> str:
+            return (
+                f"import('{gateway}/clients/turnRestClient-2.1.0.js')"
+                f".then((client) => client.getTurnServiceInfo('{gateway}/turn', '{expired}'))"
+                ".catch(({ status, reason }) => [status, reason])"
+            )
+
+        self.assertEqual([401, "token has expired"], self.in_page(act))
 
     def test_a_data_channel_through_the_relay(self) -> None:
         def act(gateway: str) -> str:

@@ -154,7 +154,7 @@ class ScriptTests(PageCase):
             error = self.get(url)
             self.assertEqual("TypeError", error["name"], url)
             self.assertIn("must begin with https:// or http://", error["message"])
-        promise = "client.getTurnServiceInfo('x').catch(() => 'it is a promise')"
+        promise = "client.getTurnServiceInfo('ftp:x').catch(() => 'it is a promise')"
         self.assertEqual("it is a promise", self.page.evaluate(promise))
         self.assertEqual([], self.page.sent)
         self.assertEqual("user 1", self.get(self.url.replace("http", "HTTP")))

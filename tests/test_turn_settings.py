@@ -155,6 +155,7 @@ class TurnRestFileTests(SettingsCase):
             ("allowedOrigin", "forcedUser", "forceUser", "forcedPassword", "userClaim"), ""
         )
         self.assertEqual(self.accepted(empty), {})
+        self.assertEqual(self.accepted({"allowedOrigin": [], "userClaim": []}), {})
 
     def test_loopback_over_http(self) -> None:
         """Nobody sits between this host and itself."""
@@ -295,6 +296,7 @@ class WarningTests(SettingsCase):
             ("https://a\r\nX: y", (), ["allowedOrigin: "]),
             ("https://*.example.com", (), ["allowedOrigin: "]),
             (["https://a", "https://*.a"], ("https://a",), ["allowedOrigin[1]: "]),
+            (["", "https://a"], ("https://a",), ["allowedOrigin[0]: "]),
             (["https://a:443", "b"], (), ["allowedOrigin[0]: ", "allowedOrigin[1]: "]),
         ):
             found, warnings = self.read({"allowedOrigin": written})
@@ -490,6 +492,7 @@ class ConfigTests(SettingsCase):
                 {"allowed_origin": ("https://a", "https://*.b")},
                 f"turn.allowed_origin[1]: {NOBODY} browsers know no patterns, only whole origins;",
             ),
+            ({"allowed_origin": ""}, f"turn.allowed_origin: {NOBODY} not a scheme, a host in"),
             ({"allowed_origin": ("*", "https://a")}, 'turn.allowed_origin: "*" is all origins; r'),
             (
                 {"forced_user": "é" * 255, "forced_password": "p"},

@@ -77,7 +77,7 @@ class Turn(Section, frozen=True, kw_only=True):
         Meta(description='a list of STUN URIs such as ["stun:turn.example.com:3478"]'),
     ] = ()
     allowed_origin: Annotated[
-        Text | Annotated[tuple[Text, ...], Meta(min_length=1)],
+        str | Annotated[tuple[str, ...], Meta(min_length=1)],
         Meta(description='"*", an origin such as "https://app.example.com", or a list of origins'),
     ] = "*"
     forced_user: Annotated[str, Meta(description="a text, in quotes")] | None = None

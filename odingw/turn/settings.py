@@ -50,7 +50,7 @@ _MEMBERS: Final = {
 _ABSENT_IF_EMPTY: Final = frozenset(
     {"secretKey", "allowedOrigin", "forcedUser", "forceUser", "forcedPassword", "userClaim"}
 )
-"""Members for which an empty text stands for none, as in a file made from a template."""
+"""Members for which an empty text or list stands for none, as in a file made from a template."""
 
 _LONGEST_CAUSE: Final = 200
 _JSON_POSITION: Final = re.compile(r"(?P<what>.*) \(byte (?P<byte>[0-9]+)\)", re.DOTALL)
@@ -185,7 +185,7 @@ def from_turnrest_json(
     hints = get_type_hints(Turn, include_extras=True) | {"secretKey": Text}
     for member, key in _MEMBERS.items():
         given = document.get(member)
-        if given is None or (given == "" and member in _ABSENT_IF_EMPTY):
+        if given is None or (given in ("", []) and member in _ABSENT_IF_EMPTY):
             continue
         value = convert(given, hints.get(member, hints[key]), source, member)
         if member == "secretKey":
