@@ -5,8 +5,8 @@ With ``CI=true``, a skipped test fails the run: there, every part must be presen
 
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Generator, Iterator
+from typing import Final
 from unittest import SkipTest
 
 import pytest
@@ -50,9 +50,11 @@ class Inside:
             self._watching = False
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Skip a test that has tried to go outside, whatever came of it."""
-        report: Any = yield
+        report = yield
         if self._went_outside:
             # Of one test, one phase is skipped.
             ending = report.when == "teardown"
@@ -86,9 +88,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Turn a run with skipped tests into a failed one."""
     config = session.config
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    skipped = len(reporter.stats.get("skipped", ())) if reporter else 0
-    if not skipped or config.getoption("quick"):
+    if reporter is None or config.getoption("quick"):
         return
-    if os.environ.get("CI") == "true" and session.exitstatus == 0:
+    skipped = len(reporter.stats.get("skipped", ()))
+    if skipped and os.environ.get("CI") == "true" and session.exitstatus == 0:
         reporter.write_line(f"CI: {skipped} tests were skipped, which fails the run", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

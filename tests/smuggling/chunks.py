@@ -113,15 +113,15 @@ def _chunks() -> Iterator[Variant]:
         "a size in capitals", post(CHUNKED, body=upper + LAST_CHUNK), (HIDING,), Then.MORE
     )
     # A quoted string cannot hold the end of the line (RFC 9110, 5.6.4).
-    size = len(HIDDEN)
+    length = len(HIDDEN)
     for name, body in (
         ("an extension's quotes around the end of a line", b'3;a="\r\nabc\r\n%s"\r\n' % HIDDEN),
         (
             "an extension that ends with LF, two readings",
-            b"2;\nxx\r\n%x\r\n%s\r\n" % (size, HIDDEN),
+            b"2;\nxx\r\n%x\r\n%s\r\n" % (length, HIDDEN),
         ),
-        ("a size that ends with LF", b"%x\n%s\r\n" % (size, HIDDEN)),
-        ("a size that ends with CR", b"%x\r%s\r\n" % (size, HIDDEN)),
+        ("a size that ends with LF", b"%x\n%s\r\n" % (length, HIDDEN)),
+        ("a size that ends with CR", b"%x\r%s\r\n" % (length, HIDDEN)),
         ("a chunk that ends with LF", b"3\r\nabc\n" + chunk(HIDDEN)),
         ("a chunk that ends with CR", b"3\r\nabc\r" + chunk(HIDDEN)),
         ("a chunk that ends with LF CR", b"3\r\nabc\n\r" + chunk(HIDDEN)),
@@ -176,8 +176,7 @@ def _last_chunks() -> Iterator[Variant]:
     # A line that ends with LF alone ends the trailers for some: no reading may carry on from there.
     for trailer in (b"\n", b"X: y\n", b"X: y\n\n"):
         data = post(CHUNKED, body=chunk(b"x") + b"0\r\n" + trailer + HIDDEN)
-        seen = ((b"POST", b"/", b"x"),)
-        yield Variant(f"trailer {trailer!r}, then another request", data, seen)
+        yield Variant(f"trailer {trailer!r}, then another request", data, ((b"POST", b"/", b"x"),))
 
 
 KINDS: Final = (
