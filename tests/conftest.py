@@ -59,7 +59,8 @@ class Inside:
             # Of one test, one phase is skipped.
             ending = report.when == "teardown"
             report.outcome = "passed" if ending else "skipped"
-            report.longrepr = None if ending else (str(item.path), item.location[1], _LEFT_OUT)
+            line = item.location[1] or 0
+            report.longrepr = None if ending else (str(item.path), line, _LEFT_OUT)
         return report
 
 
