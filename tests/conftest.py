@@ -5,7 +5,7 @@ With ``CI=true``, a skipped test fails the run: there, every part must be presen
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Final
 from unittest import SkipTest
 
@@ -41,7 +41,7 @@ class Inside:
             raise SkipTest(_LEFT_OUT)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self) -> Iterator[None]:
+    def pytest_runtest_protocol(self) -> Generator[None, Any, Any]:
         """Watch a test."""
         self._watching, self._went_outside = True, False
         try:
@@ -50,9 +50,9 @@ class Inside:
             self._watching = False
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Skip a test that has tried to go outside, whatever came of it."""
-        report: Any = yield
+        report = yield
         if self._went_outside:
             # Of one test, one phase is skipped.
             ending = report.when == "teardown"
@@ -87,7 +87,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     skipped = len(reporter.stats.get("skipped", ())) if reporter else 0
-    if not skipped or config.getoption("quick"):
+    if reporter is None or not skipped or config.getoption("quick"):
         return
     if os.environ.get("CI") == "true" and session.exitstatus == 0:
         reporter.write_line(f"CI: {skipped} tests were skipped, which fails the run", red=True)

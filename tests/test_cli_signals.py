@@ -113,7 +113,7 @@ class MomentsCase(SynchronousTestCase):
                 with Terminal(*interrupted(number, calls, *options)) as terminal:
                     self.assertIn(terminal.wait(), statuses, (calls, terminal.text))
                     self.assertTrue(terminal.settings_kept, calls)
-                    terminal.wait_for(lambda _, terminal=terminal: terminal.is_left)
+                    self.assertTrue(terminal.is_left, calls)
                     self.assertNotIn(b"Traceback", terminal.raw, calls)
 
     def gateway_process(self, moments: list[int]) -> None:
