@@ -18,6 +18,9 @@ from tests.ports import free_port as free_port
 
 BIN: Final = Path(sys.executable).parent
 DATA: Final = Path(__file__).parent / "data"
+LASTING: Final = "disable_timeout = 3600\nremove_timeout = 7200\n"
+"""Servers of tests report once, and tests take as long as they take."""
+
 START_TIME: Final = 60.0
 
 MASTER_KEY: Final = "VGhpcyBpcyBhIHN1cGVyIHNlY3JldCBtYXN0ZXIga2V5IQ=="
@@ -70,7 +73,9 @@ class GatewayProcess:
         before = self._before
         for name in ("port", "admin", "folder"):
             before = before.replace(f"{{{name}}}", str(getattr(self, name)))
-        self.config.write_text(f'{before}[gateway]\nmaster_key = "{MASTER_KEY}"\n{gateway}')
+        lasting = "" if "disable_timeout" in gateway else LASTING
+        own = f'[gateway]\nmaster_key = "{MASTER_KEY}"\n{lasting}{gateway}'
+        self.config.write_text(before + own)
 
     def start(self) -> Self:
         """Start, from a folder that is not the project's, and wait until it listens."""
