@@ -4,9 +4,11 @@ With ``CI=true``, a skipped test fails the run: there, every part must be presen
 """
 
 import os
+import subprocess
 import sys
+import uuid
 from collections.abc import Generator, Iterator
-from typing import Final
+from typing import Any, Final
 from unittest import SkipTest
 
 import pytest
@@ -20,6 +22,12 @@ _OUTSIDE: Final = frozenset(
     }
 )
 """Python's names for going outside (PEP 578)."""
+
+_CLEAN: Final = r"""
+read -r _
+grep -lzsx "$1" /proc/[0-9]*/environ | sed 's,/proc/\(.*\)/environ,\1,' | xargs -r kill -KILL 2>&-
+"""
+_CLEANER: Final = pytest.StashKey["subprocess.Popen[bytes]"]()
 
 _LEFT_OUT: Final = "it starts a process or uses a socket"
 
@@ -41,7 +49,7 @@ class Inside:
             raise SkipTest(_LEFT_OUT)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self) -> Iterator[None]:
+    def pytest_runtest_protocol(self) -> Generator[None, Any, Any]:
         """Watch a test."""
         self._watching, self._went_outside = True, False
         try:
@@ -71,9 +79,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep a quick run inside."""
+    """Keep a quick run inside; let nothing that another one starts live on after it."""
     if config.getoption("quick"):
         config.pluginmanager.register(Inside())
+    else:
+        mark = f"TESTS_OF={uuid.uuid4().hex}"
+        # It reads until this process has ended, however that came.
+        config.stash[_CLEANER] = subprocess.Popen(
+            ["/bin/sh", "-c", _CLEAN, "clean", mark], stdin=subprocess.PIPE, start_new_session=True
+        )
+        os.environ.update([mark.split("=")])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

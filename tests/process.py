@@ -20,6 +20,8 @@ BIN: Final = Path(sys.executable).parent
 DATA: Final = Path(__file__).parent / "data"
 CONSENT: Final = 'internal.allow = ["127.0.0.0/8", "::1/128"]\n'
 """For ``[gateway]``: servers on this host may report to the public endpoint."""
+LASTING: Final = "disable_timeout = 3600\nremove_timeout = 7200\n"
+"""Servers of tests report once, and tests take as long as they take."""
 
 START_TIME: Final = 60.0
 
@@ -76,9 +78,9 @@ class GatewayProcess:
         for name in ("port", "admin", "folder"):
             before = before.replace(f"{{{name}}}", str(getattr(self, name)))
         consent = "" if "internal" in before + gateway else CONSENT
-        self.config.write_text(
-            f'{before}[gateway]\nmaster_key = "{MASTER_KEY}"\n{consent}{gateway}'
-        )
+        lasting = "" if "disable_timeout" in gateway else LASTING
+        own = f'[gateway]\nmaster_key = "{MASTER_KEY}"\n{consent}{lasting}{gateway}'
+        self.config.write_text(before + own)
 
     def start(self) -> Self:
         """Start, from a folder that is not the project's, and wait until it listens."""

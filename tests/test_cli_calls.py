@@ -276,7 +276,7 @@ class WaitTests(GatewayCase):
         address = "sfu3.test:4433"
         self.gateway.report(address, ("waits", 1))
         admin, port = self.gateway.admin, self.gateway.port
-        with subprocess.Popen(
+        process = subprocess.Popen(
             command("drain", address, "--wait", "--json"),
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -284,15 +284,19 @@ class WaitTests(GatewayCase):
                 ODINGW_ADMIN=f"http://127.0.0.1:{admin}",
                 ODINGW_INTERNAL=f"http://127.0.0.1:{port}/internal",
             ),
-        ) as process:
-            end = time.monotonic() + PATIENCE
-            drained = False
-            while not drained and time.monotonic() < end:
-                drained = "drained" in self.good("where", "waits").out
-            self.assertTrue(drained)
-            self.assertIsNone(process.poll())
-            self.gateway.report(address)
-            out, _ = process.communicate(timeout=PATIENCE)
+        )
+        assert process.stdout is not None
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait, PATIENCE)
+        self.addCleanup(process.kill)
+        end = time.monotonic() + PATIENCE
+        drained = False
+        while not drained and time.monotonic() < end:
+            drained = "drained" in self.good("where", "waits").out
+        self.assertTrue(drained)
+        self.assertIsNone(process.poll())
+        self.gateway.report(address)
+        out, _ = process.communicate(timeout=PATIENCE)
         self.assertEqual(0, process.returncode)
         self.assertEqual({"server": address, "drained": True, "rooms": 0}, json.loads(out))
 

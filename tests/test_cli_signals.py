@@ -4,7 +4,6 @@ import signal
 import socket
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,11 +22,6 @@ MANY: Final = [round(100 * 1.2**step) for step in range(50)]
 
 STATUS: Final = {signal.SIGINT: {130, -signal.SIGINT}, signal.SIGTERM: {143, -signal.SIGTERM}}
 """The same for shells, whether a program exits so or the signal itself has ended it."""
-
-
-def is_left(terminal: Terminal, _screen: str) -> bool:
-    """Whether what was there before is on the screen again."""
-    return terminal.is_left
 
 
 def interrupted(
@@ -119,7 +113,7 @@ class MomentsCase(SynchronousTestCase):
                 with Terminal(*interrupted(number, calls, *options)) as terminal:
                     self.assertIn(terminal.wait(), statuses, (calls, terminal.text))
                     self.assertTrue(terminal.settings_kept, calls)
-                    terminal.wait_for(partial(is_left, terminal))
+                    self.assertTrue(terminal.is_left, calls)
                     self.assertNotIn(b"Traceback", terminal.raw, calls)
 
     def gateway_process(self, moments: list[int]) -> None:

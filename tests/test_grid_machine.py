@@ -3,7 +3,7 @@
 Each step is done by the grid and by the model of :mod:`tests.grid_model`, and both must agree on
 the outcome; after each step they must agree on the whole state, and the grid's own books must
 equal a recount. Beside the model, :mod:`tests.grid_promises` says outright what must never happen.
-``HYPOTHESIS_PROFILE=thorough`` runs many more and longer histories.
+``HYPOTHESIS_PROFILE=thorough`` runs many more histories.
 """
 
 from collections import Counter

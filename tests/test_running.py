@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -54,11 +55,13 @@ class SkipTests(RunCase):
 
 class HangTests(RunCase):
     def test_it_fails_and_the_others_run(self) -> None:
-        """Even where no signal or exception gets through to it."""
+        """Even where no signal or exception gets through to it; what it has started ends, too."""
         status, said = self.pytest(
-            "import threading\n"
+            "import subprocess, threading\n"
             "def test_one(): pass\n"
             "def test_two():\n"
+            "    with open('pid', 'w') as file:\n"
+            "        print(subprocess.Popen(['sleep', '1000']).pid, file=file)\n"
             "    while True:\n"
             "        try: threading.Event().wait()\n"
             "        except BaseException: pass\n"
@@ -68,6 +71,12 @@ class HangTests(RunCase):
         self.assertEqual(1, status, said)
         self.assertIn("1 failed, 2 passed", said)
         self.assertIn("crashed while running 'test_it.py::test_two", said)
+        started = Path("/proc", (self.folder / "pid").read_text().strip(), "cmdline")
+        end = time.monotonic() + PATIENCE
+        # Empty: it has ended, and nobody has asked for its status yet.
+        while started.exists() and started.read_bytes():
+            self.assertLess(time.monotonic(), end, "it lives on")
+            time.sleep(0.05)
 
 
 class QuickTests(RunCase):

@@ -168,6 +168,24 @@ class CrowdTests(ClientCase):
         self.assertEqual(stories[0], stories[1])
         self.assertNotEqual(stories[0], stories[2])
 
+    def test_faster_than_they_can_be_sent(self) -> None:
+        """Others have their turn meanwhile: whoever wants to stop it among them."""
+        request = self.world.agent.request
+        slow = [0.25] * 40
+
+        def slowly(*args: Any) -> Any:
+            self.world.clock.rightNow += slow.pop() if slow else 0
+            return request(*args)
+
+        self.patch(self.world.agent, "request", slowly)
+        crowd = self.crowd(rate=100.0)
+        asked: list[int] = []
+        self.world.clock.callLater(0.5, lambda: asked.append(crowd.statistics.asked))
+        self.world.advance(1, step=1)
+        self.assertLess(asked[0], 100)
+        self.assertGreater(crowd.statistics.asked, 500, "those of the time that it took")
+        crowd.stop()
+
     def test_open_loop(self) -> None:
         """Clients keep coming while nobody is answered, and then count as unreachable."""
         self.world.agent.silent = True
