@@ -1,33 +1,27 @@
 """The HTTP connection: bounds what a peer may send, and how long it may take."""
 
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, parse_qs
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.http import HTTPChannel
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
-from odingw.errors import INTERNAL_ERROR, PARSE_ERROR, TOO_LARGE, UNAVAILABLE, RpcError
-from odingw.rpc.jsonrpc import Reply, error_reply
+from odingw.errors import PARSE_ERROR, TOO_LARGE, UNAVAILABLE, RpcError
 from odingw.web.delivery import Outbox
 from odingw.web.host import check_host, split_target
-from odingw.web.replies import raw_error, whole
-from odingw.web.twisted_private import is_sent, pause_until_sent, send
+from odingw.web.replies import raw_error
+from odingw.web.request import GatewayRequest
+from odingw.web.twisted_private import is_sent, pause_until_sent
 
 if TYPE_CHECKING:
     from odingw.web.deadlines import Deadlines
     from odingw.web.site import GatewaySite
 
 
-_log = Logger()
-
-_LARGE: Final = 8192
-"""Bytes: with larger bodies a request takes its turn, so that small ones need not wait for many."""
+__all__ = ["GatewayChannel", "GatewayRequest"]
 
 _IN_A_ROW: Final = 16
 """How many requests of one connection are answered before others get a turn."""
@@ -43,104 +37,6 @@ _END: Final = 2 * _LINE_END
 """Ends a request's headers."""
 
 _HERE: Final = IPv4Address("TCP", "127.0.0.1", 80)
-
-
-class GatewayRequest(Request):
-    """A request whose body stays in memory, bounded by the channel."""
-
-    channel: "GatewayChannel | None"  # type: ignore[assignment]  # None once it is gone
-    site: "GatewaySite"
-    content: BytesIO
-    large = False
-
-    def getRequestHostname(self) -> bytes:  # noqa: N802  -- Twisted's name
-        """Return a name for Klein, whose routes do not depend on it and which trips over some."""
-        return b"localhost"
-
-    def parseCookies(self) -> None:  # noqa: N802  -- Twisted's name
-        """Read no cookies: nothing here depends on any."""
-
-    def gotLength(self, length: int | None) -> None:  # noqa: N802  -- Twisted's name
-        """Get ready for the body. Bodies are bounded, so none needs Twisted's temporary file."""
-        self.content = BytesIO()
-
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802  -- Twisted's name
-        """Have the whole request answered. No body here is a form, so none is read as one."""
-        self.method, self.uri, self.clientproto = command, path, version
-        self.path, _, query = path.partition(b"?")
-        self.args = parse_qs(query, 1) if query else {}
-        self.content.seek(0)
-        self.process()
-
-    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
-        """Take in a part of the body; its length may have been unknown until now."""
-        if self.channel is None or self.channel.refused:
-            return
-        size = self.content.tell() + len(data)
-        if size > self.channel.body_limit:
-            self.channel.refuse_body()
-        else:
-            self.content.write(data)
-            self.large = size > _LARGE
-
-    def process(self) -> None:
-        """Have the request answered at once, or one after the other if it may take long."""
-        channel = self.channel
-        if self.large and channel is not None:
-            channel.site.in_turn(self._process_late)
-        else:
-            self._process()
-
-    def _process_late(self) -> None:
-        if self.channel is not None:
-            self._process()
-
-    def _process(self) -> None:
-        """Have the request answered: by a short cut where there is one, else by the resource."""
-        channel = self.channel
-        short_cut = channel and channel.site.short_cuts.get((self.method, self.path))
-        if not channel or not short_cut:
-            super().process()
-            return
-        self.site = channel.site
-        handle, internal = short_cut
-        try:
-            answer = handle(self)
-        except Exception:
-            self.processingFailed(Failure())
-            return
-        if isinstance(answer, Reply):
-            self._answer(answer, internal)
-        else:
-            answer.addCallback(self._answer, internal).addErrback(self.processingFailed)
-
-    def _answer(self, reply: Reply, internal: bool) -> None:
-        """Send a whole reply, if somebody still waits for it."""
-        channel = self.channel
-        if channel is not None:
-            self.startedWriting = 1
-            close = self.site.closing or not channel.persistent
-            send(
-                channel.transport,
-                whole(reply, internal=internal, close=close, head=self.method == b"HEAD"),
-            )
-            # What finish() does beyond this is about answers that are written bit by bit.
-            self.finished = 1
-            self._cleanup()
-
-    def render(self, resource: Any) -> None:
-        """Answer by the resource; Twisted would log the whole of a HEAD request with an error."""
-        body = resource.render(self)
-        if body is not NOT_DONE_YET:
-            self.write(body)
-            self.finish()
-
-    def processingFailed(self, reason: Failure) -> None:  # noqa: N802  -- Twisted's name
-        """Answer an exception that nobody foresaw; it is logged, and not shown."""
-        _log.failure("a request failed", reason)
-        if not self.startedWriting:
-            error = RpcError(INTERNAL_ERROR, "Internal error")
-            self._answer(error_reply(error), self.site.is_internal(self.path))
 
 
 @implementer(IHalfCloseableProtocol)

@@ -11,7 +11,7 @@ from odingw.errors import RpcError
 from odingw.rpc.jsonrpc import Reply, error_reply
 
 if TYPE_CHECKING:
-    from odingw.web.channel import GatewayRequest
+    from odingw.web.request import GatewayRequest
 
 CORS: Final[dict[str, str]] = {
     "Access-Control-Allow-Origin": "*",

@@ -26,15 +26,9 @@ _ASCII: Final = bytes(
 )
 _ZEROS: Final = re.compile(r"illegal chunk header: .*'0{12}")
 _TRAILERS: Final = "trailers"
-# h11 insists on exactly one Host (RFC 9112, section 3.2), and on good trailers. Neither matters
-# here: who is called is not looked at, and trailers are thrown away. An empty line ahead of a
-# request is ignored, as it should be (section 2.2).
-_BENIGN: Final = (
-    "Missing mandatory Host",
-    "Found multiple Host",
-    "no request line received",
-    _TRAILERS,
-)
+# h11 insists on good trailers, which are thrown away here. An empty line ahead of a request is
+# ignored, as it should be (RFC 9112, section 2.2).
+_BENIGN: Final = ("no request line received", _TRAILERS)
 _IN_CHUNKS: Final = ("illegal chunk header", "malformed chunk footer", "peer unexpectedly")
 
 

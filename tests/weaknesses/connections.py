@@ -10,7 +10,7 @@ CONNECTIONS: Final[tuple[Weakness, ...]] = (
         NEITHER,
         "peers that pipeline and read slowly fill the memory with replies",
         "the next request is begun when the kernel has the whole reply to the one before",
-        "tests/test_connections.py::BackPressureTests::test_a_large_reply_is_one",
+        "tests/test_connections.py::BackPressureTests::test_pipelines_of_every_kind",
         (Edit("odingw/web/channel.py", "if not is_sent(self.transport):", "if False:"),),
     ),
     Weakness(
@@ -113,7 +113,7 @@ CONNECTIONS: Final[tuple[Weakness, ...]] = (
         "tests/test_connections.py::HeadTests::test_every_path_and_error",
         (
             Edit(
-                "odingw/web/channel.py",
+                "odingw/web/request.py",
                 "        body = resource.render(self)\n",
                 "        return super().render(resource)\n        body = b''\n",
             ),
