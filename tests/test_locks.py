@@ -88,8 +88,8 @@ def pin(line: str) -> Pin:
 
 
 def environments() -> Iterator[dict[str, str]]:
-    """Return the markers of every Python and machine that the lock is for."""
-    for python, machine in itertools.product(PYTHONS, MACHINES):
+    """Return the markers of every Python, its first release and a late one, and every machine."""
+    for python, patch, machine in itertools.product(PYTHONS, (0, 30), MACHINES):
         yield {
             "extra": "",
             "implementation_name": "cpython",
@@ -97,7 +97,7 @@ def environments() -> Iterator[dict[str, str]]:
             "platform_machine": machine,
             "platform_python_implementation": "CPython",
             "platform_system": "Linux",
-            "python_full_version": f"{python}.1",
+            "python_full_version": f"{python}.{patch}",
             "python_version": python,
             "sys_platform": "linux",
         }
