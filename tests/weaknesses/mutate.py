@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -60,11 +60,20 @@ def has_test(root: Path, name: str) -> bool:
     file, of_class, of_test = name.split("::")
     if not (root / file).is_file():
         return False
-    for node in ast.parse((root / file).read_text("utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == of_class:
-            functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-            return any(isinstance(n, functions) and n.name == of_test for n in node.body)
-    return False
+    tree = ast.parse((root / file).read_text("utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    return of_class in classes and _has(classes, of_class, of_test)
+
+
+def _has(classes: Mapping[str, ast.ClassDef], name: str, test: str) -> bool:
+    """Tell whether a class of a file, or one there that it derives from, has a test."""
+    found = classes.get(name)
+    if found is None:
+        return False
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return any(isinstance(node, functions) and node.name == test for node in found.body) or any(
+        isinstance(base, ast.Name) and _has(classes, base.id, test) for base in found.bases
+    )
 
 
 def copy(root: Path, target: Path) -> None:
