@@ -22,9 +22,10 @@ def decode(data: bytes) -> Any:
     text = data.decode()
     try:
         return msgspec.json.decode(text)
-    except msgspec.ValidationError:
-        # No types are asked for, so it is a number.
-        pass
+    except msgspec.DecodeError as error:
+        # No types are asked for, so what is of a wrong one is a number.
+        if not isinstance(error, msgspec.ValidationError):
+            raise
     try:
         document = json.loads(text, parse_int=_integer, parse_constant=_refuse)
         # Half of a surrogate pair is no text, which json.loads does not mind.

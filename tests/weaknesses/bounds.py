@@ -230,8 +230,8 @@ BOUNDS: Final[tuple[Weakness, ...]] = (
         (
             Edit(
                 "odingw/config/documents.py",
-                "        # No types are asked for, so it is a number.\n        pass",
-                "        raise",
+                "        if not isinstance(error, msgspec.ValidationError):\n",
+                "        if True:\n",
             ),
         ),
     ),
