@@ -38,7 +38,7 @@ class Wire(FileDescriptor):
     """
 
     connected = 1
-    socket: Any = None
+    reactor: Any
 
     def __init__(self, room: int = 0) -> None:
         reactor: Any = MemoryReactorClock()
