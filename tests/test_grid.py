@@ -421,6 +421,23 @@ class ContestTests(GridCase):
         self.assertEqual((), self.grid.report(report(B, Room(("acme", "room"), peers=1)), 2).closes)
         self.assertEqual(B, self.server_of("room"))
 
+    def test_a_running_reservation_keeps_a_room(self) -> None:
+        """Against a server that has reported since before it was made."""
+        self.grid.report(report(A), 0)
+        self.grid.report(report(B), 0)
+        self.grid.connect(admission("room", server=A), 1)
+        told = self.grid.report(report(B, Room(("acme", "room"), peers=99)), 2)
+        self.assertEqual([("acme", "room")], [task.id for task in told.closes])
+        self.assertEqual(A, self.server_of("room"))
+
+    def test_a_room_that_is_named_without_clients_first_is_not_taken_either(self) -> None:
+        self.grid.report(report(A), 0)
+        self.grid.report(report(B), 0)
+        self.grid.connect(admission("room", server=A), 1)
+        for peers in (0, 0, 99):
+            told = self.grid.report(report(B, Room(("acme", "room"), peers)), 2 + peers / 99)
+            self.assertEqual(1, len(told.closes))
+
     def test_the_winner_of_a_base_is_not_told_to_close_its_other_rooms(self) -> None:
         self.grid.report(report(A), 0)
         self.grid.connect(admission("{b}1"), 0)

@@ -39,7 +39,7 @@ _TOO_DEEP: Final = f"tables and lists are nested too deeply; use at most {MAX_DE
 # Twisted does not say so itself.
 _quote: Callable[[str], str] = quoteStringArgument
 
-_MANY_DIGITS = re.compile(r"[0-9][0-9_]{4000,}")
+_MANY_DIGITS = re.compile(r"(?:([A-Za-z0-9_-]{1,60})[ \t]*=[ \t]*)?[+-]?[0-9][0-9_]{4000,}")
 _POSITION = re.compile(r"(.*) \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)", re.DOTALL)
 
 
@@ -150,7 +150,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         if found is None and (digits := _MANY_DIGITS.search(text)):
             number = text.count("\n", 0, digits.start()) + 1
             raise config_error(
-                source, f"line {number}", "a number has too many digits; write a smaller one"
+                source,
+                "",
+                f"invalid TOML: {digits[1] or 'a number'} in line {number} has too many digits",
             ) from None
         if found is None:
             raise config_error(source, "", f"invalid TOML: {error}") from None

@@ -239,7 +239,7 @@ class Reports:
             base.claimed = intake.is_first or base_id in server.named
         elif base.server is not server:
             other = base.server
-            if not other.disabled and not _is_claim(intake, base, item):
+            if not other.disabled and (base.reported or not _is_claim(intake, base, item)):
                 return None
             intake.contest(item.id, server, other)
             self._registry.move(base, server)
@@ -268,13 +268,13 @@ class Reports:
 
 
 def _is_claim(intake: _Intake, base: Base, item: RoomReport) -> bool:
-    """Tell whether a reported room takes its base from a live server.
+    """Tell whether a reported room takes its base from a live server that has never reported it.
 
-    It does if that one has never reported it while this one has clients there. A place that is
-    reserved there counts as reported against a server that has reported since before it was
-    reserved, and had not named a room of the base by then.
+    It does if there are clients in it. A place that is reserved there counts as reported against a
+    server that has reported since before it was reserved, and had not named a room of the base by
+    then.
     """
-    if base.reported or not _peers(item) or base.id in intake.kept:
+    if not _peers(item) or base.id in intake.kept:
         return False
     server = intake.server
     named = server.named.get(base.id, inf)

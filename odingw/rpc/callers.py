@@ -226,7 +226,9 @@ class Authenticator:
         claims = decode_claims(jws.payload)
         relaxed = check_claims(claims, now=now, policy=self._rules.policy)
         customer = DEMO_PREFIX + jws.header.kid
-        if len(customer) > LONGEST_CUSTOMER or self._reserved(customer):
+        if len(customer) > LONGEST_CUSTOMER:
+            raise TokenError(TokenFault.UNKNOWN_KEY, "not authorized")
+        if self._reserved(customer):
             raise TokenError(TokenFault.UNKNOWN_KEY, "not authorized")
         methods, relaxed = self._methods_of(claims, relaxed)
         if "Connect" not in methods:
