@@ -1,0 +1,128 @@
+"""What documents from elsewhere mean, whoever wrote them; each rule has its one place here.
+
+Null is absent, and so are an empty list and an empty text where they cannot mean anything; 5.0 is 5;
+a byte order mark is skipped; half of a surrogate pair is named with its member. Base64 with or without
+padding is in ``odingw.tokens.base64url``.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from msgspec import Raw
+from msgspec.json import Decoder
+
+MARK: Final = b"\xef\xbb\xbf"
+"""The byte order mark in UTF-8, with which editors on Windows begin a file."""
+
+_MARK: Final = MARK.decode()
+_BLANK: Final = b" \t\n\r"
+_ABSENT: Final = (b"null", b'""', b"[]")
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_LONGEST_PATH: Final = 80
+
+
+class LoneSurrogate(NamedTuple):
+    """Half of a surrogate pair in JSON (RFC 8259, section 8.2).
+
+    Attributes:
+        member: the path of the member that holds it, such as ``params.message``; empty: the whole.
+        document: the value, of which no text with such a half can be written as UTF-8.
+    """
+
+    member: str
+    document: Any
+
+    def __str__(self) -> str:
+        """Say it in one line that begins with the member."""
+        place = f"{self.member}: " if self.member else ""
+        return f"{place}half of a surrogate pair, which is no Unicode text"
+
+
+def unmarked(data: bytes) -> bytes:
+    """Return what a file or body holds, without a byte order mark in front."""
+    return data.removeprefix(MARK)
+
+
+def unmarked_text(text: str) -> str:
+    """Return a text without a byte order mark in front."""
+    return text.removeprefix(_MARK)
+
+
+def lines(text: str) -> tuple[str, ...]:
+    """Return the lines of a file that has a secret on each.
+
+    White space around them, empty lines, and byte order marks do not count: files that were put
+    together have a mark in the middle.
+    """
+    found = (line.replace(_MARK, "").strip() for line in text.splitlines())
+    return tuple(line for line in found if line)
+
+
+def is_absent(value: object) -> bool:
+    """Tell whether a member says nothing: null, an empty list, an empty text."""
+    return value is None or (isinstance(value, str | list | tuple) and not value)
+
+
+def is_absent_json(value: Raw) -> bool:
+    """Tell the same of a member that has not been read."""
+    return bytes(value).translate(None, _BLANK) in _ABSENT
+
+
+def whole(value: object) -> object:
+    """Return a number as an integer if it is one: JSON has one type of numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def read_json(data: bytes) -> Any:
+    """Read JSON, where 5.0 is 5.
+
+    Raises:
+        odingw.errors.NOT_JSON: it is none; ``lone_surrogate`` may know more.
+    """
+    return _read(unmarked(data).decode())
+
+
+def lone_surrogate(data: bytes) -> LoneSurrogate | None:
+    """Return what JSON has that is no Unicode; None: nothing, or it is no JSON for other reasons.
+
+    Args:
+        data: what could not be read; the time that this takes grows with it.
+    """
+    if not _SURROGATE.search(data):
+        return None
+    try:
+        document = json.loads(unmarked(data).decode())
+        member = _member_with_half(document)
+    except (ValueError, RecursionError):
+        return None
+    return None if member is None else LoneSurrogate(member[:_LONGEST_PATH], document)
+
+
+def _member_with_half(document: object) -> str | None:
+    stack: list[tuple[str, object]] = [("", document)]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, str) and not is_unicode(value):
+            return path
+        if isinstance(value, Mapping):
+            if not all(map(is_unicode, value)):
+                return path
+            dot = "." if path else ""
+            stack += [(f"{path}{dot}{name}", inner) for name, inner in reversed(value.items())]
+        elif isinstance(value, list):
+            stack += [(f"{path}[{index}]", value[index]) for index in reversed(range(len(value)))]
+    return None
+
+
+def is_unicode(text: str) -> bool:
+    """Tell whether a text has no half of a surrogate pair, and can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_read: Final = Decoder(Any, float_hook=lambda text: whole(float(text))).decode
