@@ -1,8 +1,8 @@
 """What documents from elsewhere mean, whoever wrote them; each rule has its one place here.
 
-Null is absent, and so are an empty list and an empty text where they cannot mean anything; 5.0 is 5;
-a byte order mark is skipped; half of a surrogate pair is named with its member. Base64 with or without
-padding is in ``odingw.tokens.base64url``.
+Null is absent, and so are an empty list and an empty text where they cannot mean anything; 5.0 is
+5; a byte order mark is skipped; half of a surrogate pair is named with its member. Base64 with or
+without padding is in ``odingw.tokens.base64url``.
 """
 
 import json
@@ -17,8 +17,7 @@ MARK: Final = b"\xef\xbb\xbf"
 """The byte order mark in UTF-8, with which editors on Windows begin a file."""
 
 _MARK: Final = MARK.decode()
-_BLANK: Final = b" \t\n\r"
-_ABSENT: Final = (b"null", b'""', b"[]")
+_ABSENT: Final = re.compile(rb'\s*(?:null|""|\[\s*\])\s*')
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _LONGEST_PATH: Final = 80
 
@@ -67,7 +66,7 @@ def is_absent(value: object) -> bool:
 
 def is_absent_json(value: Raw) -> bool:
     """Tell the same of a member that has not been read."""
-    return bytes(value).translate(None, _BLANK) in _ABSENT
+    return _ABSENT.fullmatch(value) is not None
 
 
 def whole(value: object) -> object:

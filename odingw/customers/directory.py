@@ -72,8 +72,9 @@ def directory(documents: Sequence[object]) -> Directory:
     """Read a list of customers.
 
     A limit of null is none; an absent one, or a member of a wrong type, refuses the customer; other
-    members are ignored. An empty ``accessKeys`` is a customer without keys. A broken key is left out, the customer's other keys stay. A key id that two
-    customers claim, or one customer for two keys, is valid for nobody.
+    members are ignored. An empty ``accessKeys`` is a customer without keys. A broken key is left
+    out, the customer's other keys stay. A key id that two customers claim, or one customer for two
+    keys, is valid for nobody.
 
     Args:
         documents: the customers, as they come from JSON.

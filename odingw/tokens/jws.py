@@ -132,8 +132,9 @@ def _header(segment: bytes) -> Header:
         ) from None
     if not isinstance(alg, str):
         _malformed("token header alg must be a string")
-    if not isinstance(kid, str) or not kid:
-        _malformed("token header kid must be a string that is not empty")
+    kid = None if is_absent(kid) else kid
+    if not isinstance(kid, str):
+        _malformed("token header kid must be a string")
     if not is_absent(crv) and crv != "Ed25519":
         _malformed('token header crv must be "Ed25519"')
     return Header(alg, kid)
