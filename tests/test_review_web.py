@@ -462,9 +462,9 @@ class WaitingTests(SynchronousTestCase):
         client: Any = StubTreq(Web())
         keys = JwkSet("https://issuer.test/keys", client, Clock(), Logger("test"))
         keys.start()
-        waiting = [keys.lookup("new") for _ in range(MOST_WAITING)]
+        waiting = [keys.lookup() for _ in range(MOST_WAITING)]
         self.assertNotIn(None, waiting)
-        self.assertIsNone(keys.lookup("new"))
+        self.assertIsNone(keys.lookup())
         keys.stop()
         for one in waiting:
             assert one is not None

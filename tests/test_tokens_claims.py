@@ -294,7 +294,9 @@ class VerifyTests(SynchronousTestCase):
         """A policy cannot ask for what the library cannot check."""
         with self.assertRaises(ValueError) as caught:
             Policy(algorithms=("EdDSA", "none"))
-        self.assertEqual(str(caught.exception), "algorithm 'none' is not supported, only EdDSA")
+        self.assertEqual(
+            str(caught.exception), "algorithm 'none' is not supported, only EdDSA, Ed25519"
+        )
 
     def test_every_character_counts(self) -> None:
         """No character of a token can be changed, left out or doubled."""

@@ -261,7 +261,7 @@ class JwkTests(SynchronousTestCase):
             None,
             5,
             "",
-            X + "=",
+            X + "==",
             X + "A",
             X[:-1],
             X[:-1] + "5",

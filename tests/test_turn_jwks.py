@@ -133,44 +133,46 @@ class TimingTests(SynchronousTestCase):
         """It fetches at once, but for those of the last seconds."""
         self.serve(public_jwk("P-256", kid="a"))
         self.set.start()
-        self.assertIsNone(self.set.lookup("b"))
+        self.assertIsNone(self.set.lookup())
         self.clock.advance(PAUSE - 1)
-        self.assertIsNone(self.set.lookup("b"))
-        self.assertIsNone(self.set.lookup(None))
+        self.assertIsNone(self.set.lookup())
         self.assertEqual(self.fetches, 1)
         self.clock.advance(1)
-        self.assertIsNone(self.set.lookup("a"))
-        self.assertEqual(self.fetches, 1)
         self.serve(public_jwk("P-256", kid="b"))
-        lookup = self.set.lookup("b")
+        lookup = self.set.lookup()
         assert lookup is not None
         self.assertEqual(self.successResultOf(lookup), 0)
         self.assertEqual((self.fetches, self.kids), (2, ["b"]))
-        self.assertIsNone(self.set.lookup("c"))
+        self.assertIsNone(self.set.lookup())
         self.clock.advance(REFRESH - 1)
         self.assertEqual(self.fetches, 2)
         self.clock.advance(1)
         self.assertEqual(self.fetches, 3)
 
-    def test_any_key_may_be_asked_for(self) -> None:
-        self.serve(public_jwk("P-256", kid="a"))
+    def test_an_operator_may_ask_at_any_time(self) -> None:
+        self.set.refresh()
+        self.assertEqual(self.fetches, 0)
         self.set.start()
-        self.clock.advance(PAUSE)
-        self.assertIsNotNone(self.set.lookup(None))
-        self.assertEqual(self.fetches, 2)
+        self.serve(public_jwk("P-256", kid="a"))
+        self.set.refresh()
+        self.assertEqual((self.fetches, self.kids), (2, ["a"]))
+        self.hold()
+        self.set.refresh()
+        self.set.refresh()
+        self.assertEqual(self.fetches, 3)
 
     def test_a_thousand_tokens_make_one_fetch(self) -> None:
         self.set.start()
         self.clock.advance(PAUSE)
         self.hold()
-        lookups = [self.set.lookup(f"{number}") for number in range(1000)]
+        lookups = [self.set.lookup() for number in range(1000)]
         self.assertEqual(self.fetches, 2)
         self.clock.advance(3)
         self.release(public_jwk("P-256", kid="a"))
         for lookup in lookups:
             assert lookup is not None
             self.assertEqual(self.successResultOf(lookup), 3)
-        self.assertEqual([self.set.lookup(f"{number}") for number in range(1000)], [None] * 1000)
+        self.assertEqual([self.set.lookup() for number in range(1000)], [None] * 1000)
         self.assertEqual(self.fetches, 2)
 
     def test_they_go_on_in_several_steps(self) -> None:
@@ -184,7 +186,7 @@ class TimingTests(SynchronousTestCase):
             self.clock.rightNow += 0.002
 
         for _ in range(20):
-            lookup = self.set.lookup("a")
+            lookup = self.set.lookup()
             assert lookup is not None
             lookup.addCallback(work)
         self.release()
@@ -198,7 +200,7 @@ class TimingTests(SynchronousTestCase):
         self.hold()
         self.set.start()
         self.clock.advance(2)
-        lookup = self.set.lookup("a")
+        lookup = self.set.lookup()
         assert lookup is not None
         self.clock.advance(1)
         self.assertNoResult(lookup)
@@ -208,7 +210,7 @@ class TimingTests(SynchronousTestCase):
     def test_a_lookup_may_be_cancelled(self) -> None:
         self.hold()
         self.set.start()
-        one, two = self.set.lookup("a"), self.set.lookup("a")
+        one, two = self.set.lookup(), self.set.lookup()
         assert one is not None
         assert two is not None
         one.cancel()
@@ -220,7 +222,7 @@ class TimingTests(SynchronousTestCase):
     def test_no_answer(self) -> None:
         self.hold()
         self.set.start()
-        lookup = self.set.lookup("a")
+        lookup = self.set.lookup()
         assert lookup is not None
         self.clock.advance(TIMEOUT - 1)
         self.assertNoResult(lookup)
@@ -293,14 +295,15 @@ class TimingTests(SynchronousTestCase):
         self.assertEqual((self.kids, self.set.fetches_failed), (["a"], 3))
 
     def test_problems_are_logged_once(self) -> None:
-        broken = [public_jwk("RSA", kid=f"{number}", use="enc") for number in range(12)]
+        broken = [public_jwk("RSA", kid=f"{number}", alg="none") for number in range(12)]
         self.serve(*broken)
         self.set.start()
         lines = self.lines("warn")
         self.assertEqual(len(lines), PROBLEMS_LOGGED + 1)
         self.assertEqual(
             lines[0],
-            "warn: key 1 ('0') of https://issuer.test/keys is skipped: its use is not sig",
+            "warn: key 1 ('0') of https://issuer.test/keys is skipped: its alg is none "
+            "that is accepted for a key of its type",
         )
         self.assertEqual(lines[-1], "warn: 2 more problems")
         self.serve(*broken, {"kty": "oct"})
@@ -308,13 +311,13 @@ class TimingTests(SynchronousTestCase):
         self.assertEqual(len(self.lines("warn")), len(lines) + 1)
 
     def test_before_the_start_and_after_the_end(self) -> None:
-        self.assertIsNone(self.set.lookup("a"))
+        self.assertIsNone(self.set.lookup())
         self.serve(public_jwk("P-256", kid="a"))
         self.set.start()
         self.set.start()
         self.set.stop()
         self.clock.advance(REFRESH)
-        self.assertIsNone(self.set.lookup("b"))
+        self.assertIsNone(self.set.lookup())
         self.assertEqual((self.fetches, self.kids), (1, ["a"]))
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.set.stop()
@@ -325,7 +328,7 @@ class TimingTests(SynchronousTestCase):
         self.hold()
         self.set.start()
         for count in (1, 2):
-            lookup = self.set.lookup("a")
+            lookup = self.set.lookup()
             assert lookup is not None
             self.set.stop()
             self.assertEqual(self.successResultOf(lookup), 0)
@@ -342,7 +345,7 @@ class TimingTests(SynchronousTestCase):
     def test_a_clock_that_is_set_back(self) -> None:
         self.set.start()
         self.clock.rightNow -= 3600
-        self.assertIsNotNone(self.set.lookup("a"))
+        self.assertIsNotNone(self.set.lookup())
         self.assertEqual(self.fetches, 2)
 
 

@@ -80,7 +80,6 @@ class StaticKeyTests(SynchronousTestCase):
             b64encode(der[:-1]).decode(),
             b64encode(der + b"\0").decode(),
             b64encode(bytes(100)).decode(),
-            f"-----BEGIN PUBLIC KEY-----\n{b64encode(der).decode()}\n-----END PUBLIC KEY-----",
         ):
             self.assertIn("base64", self.cause(text))
 
@@ -120,7 +119,6 @@ class JwkTests(SynchronousTestCase):
             ("P-256", {"alg": "ES384"}, "its alg is none that is accepted"),
             ("RSA", {"use": "enc"}, "its use is not sig"),
             ("RSA", {"key_ops": ["encrypt"]}, "verify is not among its key_ops"),
-            ("RSA", {"key_ops": []}, "verify is not among its key_ops"),
             ("RSA", {"kty": "EC"}, "crv must be one of P-256, P-384"),
             ("RSA", {"kty": "oct"}, "must be an RSA, EC (P-256, P-384) or Ed25519 key"),
             ("P-256", {"crv": "P-384"}, "its numbers make no key"),
@@ -212,7 +210,7 @@ class JwkTests(SynchronousTestCase):
             {},
             {"kty": 5},
             {**public_jwk("RSA"), "kid": 5},
-            {**public_jwk("RSA"), "kid": None},
+            {**public_jwk("RSA"), "kty": None},
             {**public_jwk("RSA"), "alg": ["RS256"]},
             {**public_jwk("RSA"), "use": {}},
             {**public_jwk("RSA"), "key_ops": "verify"},
@@ -233,7 +231,7 @@ class SetTests(SynchronousTestCase):
             document(
                 [
                     public_jwk("RSA", kid="good"),
-                    public_jwk("RSA", kid="for encryption", use="enc"),
+                    public_jwk("RSA", kid="for nothing", alg="none"),
                     public_jwk("RSA", kid=5),
                     {"kty": "oct", "kid": "x" * 1000, "k": "secret"},
                     public_jwk("P-256", kid="good too"),
@@ -245,7 +243,7 @@ class SetTests(SynchronousTestCase):
         self.assertEqual(
             [problem.partition(" is skipped: ")[0] for problem in found.problems],
             [
-                "key 2 ('for encryption') of the set",
+                "key 2 ('for nothing') of the set",
                 "key 3 of the set",
                 f"key 4 ({'x' * 80!r}) of the set",
             ],

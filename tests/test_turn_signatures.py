@@ -208,7 +208,7 @@ class ConfusionTests(AuthTestCase):
                 for header in ({"alg": name}, {"alg": name, "kid": "a"}, {"alg": name, "kid": "b"}):
                     token = compact(header, CLAIMS, signature)
                     self.refused(authenticator, token, TokenFault.ALGORITHM, about=header)
-        self.assertEqual(keys.asked, [])
+        self.assertEqual(keys.asked, 0)
 
     def test_a_public_key_as_secret(self) -> None:
         for kind in TYPES:
@@ -280,7 +280,7 @@ class ConfusionTests(AuthTestCase):
             "cty": "JWT",
         }
         self.accepted(authenticator, sign(CLAIMS, "RS256", kid="a", **headers))
-        self.assertEqual(keys.asked, [])
+        self.assertEqual(keys.asked, 0)
 
     def test_critical_extensions(self) -> None:
         authenticator = TurnAuthenticator(settings("Ed25519"))

@@ -40,6 +40,7 @@ from odingw.client import (
     Unauthorized,
     UnexpectedReply,
 )
+from odingw.documents import unmarked
 from odingw.errors import TokenError
 from odingw.tokens import parse
 
@@ -266,9 +267,9 @@ def _contents(text: str) -> str:
     if not text.startswith("@"):
         return text
     if text == "@-":
-        return standard_input().read().decode("utf-8", "replace")
+        return unmarked(standard_input().read()).decode("utf-8", "replace")
     try:
-        return Path(text[1:]).read_text("utf-8")
+        return Path(text[1:]).read_text("utf-8-sig")
     except OSError as error:
         raise click.UsageError(f"--params: {text[1:]}: {error.strerror}") from None
 

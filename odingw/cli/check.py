@@ -1,7 +1,6 @@
 """``odingw check`` and ``customers``: what is wrong before a gateway says so."""
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +16,7 @@ from odingw.cli.tables import cell, facts, show, table
 from odingw.config import Config
 from odingw.config.place import internal_endpoints
 from odingw.customers import Directory, SourceError, directory, static_directory
-from odingw.customers.sources import MAX_BYTES, listed
+from odingw.customers.sources import MAX_BYTES, decoded
 from odingw.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -144,11 +143,9 @@ def customers(source: str, timeout: float, as_json: bool) -> None:
     """
     name, data = _read(source, timeout)
     try:
-        documents = listed(json.loads(data))
+        documents = decoded(data)
     except SourceError as error:
         raise Failed(f"{name}: {error}") from None
-    except (ValueError, RecursionError):
-        raise Failed(f"{name}: it is not JSON") from None
     found = directory(documents)
     if as_json:
         emit(_document(found))

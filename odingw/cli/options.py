@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from odingw.cli.output import STATUS, Failed, complain
+from odingw.documents import unmarked_text
 from odingw.secret_files import UnsafeFileError, check_writers, warnings
 
 Command = Callable[..., Any]
@@ -305,7 +306,7 @@ def _check_key_file(file: TextIO) -> None:
 def first_line(file: TextIO) -> str:
     """Return the first line of a file, without what surrounds it."""
     try:
-        return file.readline(65536).strip()
+        return unmarked_text(file.readline(65536)).strip()
     except OSError as error:
         raise Failed(f"{file.name}: {error.strerror}") from None
 

@@ -23,6 +23,7 @@ from odingw.cli.options import (
 from odingw.cli.output import Failed, emit
 from odingw.cli.state import open_session, unreachable
 from odingw.cli.tables import cell, console, duration, show, table
+from odingw.documents import unmarked
 from odingw.errors import NOT_JSON
 from odingw.turn.stun import Address as SocketAddress
 from odingw.turn.uris import TurnUri, parse_uri
@@ -168,7 +169,7 @@ def _fetch(gateway: Address, token: str) -> Credentials:
                 timeout=gateway.timeout,
                 allow_redirects=False,
             )
-            body = response.content
+            body = unmarked(response.content)
         except requests.RequestException as error:
             raise unreachable(gateway.url, error) from None
     try:

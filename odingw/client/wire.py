@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from odingw.client.errors import GatewayError, UnexpectedReply, error_class
+from odingw.documents import unmarked
 from odingw.errors import NOT_JSON
 
 T = TypeVar("T")
@@ -177,7 +178,7 @@ def read_reply(
         GatewayError: there is no result, or the reply is not one of a gateway's.
     """
     try:
-        answer = _ANSWER.decode(body)
+        answer = _ANSWER.decode(unmarked(body))
     except NOT_JSON:
         raise _unexpected(status, "no JSON-RPC answer") from None
     error = answer.error

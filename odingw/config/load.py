@@ -26,6 +26,7 @@ from odingw.config.parts import (
 from odingw.config.sections import Config, State, Tls
 from odingw.config.turn import BESIDE_FILE, Turn
 from odingw.config.types import key_text
+from odingw.documents import lines
 from odingw.errors import KeyMaterialError
 from odingw.secret_files import UnsafeFileError, read_secret
 from odingw.tokens import decode_master_key, decode_master_keys, master_key_lines
@@ -134,7 +135,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     source = str(path)
     data = _read_bytes(path, source, "", any_owner=True)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode()
     except UnicodeDecodeError as error:
         number = data.count(b"\n", 0, error.start) + 1
         raise config_error(
@@ -309,7 +310,7 @@ def _read_master_keys(path: Path, source: str) -> tuple[str, ...]:
     data = _read_bytes(path, source, key)
     keys: tuple[str, ...] = ()
     try:
-        keys = master_key_lines(data.decode("ascii"))
+        keys = master_key_lines(data.decode())
         decode_master_keys(keys or ("",))
     except (UnicodeDecodeError, KeyMaterialError) as error:
         if len(keys) > 1:
@@ -323,10 +324,9 @@ def _read_master_keys(path: Path, source: str) -> tuple[str, ...]:
 def _read_secrets(path: Path, source: str) -> tuple[str, ...]:
     key = "turn.secret_keys_file"
     try:
-        lines = _read_bytes(path, source, key).decode().splitlines()
+        secrets = lines(_read_bytes(path, source, key).decode())
     except UnicodeDecodeError:
         raise config_error(source, key, f"{path} is not UTF-8; write a secret per line") from None
-    secrets = tuple(line.strip() for line in lines if line.strip())
     if not secrets:
         raise config_error(source, key, f"{path} holds no secret; write one per line")
     return secrets

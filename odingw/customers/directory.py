@@ -13,6 +13,7 @@ from msgspec import Struct, field
 
 from odingw.config import CustomerConfig
 from odingw.config.types import LONGEST_NAME
+from odingw.documents import is_absent, whole
 from odingw.errors import KeyMaterialError, OdingwError
 from odingw.tokens import KeyType, is_key_id_of, load_public_jwk
 
@@ -100,8 +101,9 @@ def directory(documents: Sequence[object]) -> Directory:
     """Read a list of customers.
 
     A limit of null is none; an absent one, or a member of a wrong type, refuses the customer; other
-    members are ignored. A broken key is left out, the customer's other keys stay. A key id that two
-    customers claim, or one customer for two keys, is valid for nobody.
+    members are ignored. An empty ``accessKeys`` is a customer without keys. A broken key is left
+    out, the customer's other keys stay. A key id that two customers claim, or one customer for two
+    keys, is valid for nobody.
 
     Args:
         documents: the customers, as they come from JSON.
@@ -201,9 +203,9 @@ def _made(
 
 
 def _limit(document: Mapping[str, object], member: str) -> int | None:
-    if member not in document:
+    value = whole(document.get(member, ""))
+    if value is not None and is_absent(value):
         raise _RefusedError(f"{member} is absent (null is no limit)")
-    value = document[member]
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -217,10 +219,10 @@ def _key(customer: Customer, access_key: object) -> CustomerKey:
     if not isinstance(access_key, Mapping):
         raise KeyMaterialError("it is not an object")
     namespace = access_key.get("namespace")
-    if namespace is None:
+    if is_absent(namespace):
         namespace = customer.id
-    if not isinstance(namespace, str) or not namespace:
-        raise KeyMaterialError("namespace must be a text that is not empty")
+    if not isinstance(namespace, str):
+        raise KeyMaterialError("namespace must be a text")
     if wrong := _wrong_name(namespace):
         raise KeyMaterialError(f"namespace {wrong}")
     jwk = load_public_jwk(access_key.get("publicKey"))

@@ -20,7 +20,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from odingw.config.documents import decode
+from odingw.documents import lone_surrogate, read_json
 from odingw.errors import NOT_JSON, ConfigError, OdingwError
 from odingw.plain_agent import EncodedBodyError
 
@@ -164,7 +164,7 @@ class FileSource:
             raise SourceError(error.strerror or type(error).__name__) from None
         if len(data) > self._max_bytes:
             raise SourceError(f"it is larger than {self._max_bytes} bytes")
-        return _decoded(data)
+        return decoded(data)
 
 
 class UrlSource:
@@ -222,7 +222,7 @@ class UrlSource:
 
     async def _fetch(self) -> list[object]:
         try:
-            found: list[object] = await self._aside(_decoded, await self._get(self._url))
+            found: list[object] = await self._aside(decoded, await self._get(self._url))
         except (SourceError, CancelledError):
             raise
         except EncodedBodyError as error:
@@ -306,11 +306,18 @@ class _Body(TwistedProtocol):
             self.received.errback(reason)
 
 
-def _decoded(data: bytes) -> list[object]:
+def decoded(data: bytes) -> list[object]:
+    """Return the list of customers that a document has.
+
+    Raises:
+        SourceError: there is none in it.
+    """
     try:
-        return listed(decode(data))
+        return listed(read_json(data))
     except NOT_JSON as error:
-        raise SourceError(f"it is not JSON: {one_line(error)}") from None
+        raise SourceError(
+            str(lone_surrogate(data) or f"it is not JSON: {one_line(error)}")
+        ) from None
 
 
 def listed(value: object) -> list[object]:

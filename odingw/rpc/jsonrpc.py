@@ -14,6 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError, defstruct
 from msgspec.json import Decoder, Encoder
 from msgspec.structs import astuple
 
+from odingw.documents import MARK, is_unicode, lone_surrogate, unmarked, whole
 from odingw.errors import (
     HTTP_STATUS,
     INTERNAL_ERROR,
@@ -74,7 +75,7 @@ class Method(Generic[C]):
         except ValidationError as error:
             raise invalid_params(readable(error, "params")) from None
         except NOT_JSON:
-            raise RpcError(PARSE_ERROR, "Parse error") from None
+            raise _unreadable(b'{"params":%b}' % params)[0] from None
 
 
 class _Envelope(Struct, frozen=True, gc=False):
@@ -108,6 +109,9 @@ STEP: Final = 0.005
 MAX_REPLY: Final = 16 * 2**20
 """Bytes of replies after which the rest of a batch is not carried out."""
 
+_LONGEST_SEARCHED: Final = 2**20
+"""Bytes of a request that are looked through for what is wrong; of more, it takes too long."""
+
 _LONG: Final = 1000
 """A batch that may be longer is read as a list."""
 
@@ -130,8 +134,24 @@ def error_reply(error: RpcError) -> Reply:
     return Reply(error.status, _encode(_failure(error, None)), error.headers)
 
 
-def _parse_error() -> RpcError:
-    return RpcError(PARSE_ERROR, "Parse error")
+def _unreadable(text: bytes) -> tuple[RpcError, Id]:
+    """Return what is wrong with a request that msgspec cannot read, and the id of its call."""
+    half = lone_surrogate(text) if len(text) <= _LONGEST_SEARCHED else None
+    if half is None:
+        return RpcError(PARSE_ERROR, "Parse error"), None
+    call_id = half.document.get("id") if isinstance(half.document, dict) else None
+    if isinstance(call_id, str) and not is_unicode(call_id):
+        call_id = None
+    if half.member.startswith("params"):
+        return invalid_params(str(half).removeprefix("params.")), _own_id(call_id)
+    return RpcError(INVALID_REQUEST, "Invalid Request", {"detail": str(half)}), _own_id(call_id)
+
+
+def _own_id(value: object) -> Id:
+    """Return the id of a call; None: it is null, or none that JSON-RPC has."""
+    value = whole(value)
+    # A bool is an int to Python.
+    return value if type(value) is str or type(value) is int else None
 
 
 def _invalid_request() -> RpcError:
@@ -192,7 +212,9 @@ class Engine(Generic[C]):
         except ValidationError:
             return self._handle_other(body, context, allowed)
         except NOT_JSON:
-            return error_reply(_parse_error())
+            if body.startswith(MARK):
+                return self.handle(unmarked(body), context, allowed)
+            return _single(_failure(*_unreadable(body)))
         answer = self._call(envelope, context, allowed)
         if answer is None or isinstance(answer, _Success | _Failure):
             return _single(answer)
@@ -207,10 +229,10 @@ class Engine(Generic[C]):
             try:
                 _ANY.decode(body)
             except NOT_JSON:
-                return error_reply(_parse_error())
+                return error_reply(_unreadable(body)[0])
             return error_reply(_invalid_request())
         except NOT_JSON:
-            return error_reply(_parse_error())
+            return error_reply(_unreadable(body)[0])
         if not parts:
             return error_reply(_invalid_request())
         if len(parts) > self._batch:
@@ -245,12 +267,10 @@ class Engine(Generic[C]):
     ) -> _Answer | Awaitable[_Answer]:
         name, call_id = envelope.method, envelope.id
         answered = call_id is not UNSET
-        if type(call_id) is float and call_id.is_integer():
-            call_id = int(call_id)
         if not (call_id is None or type(call_id) is str or type(call_id) is int):
-            if answered:
+            call_id = _own_id(call_id)
+            if answered and call_id is None:
                 return _failure(_invalid_request(), None)
-            call_id = None
         if envelope.jsonrpc != "2.0" or type(name) is not str:
             return _failure(_invalid_request(), call_id)
         method = self._methods.get(name)

@@ -1,9 +1,11 @@
 """Base64url without padding, as JOSE uses it (RFC 7515, section 2), decoded strictly.
 
 Every byte string has exactly one accepted spelling: no padding, no other characters, and the
-bits that the last character has to spare are zero. A token can thus not be respelled.
+bits that the last character has to spare are zero. A token can thus not be respelled. Keys from
+elsewhere may have padding, which Java's and Python's encoders write.
 """
 
+import base64
 import binascii
 from typing import Final
 
@@ -30,3 +32,29 @@ def decode(text: bytes) -> bytes:
     if remainder and text[-1] not in _LAST[remainder]:
         raise ValueError("not canonical base64url")
     return binascii.a2b_base64(text.translate(_FROM_URL) + _PADDING[remainder], strict_mode=True)
+
+
+def decode_key(text: str) -> bytes:
+    """Return the bytes of a key's number in base64url, with or without padding.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    return decode(_unpadded(text).encode())
+
+
+def decode_standard(text: str) -> bytes:
+    """Return the bytes of a key in standard base64 (RFC 4648, section 4), padded or not.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    bare = _unpadded(text)
+    return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+
+
+def _unpadded(text: str) -> str:
+    bare = text.rstrip("=")
+    if len(text) - len(bare) > -len(bare) % 4:
+        raise ValueError("more padding than base64 has")
+    return bare

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Generic, Protocol, TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from odingw.documents import lone_surrogate
 from odingw.errors import NOT_JSON, TokenError, TokenFault
 from odingw.tokens.jws import ALGORITHMS, check_algorithms, check_signature, parse
 
@@ -127,7 +128,8 @@ def decode_claims(payload: bytes) -> Claims:
         # As text: what is skipped must be UTF-8 as well (RFC 7519, section 7.2).
         claims = _claims.decode(payload.decode())
     except NOT_JSON:
-        raise TokenError(TokenFault.CLAIMS, _what_is_wrong(payload)) from None
+        half = str(lone_surrogate(payload) or "")
+        raise TokenError(TokenFault.CLAIMS, _what_is_wrong(payload), half) from None
     for name, time in (("exp", claims.exp), ("nbf", claims.nbf)):
         if type(time) is float and not time.is_integer():
             raise TokenError(TokenFault.CLAIMS, f"token claim {name} must be {_TIME}")

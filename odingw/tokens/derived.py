@@ -1,6 +1,5 @@
 """Keys of ODIN servers, derived from a gateway's master key (wire reference, section 1)."""
 
-import base64
 import hashlib
 from collections.abc import Iterable
 from typing import Final
@@ -8,7 +7,9 @@ from typing import Final
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from odingw.documents import lines, unmarked_text
 from odingw.errors import KeyMaterialError
+from odingw.tokens import base64url
 from odingw.tokens.keys import KeyType, SecretKey
 
 _INFO: Final = b"grid-connection-key"
@@ -25,7 +26,7 @@ def decode_master_key(text: str) -> bytes:
         KeyMaterialError: the text is empty or no base64.
     """
     try:
-        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        key = base64url.decode_standard(unmarked_text(text))
     except ValueError:
         raise KeyMaterialError("master key: not base64") from None
     if not key:
@@ -35,7 +36,7 @@ def decode_master_key(text: str) -> bytes:
 
 def master_key_lines(text: str) -> tuple[str, ...]:
     """Return the master keys of a file that has one on each line."""
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+    return lines(text)
 
 
 def decode_master_keys(texts: Iterable[str]) -> tuple[bytes, ...]:

@@ -8,12 +8,13 @@ import msgspec
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
+from odingw.documents import is_absent, lone_surrogate
 from odingw.errors import NOT_JSON, KeyMaterialError, TokenError, TokenFault
 from odingw.tokens import base64url
 from odingw.tokens.keys import KEY_BYTES, SIGNATURE_BYTES
 
-ALGORITHMS: Final = ("EdDSA",)
-"""What this library can verify (RFC 8037, with the curve Ed25519)."""
+ALGORITHMS: Final = ("EdDSA", "Ed25519")
+"""What this library can verify: two names of one algorithm (RFC 8037, section 3.1; RFC 9864)."""
 
 # Headers of real tokens repeat and are short; nobody may fill the cache with long ones.
 CACHED_HEADERS: Final = 1024
@@ -112,9 +113,11 @@ def check_signature(public_key: bytes, jws: Jws) -> bool:
 
 
 def _header(segment: bytes) -> Header:
+    text = b""
     try:
+        text = base64url.decode(segment)
         # As text: what is skipped must be UTF-8 as well (RFC 7515, section 5.2).
-        members = _members.decode(base64url.decode(segment).decode())
+        members = _members.decode(text.decode())
         if "crit" in members:
             _malformed("token header names critical extensions")
         alg, kid, crv = (
@@ -123,13 +126,16 @@ def _header(segment: bytes) -> Header:
         )
     except (ValueError, *NOT_JSON):
         raise TokenError(
-            TokenFault.MALFORMED, "token header is not a JSON object in base64url"
+            TokenFault.MALFORMED,
+            "token header is not a JSON object in base64url",
+            str(lone_surrogate(text) or ""),
         ) from None
     if not isinstance(alg, str):
         _malformed("token header alg must be a string")
+    kid = None if is_absent(kid) else kid
     if not isinstance(kid, str):
         _malformed("token header kid must be a string")
-    if "crv" in members and crv != "Ed25519":
+    if not is_absent(crv) and crv != "Ed25519":
         _malformed('token header crv must be "Ed25519"')
     return Header(alg, kid)
 

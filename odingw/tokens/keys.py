@@ -4,14 +4,17 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import IntEnum
 from typing import Final, Self
 
 import msgspec
 from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
+from odingw.documents import unmarked_text
 from odingw.errors import KeyMaterialError
 from odingw.tokens import base64url
+from odingw.tokens.other_forms import AS_DER, AS_X, pem_or_der
 
 KEY_BYTES: Final = 32
 """Length of an Ed25519 public key, and of the seed of a secret one (RFC 8032)."""
@@ -128,7 +131,8 @@ def load_public_jwk(value: object) -> PublicJwk:
         KeyMaterialError: with one line that names the member that is wrong.
     """
     if not isinstance(value, Mapping):
-        raise KeyMaterialError("public key: a JWK expected, a table with kid, kty, crv and x")
+        wanted = "public key: a JWK expected, a table with kid, kty, crv and x"
+        raise KeyMaterialError(_instead(wanted, value, AS_X))
     kid, x = value.get("kid"), value.get("x")
     if not isinstance(kid, str) or not kid:
         raise KeyMaterialError("public key: kid must be a text that is not empty")
@@ -136,16 +140,38 @@ def load_public_jwk(value: object) -> PublicJwk:
         raise KeyMaterialError('public key: kty must be "OKP"')
     if value.get("crv") != "Ed25519":
         raise KeyMaterialError('public key: crv must be "Ed25519"')
-    if not isinstance(x, str) or not _is_key(x):
-        raise KeyMaterialError("public key: x must be 32 bytes in base64url without padding")
-    return PublicJwk(kid, "OKP", "Ed25519", x)
+    if not isinstance(x, str) or (key := _key(x)) is None:
+        raise KeyMaterialError(_instead("public key: x must be 32 bytes in base64url", x, AS_X))
+    return PublicJwk(kid, "OKP", "Ed25519", base64url.encode(key).decode())
 
 
-def _is_key(x: str) -> bool:
-    try:
-        return len(base64url.decode(x.encode())) == KEY_BYTES
-    except ValueError:
-        return False
+def other_form(text: str, ending: str = AS_DER) -> str:
+    """Say what a text is that stands where a public key is wanted, and how to make one of it.
+
+    Args:
+        text: what is written there.
+        ending: the end of the command: ``AS_DER`` or ``AS_X``.
+
+    Returns:
+        One line without anything of the text; empty: it is nothing that is known.
+    """
+    with suppress(KeyMaterialError):
+        AccessKey(unmarked_text(text).strip())
+        return "an access key, which is a secret; show its public half: odingw access-key show"
+    return pem_or_der(text, ending)
+
+
+def _instead(wanted: str, value: object, ending: str) -> str:
+    other = other_form(value, ending) if isinstance(value, str) else ""
+    return f"{wanted}, not {other}" if other else wanted
+
+
+def _key(x: str) -> bytes | None:
+    with suppress(ValueError):
+        key = base64url.decode_key(x)
+        if len(key) == KEY_BYTES:
+            return key
+    return None
 
 
 class SecretKey:

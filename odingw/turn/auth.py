@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, Literal, NoReturn, Protocol
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 from twisted.internet.defer import Deferred
 
+from odingw.documents import lone_surrogate
 from odingw.errors import NOT_JSON, TokenError, TokenFault
 from odingw.tokens import Policy, base64url
 from odingw.tokens import VerifyingKey as CustomerKey
@@ -57,8 +58,8 @@ class KeySource(Protocol):
     def keys(self) -> tuple[VerifyingKey, ...]:
         """The keys that are good now; another tuple when they have changed."""
 
-    def lookup(self, kid: str | None) -> Deferred[float] | None:
-        """Ask for a key that may be new; None asks for any.
+    def lookup(self) -> Deferred[float] | None:
+        """Ask for keys that may be new.
 
         Returns:
             None: the keys will not change now. Else, fires with the seconds that it took.
@@ -148,10 +149,12 @@ class TurnAuthenticator:
             self._verdicts.clear()
 
     def _lookups(self, kid: str | None) -> list[Deferred[float]]:
-        """Ask the sets that may get the key of a token."""
-        if kid is not None and any(key.kid == kid for keys in self._keys for key in keys):
-            return []
-        asked = (one.lookup(kid) for one in self._sets)
+        """Ask the sets that may get the key of a token.
+
+        An issuer that was set up anew has other keys under the ids of its old ones.
+        """
+        named = [one for one in self._sets if kid and any(key.kid == kid for key in one.keys)]
+        asked = (one.lookup() for one in named or self._sets)
         return [lookup for lookup in asked if lookup is not None]
 
     def _verified_later(
@@ -300,9 +303,9 @@ class _Header(Struct, frozen=True, gc=False):
     """The members of a JOSE header that matter here (RFC 7515, section 4.1)."""
 
     alg: str
-    kid: str | UnsetType = UNSET
+    kid: str | tuple[()] | None = None
     crit: Raw | UnsetType = UNSET
-    b64: bool = True
+    b64: bool | Literal[""] | tuple[()] | None = None
 
 
 class _Token(Struct, frozen=True, gc=False):
@@ -328,7 +331,7 @@ def _parse(text: bytes, digest: bytes) -> _Token:
         _malformed("token must have three segments")
     first, second, third = segments
     header = (_header if len(first) > CACHED_HEADER_LENGTH else _cached_header)(first)
-    kid = None if header.kid is UNSET else header.kid
+    kid = header.kid or None
     try:
         payload, signature = base64url.decode(second), base64url.decode(third)
     except ValueError:
@@ -338,12 +341,15 @@ def _parse(text: bytes, digest: bytes) -> _Token:
 
 
 def _header(segment: bytes) -> _Header:
+    text = b""
     try:
+        text = base64url.decode(segment)
         # As text: what is skipped must be UTF-8 as well (RFC 7515, section 5.2).
-        header = _header_decoder.decode(base64url.decode(segment).decode())
+        header = _header_decoder.decode(text.decode())
     except (ValueError, *NOT_JSON):
-        _malformed("token header must be a JSON object in base64url with texts as alg and kid")
-    if header.crit is not UNSET or not header.b64:
+        wanted = "token header must be a JSON object in base64url with texts as alg and kid"
+        _malformed(wanted, str(lone_surrogate(text) or ""))
+    if header.crit is not UNSET or header.b64 is False:
         _malformed("token header names critical extensions")
     if header.alg not in ALGORITHMS:
         raise TokenError(TokenFault.ALGORITHM, "token algorithm is not allowed")
@@ -361,11 +367,12 @@ def _decoded(payload: bytes) -> Claims:
     try:
         return _claims.decode(payload.decode())
     except NOT_JSON:
-        raise TokenError(TokenFault.CLAIMS, "token claims are not a JSON object") from None
+        half = str(lone_surrogate(payload) or "")
+        raise TokenError(TokenFault.CLAIMS, "token claims are not a JSON object", half) from None
 
 
-def _malformed(message: str) -> NoReturn:
-    raise TokenError(TokenFault.MALFORMED, message) from None
+def _malformed(message: str, detail: str = "") -> NoReturn:
+    raise TokenError(TokenFault.MALFORMED, message, detail) from None
 
 
 _FAULTS_OF_KEYS: Final = (TokenFault.UNKNOWN_KEY, TokenFault.ALGORITHM, TokenFault.SIGNATURE)

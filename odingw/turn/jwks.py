@@ -1,8 +1,8 @@
 """A JWK set at a URL, kept fresh (RFC 7517, section 5).
 
-A set is fetched at the start and every 10 minutes. A token whose key id it does not have makes it
-be fetched at once, since its issuer may have changed keys: but never twice within 30 seconds,
-however many tokens ask.
+A set is fetched at the start and every 10 minutes. A token that none of its keys verifies makes it
+be fetched at once, since its issuer may have changed keys, under the same ids too: but never twice
+within 30 seconds, however many tokens ask.
 """
 
 from collections import deque
@@ -95,18 +95,18 @@ class JwkSet:
         if self._fetch is not None:
             self._fetch.cancel()
 
-    def lookup(self, kid: str | None) -> Deferred[float] | None:
-        """Ask for a key that may be new.
+    def refresh(self) -> None:
+        """Fetch now, however short ago the last fetch was."""
+        if self._running and self._fetch is None:
+            self._begin()
 
-        Args:
-            kid: its id; None: any key may be meant.
+    def lookup(self) -> Deferred[float] | None:
+        """Ask for keys that may be new.
 
         Returns:
             None: the keys there are will not change now, or too many wait already. Else, fires
             with the seconds that it took when a fetch has ended, well or not.
         """
-        if kid is not None and any(key.kid == kid for key in self.keys):
-            return None
         idle = self._fetch is None
         if idle and (not self._running or self._pausing()):
             return None

@@ -7,13 +7,12 @@ RSA key into the secret of an HMAC.
 RSA, 2048 to 8192 bits  RS256, RS384, RS512, PS256, PS384, PS512
 EC, P-256               ES256
 EC, P-384               ES384
-OKP, Ed25519            EdDSA
+OKP, Ed25519            EdDSA, Ed25519 (RFC 9864)
 ======================  ========================================
 """
 
-import base64
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -32,9 +31,10 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
+from odingw.documents import is_absent_json, lone_surrogate, unmarked, unmarked_text
 from odingw.errors import NOT_JSON, KeyMaterialError
 from odingw.tokens import base64url
-from odingw.tokens.keys import KEY_BYTES, SIGNATURE_BYTES
+from odingw.tokens.keys import KEY_BYTES, SIGNATURE_BYTES, other_form
 
 MAX_JWKS: Final = 100
 """How many keys of a JWK set are read."""
@@ -50,7 +50,7 @@ _MAX_EXPONENT_BITS: Final = 32
 _SHOWN: Final = 80
 
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
-_ED25519: Final = frozenset({"EdDSA"})
+_ED25519: Final = frozenset({"EdDSA", "Ed25519"})
 _CURVES: Final[dict[str, tuple[EllipticCurve, frozenset[str]]]] = {
     "P-256": (SECP256R1(), frozenset({"ES256"})),
     "P-384": (SECP384R1(), frozenset({"ES384"})),
@@ -134,21 +134,21 @@ def static_key(text: str, source: str) -> VerifyingKey:
     """Read a configured public key.
 
     Args:
-        text: base64 of a DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7); white space in it
-            is ignored.
+        text: base64, padded or not, of a DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7);
+            white space in it is ignored.
         source: where it stands, for people.
 
     Raises:
         KeyMaterialError: it cannot be used; the text says why.
     """
     try:
-        der = base64.b64decode("".join(text.split()), validate=True)
+        der = base64url.decode_standard("".join(unmarked_text(text).split()))
     except ValueError:
-        _refuse("base64 expected (of a PEM file, what is between its BEGIN and END lines)")
+        _refuse(_instead("base64 expected, of a public key in DER", text))
     try:
         loaded = load_der_public_key(der)
     except (ValueError, UnsupportedAlgorithm):
-        _refuse("base64 of a public key in DER (SubjectPublicKeyInfo) expected")
+        _refuse(_instead("base64 of a public key in DER (SubjectPublicKeyInfo) expected", text))
     if isinstance(loaded, RSAPublicKey):
         return _verifying(None, _RSA, _checked_rsa(loaded), source)
     if isinstance(loaded, EllipticCurvePublicKey):
@@ -160,19 +160,23 @@ def static_key(text: str, source: str) -> VerifyingKey:
     raise KeyMaterialError(_WANTED_TYPE)
 
 
+_Text: TypeAlias = str | tuple[()] | None
+"""A member that is a text, or absent; .NET writes null, and empty lists, for what a key lacks."""
+
+
 class _Jwk(Struct):
     """The members of a JWK that matter here; others are ignored, as RFC 7517 wants it."""
 
-    kty: str
-    kid: str | UnsetType = UNSET
-    alg: str | UnsetType = UNSET
-    use: str | UnsetType = UNSET
-    key_ops: tuple[str, ...] | UnsetType = UNSET
-    crv: str = ""
-    n: str = ""
-    e: str = ""
-    x: str = ""
-    y: str = ""
+    kty: _Text = None
+    kid: _Text = None
+    alg: _Text = None
+    use: _Text = None
+    key_ops: tuple[str, ...] | Literal[""] | None = None
+    crv: _Text = None
+    n: _Text = None
+    e: _Text = None
+    x: _Text = None
+    y: _Text = None
     d: Raw | UnsetType = UNSET
     p: Raw | UnsetType = UNSET
     q: Raw | UnsetType = UNSET
@@ -184,6 +188,10 @@ class _Jwk(Struct):
 
 _PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi", "oth")
 """The private members of a key pair (RFC 7518, section 6; RFC 8037, section 2)."""
+
+
+class _OtherUseError(KeyMaterialError):
+    """A key is for something else than signatures."""
 
 
 class _Named(Struct):
@@ -203,28 +211,39 @@ def jwk(document: bytes | Raw, source: str) -> VerifyingKey:
     try:
         value = _one_jwk.decode(document)
     except NOT_JSON:
-        _refuse(
-            "a JSON object expected, with a text as kty, texts as kid, alg, use, crv, n, e, x and "
-            "y, and a list of texts as key_ops, where it has them"
-        )
-    if any(getattr(value, name) is not UNSET for name in _PRIVATE):
+        _refuse(str(lone_surrogate(bytes(document)) or _SHAPE))
+    if not value.kty:
+        _refuse(_SHAPE)
+    private = (getattr(value, name) for name in _PRIVATE)
+    if any(member is not UNSET and not is_absent_json(member) for member in private):
         _refuse("it holds a private key, so anybody who can read it can sign")
-    if value.use not in (UNSET, "sig"):
-        _refuse("its use is not sig")
-    if value.key_ops is not UNSET and "verify" not in value.key_ops:
-        _refuse("verify is not among its key_ops")
+    _check_use(value)
     build = _TYPES.get(value.kty)
     if build is None:
         _refuse(_WANTED_TYPE)
     algorithms, key = build(value)
-    if value.alg is not UNSET:
-        algorithms &= {value.alg}
+    if value.alg:
+        algorithms &= _ED25519 if value.alg in _ED25519 else {value.alg}
         if not algorithms:
             _refuse("its alg is none that is accepted for a key of its type")
-    kid = None if value.kid is UNSET else value.kid
+    kid = value.kid or None
     if kid is not None and len(kid) > LONGEST_KID:
         _refuse(f"its kid must have {LONGEST_KID} characters or less")
     return _verifying(kid, algorithms, key, source)
+
+
+def _check_use(value: _Jwk) -> None:
+    """Refuse a key that is not for signatures (RFC 7517, sections 4.2 to 4.4).
+
+    Raises:
+        _OtherUseError: by its ``use``, its ``key_ops`` or its ``alg``.
+    """
+    if value.use and value.use != "sig":
+        raise _OtherUseError("its use is not sig")
+    if value.key_ops and "verify" not in value.key_ops:
+        raise _OtherUseError("verify is not among its key_ops")
+    if value.alg and value.alg.startswith(_ENCRYPTION):
+        raise _OtherUseError("its alg is none that is accepted: it encrypts")
 
 
 class KeyList(Struct, frozen=True):
@@ -232,7 +251,8 @@ class KeyList(Struct, frozen=True):
 
     Attributes:
         keys: in the order of the set.
-        problems: what was left out and why, a line each.
+        problems: what was left out and why, a line each; that a key is for something else than
+            signatures is none.
     """
 
     keys: tuple[VerifyingKey, ...]
@@ -259,9 +279,9 @@ def jwk_set(document: bytes, name: str) -> KeyList:
         KeyMaterialError: it is no JWK set.
     """
     try:
-        parts = msgspec.structs.astuple(_set.decode(document).keys)
+        parts = msgspec.structs.astuple(_set.decode(unmarked(document)).keys)
     except NOT_JSON:
-        raise KeyMaterialError("it is not a JSON object with a list of keys") from None
+        raise KeyMaterialError(_no_set(document)) from None
     keys: list[VerifyingKey] = []
     problems: list[str] = []
     for number, part in enumerate(parts, 1):
@@ -272,9 +292,22 @@ def jwk_set(document: bytes, name: str) -> KeyList:
             break
         try:
             keys.append(jwk(part, name))
+        except _OtherUseError:
+            continue
         except KeyMaterialError as error:
             problems.append(f"key {number}{_shown_kid(part)} of {name} is skipped: {error}")
     return KeyList(tuple(keys), tuple(problems))
+
+
+def _no_set(document: bytes) -> str:
+    """Say what is there instead of a JWK set, as far as it is known."""
+    text = "it is not a JSON object with a list of keys"
+    half = lone_surrogate(document)
+    if half is not None:
+        return str(half)
+    # Beside their JWK sets, issuers serve certificates by key id, and PEM files.
+    pem = other_form(document[:_LONGEST_PEM].decode("utf-8", "replace"))
+    return f"{text}, but {pem.partition(';')[0]}; name the URL of the JWK set" if pem else text
 
 
 def _rsa(value: _Jwk) -> tuple[frozenset[str], PublicKey]:
@@ -297,12 +330,18 @@ def _okp(value: _Jwk) -> tuple[frozenset[str], PublicKey]:
     return _ED25519, _checked_ed25519(_decoded(value.x))
 
 
-def _decoded(text: str) -> bytes:
+def _decoded(text: _Text) -> bytes:
+    text = text or ""
     try:
-        # Padding is wrong here, but harmless, and Java's encoders write it unless told not to.
-        return base64url.decode(text.rstrip("=").encode())
+        return base64url.decode_key(text)
     except ValueError:
-        _refuse("its numbers must be in base64url")
+        _refuse(_instead("its numbers must be in base64url", text).partition(";")[0])
+
+
+def _instead(wanted: str, text: str) -> str:
+    """Say what is wanted, and what a text is, as far as that is known."""
+    other = other_form(text)
+    return f"{wanted}, not {other}" if other else wanted
 
 
 def _built(build: Callable[[], PublicKey]) -> PublicKey:
@@ -346,6 +385,13 @@ def _refuse(message: str) -> NoReturn:
     raise KeyMaterialError(message)
 
 
+_SHAPE: Final = (
+    "a JSON object expected, with a text as kty, texts as kid, alg, use, crv, n, e, x and y, and a "
+    "list of texts as key_ops, where it has them"
+)
+_ENCRYPTION: Final = ("RSA1_5", "RSA-OAEP", "ECDH-ES", "HPKE-")
+"""How the algorithms begin that encrypt to a public key (RFC 7518, section 4.1)."""
+_LONGEST_PEM: Final = 8192
 _WANTED_TYPE: Final = "it must be an RSA, EC (P-256, P-384) or Ed25519 key"
 _TYPES: Final = {"RSA": _rsa, "EC": _ec, "OKP": _okp}
 _named: Final = msgspec.json.Decoder(_Named)

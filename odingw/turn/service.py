@@ -98,7 +98,7 @@ class TurnService:
             self._end(self.current, {})
 
     def reload(self, config: TurnConfig | None) -> None:
-        """Take another configuration, or read the TurnRest file again.
+        """Take another configuration, or read the TurnRest file again; fetch all key sets.
 
         Raises:
             ConfigError: the settings cannot be used; those in force stay.
@@ -109,6 +109,9 @@ class TurnService:
             self.stop_serving()
         elif self.current is None or settings != self.current.settings:
             self._take(settings)
+        if self.current is not None:
+            for jwk_set in self.current.jwk_sets.values():
+                jwk_set.refresh()
 
     def poll(self) -> None:
         """Take the TurnRest file if it has changed.

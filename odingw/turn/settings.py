@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from odingw.config import Turn
-from odingw.config.documents import decode
 from odingw.config.errors import config_error, convert
 from odingw.config.parts import is_loopback
 from odingw.config.turn import BESIDE_FILE
 from odingw.config.types import Text, key_text
+from odingw.documents import is_absent, lone_surrogate, read_json, unmarked_text
 from odingw.errors import ConfigError
 from odingw.turn.keys import static_key
 from odingw.turn.origins import ANY_ORIGIN, check_origin
@@ -46,11 +46,6 @@ _MEMBERS: Final = {
     "stunURIS": "stun_uris",
 }
 """Members of a TurnRest file, and the keys of ``[turn]`` that say the same."""
-
-_ABSENT_IF_EMPTY: Final = frozenset(
-    {"secretKey", "allowedOrigin", "forcedUser", "forceUser", "forcedPassword", "userClaim"}
-)
-"""Members for which an empty text or list stands for none, as in a file made from a template."""
 
 _LONGEST_CAUSE: Final = 200
 _JSON_POSITION: Final = re.compile(r"(?P<what>.*) \(byte (?P<byte>[0-9]+)\)", re.DOTALL)
@@ -166,7 +161,8 @@ def from_turnrest_json(
 ) -> tuple[TurnSettings, list[str]]:
     """Read a TurnRest file; its members are those of the wire reference, and ``secretKeys``.
 
-    Null stands for an absent member. Where the same is given under two names, lists are joined.
+    Null stands for an absent member, and so do an empty text and an empty list. Where the same is
+    given under two names, lists are joined.
 
     Args:
         text: what the file holds.
@@ -185,7 +181,7 @@ def from_turnrest_json(
     hints = get_type_hints(Turn, include_extras=True) | {"secretKey": Text}
     for member, key in _MEMBERS.items():
         given = document.get(member)
-        if given is None or (given in ("", []) and member in _ABSENT_IF_EMPTY):
+        if is_absent(given):
             continue
         value = convert(given, hints.get(member, hints[key]), source, member)
         if member == "secretKey":
@@ -206,11 +202,13 @@ def from_turnrest_json(
 
 def _decode(text: bytes, source: str) -> dict[str, Any]:
     try:
-        document = decode(text.removeprefix(b"\xef\xbb\xbf"))
+        document = read_json(text)
     except (UnicodeDecodeError, RecursionError) as error:
         what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "nested too deeply"
         raise config_error(source, "", f"{what}; write one JSON object") from None
     except msgspec.DecodeError as error:
+        if half := lone_surrogate(text):
+            raise config_error(source, "", f"{half}; write the whole character") from None
         what, where = str(error), ""
         if found := _JSON_POSITION.fullmatch(what):
             what = found["what"].removeprefix("JSON is malformed: ")
@@ -234,7 +232,8 @@ def _unknown(member: str, source: str) -> str:
 
 def _settle(turn: Turn, place: _Place) -> tuple[TurnSettings, list[str]]:
     """Check what types cannot say."""
-    if not turn.secret_keys and turn.forced_password is None:
+    secret_keys = tuple(filter(None, map(unmarked_text, turn.secret_keys)))
+    if not secret_keys and turn.forced_password is None:
         raise place.error("secret_keys", "missing; write the secret that your TURN servers have")
     origins, warnings = _origins(turn, place)
     turn_uris = _uris(turn, "turn_uris", "turn", place)
@@ -245,7 +244,7 @@ def _settle(turn: Turn, place: _Place) -> tuple[TurnSettings, list[str]]:
     _check_items(turn, "jwk_urls", _check_jwk_url, place)
     _check_items(turn, "public_keys", lambda text: static_key(text, ""), place)
     settings = TurnSettings(
-        secret_keys=_distinct(turn.secret_keys),
+        secret_keys=_distinct(secret_keys),
         allowed_origins=origins,
         ttl=turn.ttl,
         forced_user=turn.forced_user or None,

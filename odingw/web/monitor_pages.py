@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 from twisted.web.http import CACHED
 
+from odingw.documents import unmarked
 from odingw.errors import (
     FORBIDDEN,
     INVALID_PARAMS,
@@ -163,7 +164,7 @@ class MonitorPages:
 
     def _read(self, request: GatewayRequest) -> _DrainBody:
         try:
-            body = self._body.decode(request.content.getvalue())
+            body = self._body.decode(unmarked(request.content.getvalue()))
         except ValidationError as error:
             raise invalid_params(readable(error, "body")) from None
         except NOT_JSON:

@@ -165,7 +165,7 @@ class Set:
         mine = json.dumps({"kty": "OKP", "crv": "Ed25519", "x": KEY.public_jwk().x}).encode()
         self.keys: tuple[VerifyingKey, ...] = (jwk(twin, "a set"), jwk(mine, "a set"))
 
-    def lookup(self, kid: str | None) -> Deferred[float] | None:
+    def lookup(self) -> Deferred[float] | None:
         """Say that there are no other keys."""
         return None
 

@@ -228,8 +228,8 @@ BOUNDS: Final[tuple[Weakness, ...]] = (
         "tests/test_bounds_numbers.py::LimitNumberTests::test_a_file",
         (
             Edit(
-                "odingw/config/documents.py",
-                "        if not isinstance(error, msgspec.ValidationError):\n",
+                "odingw/documents.py",
+                "        if not isinstance(error, ValidationError):\n",
                 "        if True:\n",
             ),
         ),

@@ -1,0 +1,435 @@
+"""Documents from elsewhere: every place of ``document_places`` keeps the rules."""
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from odingw.customers import SourceError, directory
+from odingw.customers.sources import decoded
+from odingw.documents import MARK, is_absent, is_absent_json, lone_surrogate, whole
+from odingw.errors import NOT_JSON, ConfigError, KeyMaterialError, TokenError
+from odingw.rpc.client_api import CLIENT_API
+from odingw.rpc.jsonrpc import Engine, Method, Reply
+from odingw.rpc.server_api import SERVER_API
+from odingw.tokens import Claims, load_public_jwk, parse, verify
+from odingw.tokens.claims import Policy, decode_claims
+from odingw.turn.auth import TurnAuthenticator
+from odingw.turn.keys import jwk_set, static_key
+from odingw.turn.settings import from_turnrest_json
+from tests.document_places import (
+    ABSENT,
+    ACCESS_KEY,
+    BASE64,
+    JWK,
+    NUMBERS,
+    SECRET_LINES,
+    TEXTS,
+    TURN,
+    ask,
+    customer,
+)
+from tests.jwk_server import document, private_key, public_jwk, sign, spki_text
+from tests.jwk_shapes import SHAPES
+from tests.turn_auth_case import CLAIMS, NOW, SETTINGS, AuthTestCase, Keys, raw_token, settings
+
+PACKAGE = Path(__file__).parent.parent / "odingw"
+HALF = "half of a surrogate pair, which is no Unicode text"
+
+
+class MarkTests(SynchronousTestCase):
+    def test_it_is_skipped_everywhere(self) -> None:
+        for place in TEXTS:
+            self.assertEqual(place.read(MARK + place.text), place.read(place.text), place.name)
+
+    def test_it_is_part_of_no_secret(self) -> None:
+        """Not in the middle either, where two files were put together."""
+        places = [place for place in TEXTS if place.name in SECRET_LINES]
+        self.assertEqual(len(places), len(SECRET_LINES))
+        for place in places:
+            other = b64encode(bytes(32))
+            good = place.read(place.text + b"\n" + other)
+            marked = MARK + place.text + b"\r\n" + MARK + other + b"\r\n" + MARK
+            self.assertEqual(place.read(marked), good, place.name)
+        text = json.dumps(TURN | {"secretKey": f"\ufeff{TURN['secretKey']}"}).encode()
+        found, _ = from_turnrest_json(text, "")
+        self.assertEqual(found.secret_keys, (TURN["secretKey"],))
+
+    def test_a_mark_alone_is_no_secret(self) -> None:
+        for place in TEXTS:
+            if place.name in SECRET_LINES:
+                self.assertRaises(ConfigError, place.read, MARK)
+        text = json.dumps(TURN | {"secretKey": "\ufeff"}).encode()
+        self.assertRaises(ConfigError, from_turnrest_json, text, "")
+
+
+class NumberTests(SynchronousTestCase):
+    def test_each_spelling(self) -> None:
+        for place in NUMBERS:
+            for text in ("5.0", "5.00", "5e0", "0.5e1", "50E-1"):
+                self.assertEqual(place.read(text), place.read("5"), f"{place.name} {text}")
+
+    def test_what_is_not_whole(self) -> None:
+        for place in NUMBERS:
+            for text in ("5.5", "true"):
+                try:
+                    found = place.read(text)
+                except (ConfigError, KeyError, StopIteration, ValueError):
+                    continue
+                self.fail(f"{place.name} takes {text} for {found}")
+
+    def test_no_parameter_of_a_method_is_an_integer_alone(self) -> None:
+        """So that every one of them takes 5.0."""
+        for interface in (CLIENT_API, SERVER_API):
+            for name, signature in interface.signatures.items():
+                text = json.dumps(msgspec.json.schema(signature.params))
+                # A union of both is fine; of the bytes of a message, for one.
+                alone = re.sub(r'"anyOf": \[\{"type": "integer"[^]]*"number"[^]]*\]', "", text)
+                self.assertNotIn('"integer"', alone, name)
+
+    def test_times_of_tokens(self) -> None:
+        for name in ("exp", "nbf"):
+            claims = decode_claims(b'{"%b": 5.0}' % name.encode())
+            self.assertEqual(getattr(claims, name), 5)
+
+    @given(st.integers() | st.floats() | st.text() | st.booleans() | st.none())
+    def test_whole(self, value: object) -> None:
+        """It never changes what a value is equal to."""
+        if value == value:  # not NaN
+            self.assertEqual(whole(value), value)
+
+
+class Base64Tests(SynchronousTestCase):
+    def test_padding_may_be_there_or_not(self) -> None:
+        padded = 0
+        for place in BASE64:
+            bare = place.text.rstrip(b"=")
+            good = bare + b"=" * (-len(bare) % 4)
+            self.assertEqual(place.read(good), place.read(bare), place.name)
+            padded += good != bare
+        self.assertGreater(padded, 10)
+
+    def test_more_of_it_is_refused(self) -> None:
+        for place in BASE64:
+            bare = place.text.rstrip(b"=")
+            self.assertRaises(
+                (ConfigError, KeyError, ValueError),
+                place.read,
+                bare + b"=" * (-len(bare) % 4 + 1),
+            )
+
+    def test_what_a_token_and_an_access_key_have_not(self) -> None:
+        token = raw_token({"alg": "EdDSA", "kid": "a"}, CLAIMS)
+        self.assertRaises(TokenError, parse, f"{token}==")
+
+
+class AbsentTests(AuthTestCase):
+    def test_what_says_nothing(self) -> None:
+        for place in ABSENT:
+            good = place.read({})
+            for name in place.names:
+                for value in (None, "", []):
+                    self.assertEqual(place.read({name: value}), good, f"{place.name} {name}")
+
+    def test_what_says_something(self) -> None:
+        """The exceptions: an absent limit, no access keys, an empty list."""
+        for member in ("maxPeers", "maxRooms"):
+            self.assertEqual(len(directory([customer(**{member: None})]).customers), 1)
+            for value in ("", []):
+                [problem] = directory([customer(**{member: value})]).problems
+                self.assertIn(f"{member} is absent", problem)
+        found = directory([customer(accessKeys=[])])
+        self.assertEqual((list(found.customers), found.problems), (["acme"], ()))
+        for value in (None, ""):
+            self.assertEqual(directory([customer(accessKeys=value)]).customers, {})
+        self.assertEqual(decoded(b"[]"), [])
+        self.assertEqual(jwk_set(b'{"keys": []}', "").keys, ())
+        self.assertRaises(KeyMaterialError, jwk_set, b'{"keys": null}', "")
+
+    def test_white_space_in_it(self) -> None:
+        for text in (b"[ \n]", b"null", b'""'):
+            self.assertTrue(is_absent_json(msgspec.Raw(text)))
+        for text in (b'" "', b"{}", b"0", b"false", b"[[]]", b"[null]"):
+            self.assertFalse(is_absent_json(msgspec.Raw(text)))
+            self.assertFalse(is_absent(json.loads(text)))
+
+    def test_a_private_key_is_one(self) -> None:
+        for value in ("AQAB", 5, {}, ["x"]):
+            found = jwk_set(document([public_jwk("RSA", d=value)]), "a set")
+            self.assertIn("it holds a private key", found.problems[0])
+
+    def test_headers_of_tokens(self) -> None:
+        authenticator = TurnAuthenticator(settings("Ed25519"))
+        for value in (None, "", []):
+            for name in ("kid", "b64", "typ", "jku"):
+                token = raw_token({"alg": "EdDSA", name: value}, CLAIMS)
+                self.assertEqual(self.accepted(authenticator, token), CLAIMS)
+            crit = raw_token({"alg": "EdDSA", "kid": "a", "crit": value}, CLAIMS)
+            self.assertRaises(TokenError, authenticator.authenticate, crit, NOW)
+            self.assertRaises(TokenError, parse, crit)
+            crv = raw_token({"alg": "EdDSA", "kid": "a", "crv": value}, CLAIMS)
+            self.assertEqual(parse(crv).header.kid, "a")
+            self.assertRaises(TokenError, parse, raw_token({"alg": "EdDSA", "kid": value}, CLAIMS))
+
+    def test_claims_and_parameters_stay_strict(self) -> None:
+        for field in msgspec.structs.fields(Claims):
+            self.assertRaises(TokenError, decode_claims, b'{"%b": null}' % field.name.encode())
+        method = Method(CLIENT_API.signatures["RoomClose"].params, lambda *_: "closed")
+        engine: Engine[None] = Engine({"close": method}, 1, lambda *_: None, lambda *_: None)
+        params = {"room_id": "room", "ban_time": None}
+        call = {"jsonrpc": "2.0", "id": 1, "method": "close", "params": params}
+        reply = engine.handle(json.dumps(call).encode(), None)
+        assert isinstance(reply, Reply)
+        self.assertIn(b"Invalid params", reply.body or b"")
+
+
+class ShapeTests(AuthTestCase):
+    """Sets as issuers write them."""
+
+    def test_each_is_taken_without_a_word(self) -> None:
+        for name, shape in SHAPES.items():
+            for mark in (b"", MARK):
+                found = jwk_set(mark + document(shape()), name)
+                self.assertEqual(found.problems, (), name)
+                self.assertEqual([key.kid for key in found.keys][:2], ["rsa", "ec"], name)
+            authenticator = TurnAuthenticator(SETTINGS, [Keys(*shape())])
+            self.accepted(authenticator, sign(CLAIMS, "RS256", kid="rsa"))
+            self.accepted(authenticator, sign(CLAIMS, "ES256", kid="ec"))
+
+    def test_both_names_of_an_algorithm(self) -> None:
+        """RFC 9864 has a name of its own for EdDSA with Ed25519."""
+        names = ("EdDSA", "Ed25519")
+        for of_key in (*names, None):
+            keys = Keys(public_jwk("Ed25519", kid="a", alg=of_key))
+            authenticator = TurnAuthenticator(SETTINGS, [keys])
+            for of_token in names:
+                self.accepted(authenticator, raw_token({"alg": of_token, "kid": "a"}, CLAIMS))
+        claims = {"rid": "room", "uid": "alice", "exp": NOW + 60}
+        key = load_public_jwk({**public_jwk("Ed25519"), "kid": "a"})
+        for of_token in names:
+            token = raw_token({"alg": of_token, "kid": "a"}, claims)
+            verify(token, {"a": key}.get, now=NOW, policy=Policy())
+
+    def test_keys_for_something_else(self) -> None:
+        for members in (
+            {"use": "enc"},
+            {"key_ops": ["encrypt", "wrapKey"]},
+            {"alg": "RSA-OAEP-256"},
+            {"alg": "RSA1_5"},
+        ):
+            found = jwk_set(document([public_jwk("RSA", **members)]), "a set")
+            self.assertEqual((found.keys, found.problems), ((), ()), members)
+
+
+class SurrogateTests(SynchronousTestCase):
+    def wrong(self, body: bytes) -> tuple[Any, Any]:
+        error: Any = self.assertRaises(ValueError, ask, body)
+        [found] = error.args
+        return found["id"], found["error"]["data"]["detail"]
+
+    def test_requests(self) -> None:
+        for half in ("\\ud83d", "\\udc00", "x\\ud83dx", "\\ud83d\\ud83d"):
+            body = '{"jsonrpc":"2.0","id":%s,"method":"hello","params":{"a":[1,{"message":"%s"}]}}'
+            for call_id, expected in ((7, 7), ('"seven"', "seven"), ("7.0", 7)):
+                got = self.wrong((body % (call_id, half)).encode())
+                self.assertEqual(got, (expected, f"a[1].message: {HALF}"))
+            method = f'{{"jsonrpc":"2.0","id":7,"method":"{half}"}}'
+            self.assertEqual(self.wrong(method.encode()), (7, f"method: {HALF}"))
+            call_id = f'{{"jsonrpc":"2.0","id":"{half}","method":"hello"}}'
+            self.assertEqual(self.wrong(call_id.encode()), (None, f"id: {HALF}"))
+            batch = f'[{{"jsonrpc":"2.0","id":7,"method":"hello","params":{{"a":"{half}"}}}}]'
+            self.assertEqual(self.wrong(batch.encode()), (None, f"[0].params.a: {HALF}"))
+
+    def test_whole_pairs(self) -> None:
+        body = b'{"jsonrpc":"2.0","id":7,"method":"hello","params":{"a":"\\ud83d\\ude00"}}'
+        self.assertEqual(ask(body)["result"], "hi")
+        self.assertIsNone(lone_surrogate(body))
+        self.assertIsNone(lone_surrogate(b'{"a": "\\\\ud83d"}'))
+        self.assertIsNone(lone_surrogate(b'{"a": "\\ud83d"'))
+
+    def test_documents(self) -> None:
+        text = json.dumps(TURN | {"forcedUser": "\ud83d"}).encode()
+        error = self.assertRaises(ConfigError, from_turnrest_json, text, "t.json")
+        self.assertEqual(str(error), f"t.json: forcedUser: {HALF}; write the whole character")
+        data = json.dumps([customer(), customer(id="\udc00")]).encode()
+        self.assertEqual(str(self.assertRaises(SourceError, decoded, data)), f"[1].id: {HALF}")
+        data = document([public_jwk("RSA", kid="\ud83d")])
+        error = self.assertRaises(KeyMaterialError, jwk_set, data, "a set")
+        self.assertEqual(str(error), f"keys[0].kid: {HALF}")
+
+    def test_tokens(self) -> None:
+        for header, claims, member in (
+            ({"alg": "EdDSA", "kid": "\ud83d"}, CLAIMS, "kid"),
+            ({"alg": "EdDSA", "kid": "a"}, {**CLAIMS, "uid": "\ud83d"}, "uid"),
+        ):
+            token = raw_token(header, claims)
+            authenticator = TurnAuthenticator(settings("Ed25519"))
+            error = self.assertRaises(TokenError, authenticator.authenticate, token, NOW)
+            self.assertEqual(error.detail, f"{member}: {HALF}")
+        error = self.assertRaises(TokenError, decode_claims, b'{"uid": "\\ud83d"}')
+        self.assertEqual(error.detail, f"uid: {HALF}")
+
+    @given(
+        st.recursive(
+            st.text(st.characters()) | st.none(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters()), inner),
+        )
+    )
+    def test_any_text(self, value: object) -> None:
+        """It is named where msgspec cannot read it, and only there."""
+        data = json.dumps(value).encode()
+        try:
+            msgspec.json.decode(data)
+            good = True
+        except NOT_JSON:
+            good = False
+        self.assertEqual(lone_surrogate(data) is None, good)
+
+
+def _pem(kind: str, form: PrivateFormat, encoding: Encoding = Encoding.PEM) -> bytes:
+    data: bytes = private_key(kind).private_bytes(encoding, form, NoEncryption())
+    return data
+
+
+def _other_forms() -> Iterator[tuple[str, str, str]]:
+    """Yield what is no public key, what it is called, and a part of the command."""
+    private = "a private key, which must stay with whoever signs"
+    for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL, PrivateFormat.OpenSSH):
+        for kind in ("RSA", "P-256"):
+            yield _pem(kind, form).decode(), private, "openssl pkey -inform PEM"
+    for kind in ("RSA", "P-256", "Ed25519"):
+        der = _pem(kind, PrivateFormat.PKCS8, Encoding.DER)
+        yield b64encode(der).decode(), private, "openssl pkey -inform DER"
+    locked = private_key("RSA").private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+    )
+    yield locked.decode(), private, "-pubout -outform DER"
+    public = private_key("RSA").public_key()
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    yield pem, "a public key as PEM text", "openssl pkey -pubin -inform PEM"
+    yield "\ufeff" + pem, "a public key as PEM text", "openssl pkey -pubin"
+    yield b64encode(pem.encode()).decode(), "base64 of PEM text", "openssl pkey -pubin"
+    pkcs1 = public.public_bytes(Encoding.PEM, PublicFormat.PKCS1).decode()
+    yield pkcs1, "an RSA public key in the form of PKCS #1", "openssl rsa -RSAPublicKey_in"
+    ssh = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    yield ssh, "a public key in the form of SSH", "ssh-keygen -e -m PKCS8"
+    yield CERTIFICATE, "a certificate", "openssl x509 -inform PEM -in FILE -noout -pubkey"
+    body = "".join(CERTIFICATE.splitlines()[1:-1])
+    yield body, "a certificate", "openssl x509 -inform DER"
+    yield ACCESS_KEY, "an access key, which is a secret", "odingw access-key show"
+
+
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBbjCCAROgAwIBAgIUBnqomWCUooPHIELVcNh077BMfOswCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBdDAeFw0yNjExMzAxMjUwMDZaFw0yNjEyMDExMjUwMDZaMAwx
+CjAIBgNVBAMMAXQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAT9M61B9O59dDJi
+TW4p6Inj+vZWbOJKOAWeGKA8U1pJgMczK8X/wdwb5gQ+aKttlfvxnycoE6KrRG/X
+q16A6dP8o1MwUTAdBgNVHQ4EFgQUe46wkFyDleyv/vINPi17aMfJgxIwHwYDVR0j
+BBgwFoAUe46wkFyDleyv/vINPi17aMfJgxIwDwYDVR0TAQH/BAUwAwEB/zAKBggq
+hkjOPQQDAgNJADBGAiEA1Q2sd3czrvBNuuVATraCde/eJ+5k/WGNhQJNZajgVsYC
+IQDhjJLeD3PQTv0oxLYC4g0ZS7J98ahrnB8wjAAE2p1fBA==
+-----END CERTIFICATE-----
+"""
+
+
+class OtherFormTests(SynchronousTestCase):
+    """What stands where a public key is wanted is called what it is."""
+
+    def test_configured_public_keys(self) -> None:
+        for text, what, command in _other_forms():
+            error = str(self.assertRaises(KeyMaterialError, static_key, text, ""))
+            self.assertIn(f"not {what}", error)
+            self.assertIn(command, error)
+            self.assertNotIn(text.splitlines()[-1][:20], error)
+            document = json.dumps(TURN | {"jwtPublicKeys": [text]}).encode()
+            error = str(self.assertRaises(ConfigError, from_turnrest_json, document, "t.json"))
+            self.assertIn("jwtPublicKeys[0]: base64", error)
+            self.assertIn(f"not {what}", error)
+
+    def test_keys_of_customers(self) -> None:
+        for text, what, _ in _other_forms():
+            for value in (text, {**JWK, "x": text}):
+                [problem] = directory([customer(accessKeys=[{"publicKey": value}])]).problems
+                self.assertIn(f"not {what}", problem)
+                self.assertNotIn(text.splitlines()[-1][:20], problem)
+
+    def test_a_public_key_in_der_is_no_x(self) -> None:
+        x = spki_text("Ed25519")
+        error = self.assertRaises(KeyMaterialError, load_public_jwk, {**JWK, "x": x})
+        self.assertIn("not a public key in DER", str(error))
+        self.assertIn("tail -c 32", str(error))
+
+    def test_sets(self) -> None:
+        for body in (
+            CERTIFICATE.encode(),
+            json.dumps({"some id": CERTIFICATE, "other": CERTIFICATE}).encode(),
+        ):
+            error = self.assertRaises(KeyMaterialError, jwk_set, body, "a set")
+            self.assertIn("a list of keys, but a certificate", str(error))
+        found = jwk_set(document([public_jwk("RSA", n=CERTIFICATE)]), "a set")
+        self.assertIn("not a certificate", found.problems[0])
+
+    def test_a_good_one_has_no_other_form(self) -> None:
+        for kind in ("RSA", "P-256", "P-384", "Ed25519"):
+            static_key(spki_text(kind), "")
+
+
+class ReaderTests(SynchronousTestCase):
+    """The tables name every place; whoever adds a reader adds it there."""
+
+    READING: Final = re.compile(
+        r"json\.loads\(|json\.decode\(|tomllib\.loads?\(|b64decode\(|\.read_text\(|\.read_bytes\("
+        r"|base64url\.decode\w*\(|json import .*Decoder|json\.Decoder\("
+    )
+    OWN: Final = ("state/", "sim/", "grid/")
+    """What odingw or its simulator has written itself."""
+    KNOWN: Final = {
+        "cli/calls.py": "parameters of a call, and the file that has them",
+        "cli/keys.py": "claims, which are shown as they are",
+        "cli/state.py": "the state of a gateway",
+        "cli/turn_test.py": "credentials of a gateway",
+        "client/http.py": "certificates, which OpenSSL finds behind a mark",
+        "client/wire.py": "TEXTS",
+        "config/load.py": "TEXTS, by read_secret",
+        "documents.py": "the rules themselves",
+        "rpc/grid_config.py": "TEXTS",
+        "rpc/jsonrpc.py": "TEXTS",
+        "rpc/report_rooms.py": "a part of a request",
+        "rpc/toml_edit.py": "a part of GridConfig's text",
+        "secret_files.py": "the kernel's files",
+        "tokens/base64url.py": "the rule itself",
+        "tokens/claims.py": "claims, which stay strict",
+        "tokens/jws.py": "headers, see AbsentTests",
+        "tokens/keys.py": "ids and access keys, which have no padding; BASE64",
+        "tokens/derived.py": "BASE64",
+        "tokens/other_forms.py": "what is refused",
+        "turn/auth.py": "headers, see AbsentTests; claims, which stay strict",
+        "turn/keys.py": "TEXTS, BASE64, ABSENT",
+        "web/clients.py": "files of the package",
+        "web/guard.py": "a password, which is no document",
+        "web/monitor_pages.py": "what the status page sends; files of the package",
+    }
+
+    def test_no_reader_is_missing(self) -> None:
+        found = {
+            name
+            for path in PACKAGE.rglob("*.py")
+            if not (name := path.relative_to(PACKAGE).as_posix()).startswith(self.OWN)
+            and self.READING.search(path.read_text("utf-8"))
+        }
+        self.assertEqual(found, self.KNOWN.keys())
