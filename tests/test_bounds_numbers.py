@@ -71,18 +71,18 @@ class LimitNumberTests(SynchronousTestCase):
             self.assertRegex(second, r"^customer 'rooms' is refused: maxRooms must be .{1,80}$")
 
     def test_a_file_that_is_no_json_all_the_same(self) -> None:
-        for data in (
-            b'[{"id": 1e400, "x": NaN}]',
-            b'[{"id": 1e400, "x": Infinity}]',
-            b'[1e400, "\\ud800"]',
-            b"[1e400",
-            b"[1e400] x",
-            b'[1e400, "\xff"]',
-            b"[1e400, " + b"[" * 100_000,
+        for data, words in (
+            (b'[{"id": 1e400, "x": NaN}]', "it is not JSON"),
+            (b'[{"id": 1e400, "x": Infinity}]', "it is not JSON"),
+            (b'[1e400, "\\ud800"]', "[1]: half of a surrogate pair"),
+            (b"[1e400", "it is not JSON"),
+            (b"[1e400] x", "it is not JSON"),
+            (b'[1e400, "\xff"]', "it is not JSON"),
+            (b"[1e400, " + b"[" * 100_000, "it is not JSON"),
         ):
             with self.assertRaises(Exception, msg=data[:30]) as caught:  # shown below
                 self.fetched(data)
-            self.assertIn("it is not JSON", str(caught.exception), data[:30])
+            self.assertIn(words, str(caught.exception), data[:30])
 
     def test_a_function(self) -> None:
         class Odd(int):
