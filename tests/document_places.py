@@ -141,7 +141,7 @@ TEXTS: Final = (
     Place("customers, body", _CUSTOMERS, decoded),
     Place("customers, file", _CUSTOMERS, in_file(_customers_of_file)),
     Place("customers, command", _CUSTOMERS, in_file(_command("customers", "--json"))),
-    Place("configuration", b"[turn]\nttl = 5\n", in_file(load)),
+    Place("configuration", b"[turn]\nttl = 5\n", in_file(lambda path: load(path).turn)),
     Place("TurnRest text", json.dumps(TURN).encode(), lambda data: from_turnrest_json(data, "")),
     Place("TurnRest file", json.dumps(TURN).encode(), in_file(lambda path: TurnFile(path).load())),
     Place("file with a secret", SECRET.encode(), in_file(read_secret)),
