@@ -22,8 +22,8 @@ from zope.interface import implementer  # type: ignore[import-untyped]  # zope h
 reactor: Any = global_reactor
 
 RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-TYPES = {"RSA": RSA, "P-256": ("ES256",), "P-384": ("ES384",), "Ed25519": ("EdDSA", "Ed25519")}
-"""What each type of key verifies."""
+TYPES = {"RSA": RSA, "P-256": ("ES256",), "P-384": ("ES384",), "Ed25519": ("EdDSA",)}
+"""What each type of key verifies; ``Ed25519`` is another name of ``EdDSA``."""
 
 Jwk: TypeAlias = dict[str, Any]
 Answer: TypeAlias = Callable[["Connection"], object]

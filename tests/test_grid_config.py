@@ -376,7 +376,7 @@ class RefusedTests(SynchronousTestCase):
             ("a = []\n[[a]]\n", "(at line 2, column 4)"),
             ('x = """\n', "(at end of document)"),
             ("x = [", "(at end of document)"),
-            ("\ufeffx = 1", "(at line 1, column 1)"),
+            ("\ufeffx = 1 1", "(at line 1, column 7)"),
             ("x = 1\rx = 2", "(at line 1, column 6)"),
             ("x = 2020-02-30\n", "(at line 1, column 5)"),
             ('x = "\\ud800"', "(at line 1, column"),

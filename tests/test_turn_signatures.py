@@ -228,19 +228,23 @@ class ConfusionTests(AuthTestCase):
     def test_an_algorithm_of_another_type_of_key(self) -> None:
         names = ("ES512", "ES256K", "Ed25519", "Ed448", "RS1", "RSA-OAEP", "A128KW", *KINDS)
         for kind, algorithms in TYPES.items():
+            keys = Keys(public_jwk(kind, kid="a"))
+            keys.resting = True
             for authenticator in (
                 TurnAuthenticator(settings(kind)),
-                TurnAuthenticator(SETTINGS, [Keys(public_jwk(kind, kid="a"))]),
+                TurnAuthenticator(SETTINGS, [keys]),
             ):
                 [own, *_] = algorithms
                 signature = base64url.decode(sign(CLAIMS, own).rpartition(".")[2].encode())
                 for name in names:
-                    if name not in algorithms:
+                    if name not in (*algorithms, kind):
                         token = compact({"alg": name, "kid": "a"}, CLAIMS, signature)
                         self.refused(authenticator, token, TokenFault.ALGORITHM, about=(kind, name))
 
     def test_an_algorithm_that_the_jwk_excludes(self) -> None:
-        authenticator = TurnAuthenticator(SETTINGS, [Keys(public_jwk("RSA", kid="a", alg="RS256"))])
+        keys = Keys(public_jwk("RSA", kid="a", alg="RS256"))
+        keys.resting = True
+        authenticator = TurnAuthenticator(SETTINGS, [keys])
         self.accepted(authenticator, sign(CLAIMS, "RS256", kid="a"))
         for algorithm in ("RS512", "PS256"):
             token = sign(CLAIMS, algorithm, kid="a")
@@ -262,12 +266,9 @@ class ConfusionTests(AuthTestCase):
         ]
         for header in headers:
             token = sign(CLAIMS, "RS256", 1, **{"kid": "a", **header})
-            if "kid" in header:
-                waiting = self.waiting(authenticator, token)
-                keys.fetched(public_jwk("RSA", kid="a"))
-                self.failureResultOf(waiting, TokenError)
-            else:
-                self.refused(authenticator, token, TokenFault.SIGNATURE, about=header)
+            waiting = self.waiting(authenticator, token)
+            keys.fetched(public_jwk("RSA", kid="a"))
+            self.failureResultOf(waiting, TokenError)
 
     def test_such_members_are_not_read(self) -> None:
         """Some issuers put the URL of their keys into each token."""
@@ -341,7 +342,7 @@ class FormTests(AuthTestCase):
             b'{"alg": null}',
             b'{"alg": ["EdDSA"]}',
             b'{"alg": "EdDSA", "kid": 1}',
-            b'{"alg": "EdDSA", "kid": null}',
+            b'{"alg": "EdDSA", "kid": [1]}',
             b'{"alg": "EdDSA"} {}',
             b'{"alg": "EdDSA", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
         ):
