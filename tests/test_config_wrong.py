@@ -240,6 +240,11 @@ WRONG: Final = [
         "gateway.internal.users",
         'write name = "password"',
     ),
+    Wrong('admin.hosts = "odingw"', "admin.hosts", "write a list of host names such as"),
+    *(
+        Wrong(f'admin.hosts = ["odingw", "{name}"]', "admin.hosts[1]", "is no host name; write one")
+        for name in ("", " ", "odingw:7001", "http://odingw", "a..b", ".local", "a b", "ö.example")
+    ),
     Wrong("admin.users.bob = 1", "admin.users.bob", "got an integer; write a password in quotes"),
     Wrong('admin.users.bob = ""', "admin.users.bob", "the password is empty; write one"),
     Wrong(f'admin.users."" = "{SECRET}"', 'admin.users.""', "not a user name; write one"),

@@ -22,6 +22,7 @@ from odingw.config.types import (
     Seconds,
     Section,
     Switch,
+    check_hosts,
     check_users,
     key_text,
 )
@@ -126,10 +127,19 @@ class State(Section, frozen=True, kw_only=True):
 
 
 class Admin(Section, frozen=True, kw_only=True):
-    """The admin endpoints; without users, nothing there changes state."""
+    """The admin endpoints; without users, nothing there changes state.
+
+    Attributes:
+        hosts: names, and patterns of them, that ``Host`` may have while there are no users, beside
+            an IP address and ``localhost``. ``*`` stands for any characters.
+        users: passwords by user name.
+    """
 
     hidden_keys = frozenset({"users"})
 
+    hosts: Annotated[
+        tuple[str, ...], Meta(description='a list of host names such as ["*.svc.cluster.local"]')
+    ] = ()
     users: Annotated[dict[str, str], Meta(description='name = "password"')] = field(
         default_factory=dict
     )
@@ -138,8 +148,10 @@ class Admin(Section, frozen=True, kw_only=True):
         """Check names and passwords.
 
         Raises:
-            ValueError: a user cannot log in under that name, or has an empty password.
+            ValueError: no ``Host`` can have a name, a user cannot log in under theirs, or has an
+                empty password.
         """
+        check_hosts("hosts", self.hosts)
         check_users(self.users)
         for name, password in self.users.items():
             if not password:

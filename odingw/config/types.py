@@ -15,6 +15,7 @@ from odingw.config.parts import Networks
 
 TEN_YEARS: Final = 315_360_000
 _MANY: Final = 2**31 - 1
+_HOST_PATTERN: Final = re.compile(r"[A-Za-z0-9_*-]+(\.[A-Za-z0-9_*-]+)*\.?")
 
 Seconds = Annotated[
     float, Meta(gt=0, le=TEN_YEARS, description="a number of seconds above 0, at most ten years")
@@ -95,4 +96,19 @@ def check_patterns(key: str, patterns: Iterable[str]) -> None:
             raise ValueError(
                 f"{key}[{index}]: {pattern!r} matches no address; "
                 'write a pattern such as "*.voice.example:4433"'
+            )
+
+
+def check_hosts(key: str, names: Iterable[str]) -> None:
+    """Refuse patterns of host names that no ``Host`` can match.
+
+    Raises:
+        ValueError: the text begins with the item's key.
+    """
+    for index, name in enumerate(names):
+        if not _HOST_PATTERN.fullmatch(name):
+            shown = name if len(name) <= 60 else f"{name[:57]}…"
+            raise ValueError(
+                f"{key}[{index}]: {shown!r} is no host name; write one without scheme and port, "
+                'such as "odingw" or "*.svc.cluster.local"'
             )

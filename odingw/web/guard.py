@@ -2,7 +2,8 @@
 
 import hmac
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Final
 
@@ -55,13 +56,22 @@ def shows_proxy(request: Request, trusted: Sequence[Network]) -> bool:
     )
 
 
-def is_local_name(request: Request) -> bool:
-    """Tell whether the request names the gateway by an IP address, or ``localhost``.
+def is_local_name(request: Request, names: Iterable[str] = ()) -> bool:
+    """Tell whether the request names the gateway by an IP address, ``localhost`` or one of names.
 
     A page whose name was rebound to this address would give that name.
+
+    Args:
+        request: the request.
+        names: further names, and patterns of them, in lower case.
     """
     host = _host(request)
-    return host is not None and (host.name in ("", "localhost") or host.address is not None)
+    if host is None:
+        return False
+    if host.name in ("", "localhost") or host.address is not None:
+        return True
+    name = host.name.removesuffix(".")
+    return any(fnmatchcase(name, pattern) for pattern in names)
 
 
 class BasicUsers:

@@ -105,4 +105,18 @@ INTERNAL: Final[tuple[Weakness, ...]] = (
             ),
         ),
     ),
+    Weakness(
+        "admin-rebound",
+        NEITHER,
+        "a web page whose name is rebound to an admin endpoint reads its metrics and status page",
+        "they answer to IP addresses, ``localhost`` and the names in ``admin.hosts``",
+        "tests/test_http.py::AdminTests::test_a_rebound_name_is_refused",
+        (
+            Edit(
+                "odingw/web/guard.py",
+                "return any(fnmatchcase(name, pattern) for pattern in names)",
+                "return True",
+            ),
+        ),
+    ),
 )
