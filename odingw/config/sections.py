@@ -10,14 +10,14 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, field
 
 from odingw.config.gateway import Gateway
-from odingw.config.parts import Networks, StateAddress, check_endpoints
+from odingw.config.parts import Proxies, StateAddress, check_endpoints
 from odingw.config.turn import Turn
 from odingw.config.types import (
     Count,
     CountOrOff,
     EndpointList,
     FilePath,
-    NetworkList,
+    ProxyList,
     RateOrOff,
     Seconds,
     Section,
@@ -38,7 +38,8 @@ class Listen(Section, frozen=True, kw_only=True):
         internal: if any, ``/internal`` is served here only; else see ``odingw.config.place``.
         admin: status page, metrics, health; may repeat a public endpoint, which is then shared.
         reuse_port: several processes share one port.
-        trusted_proxies: whose PROXY lines and forwarded headers count.
+        trusted_proxies: whose PROXY lines and forwarded headers count; ``"unix"``: those of
+            peers on unix sockets.
         shutdown_delay: how long readiness is off before listening stops.
     """
 
@@ -46,7 +47,7 @@ class Listen(Section, frozen=True, kw_only=True):
     internal: EndpointList = ()
     admin: EndpointList = ("tcp:7001:interface=127.0.0.1",)
     reuse_port: Switch = False
-    trusted_proxies: NetworkList = Networks()
+    trusted_proxies: ProxyList = Proxies()
     shutdown_delay: Annotated[
         float, Meta(ge=0, le=3600, description="a number of seconds from 0 to 3600")
     ] = 0.0

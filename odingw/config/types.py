@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta, Struct
 
-from odingw.config.parts import Networks
+from odingw.config.parts import Networks, Proxies
 
 TEN_YEARS: Final = 315_360_000
 _MANY: Final = 2**31 - 1
@@ -37,6 +37,9 @@ EndpointList = Annotated[
 ]
 NetworkList = Annotated[
     Networks, Meta(description='a list of networks such as ["127.0.0.0/8", "::1/128"]')
+]
+ProxyList = Annotated[
+    Proxies, Meta(description='a list of networks such as ["127.0.0.0/8"], or of "unix"')
 ]
 PatternList = Annotated[
     tuple[str, ...],

@@ -15,7 +15,6 @@ from odingw.web.guard import BasicUsers, is_foreign, is_local_name
 from odingw.web.monitor_pages import Action, Answer, MonitorPages, Page
 from odingw.web.replies import prepare
 
-
 _READINESS: Final = (b"/healthz", b"/readyz")
 _HEALTH: Final = (*_READINESS, b"/monitor/ping", b"/monitor/healthcheck")
 

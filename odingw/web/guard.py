@@ -9,9 +9,9 @@ from typing import Final
 
 from twisted.web.http import Request
 
-from odingw.config import InternalUser
+from odingw.config import InternalUser, Network, Trusted
 from odingw.errors import FORBIDDEN, UNAUTHORIZED, RpcError
-from odingw.web.address import Network, client_address, socket_peer, within
+from odingw.web.address import client_address, is_trusted, socket_peer, within
 from odingw.web.attempts import Attempts
 from odingw.web.host import Host, parse_host
 
@@ -46,10 +46,10 @@ def is_foreign(request: Request) -> bool:
     return not authority or parse_host(authority.encode("latin-1")) != _host(request)
 
 
-def shows_proxy(request: Request, trusted: Sequence[Network]) -> bool:
+def shows_proxy(request: Request, trusted: Sequence[Trusted]) -> bool:
     """Tell whether a request shows that it came through something; it need not show that."""
     headers = request.requestHeaders
-    if request.clientproto not in _DIRECT or within(socket_peer(request), trusted):
+    if request.clientproto not in _DIRECT or is_trusted(socket_peer(request), trusted):
         return True
     return any(headers.hasHeader(name) for name in _PROXY_TRACES) or any(
         name.lower().startswith(b"x-forwarded-") for name, _ in headers.getAllRawHeaders()
@@ -146,7 +146,7 @@ class InternalGuard:
         self,
         users: Mapping[str, InternalUser],
         allow: Sequence[Network],
-        trusted: Sequence[Network],
+        trusted: Sequence[Trusted],
         on_refused: Callable[[str], None],
         attempts: Attempts | None = None,
         *,

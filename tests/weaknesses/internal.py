@@ -119,4 +119,18 @@ INTERNAL: Final[tuple[Weakness, ...]] = (
             ),
         ),
     ),
+    Weakness(
+        "internal-unix-proxy",
+        NEITHER,
+        "what a proxy on a unix socket passes on counts as this host's own calls of ``/internal``",
+        "``unix`` in ``listen.trusted_proxies`` makes it a proxy; without users it is refused",
+        "tests/test_unix_proxies.py::GuardTests::test_a_trusted_proxy_is_refused",
+        (
+            Edit(
+                "odingw/web/guard.py",
+                "is_trusted(socket_peer(request), trusted)",
+                "within(socket_peer(request), trusted)",
+            ),
+        ),
+    ),
 )
