@@ -3,12 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
-from twisted.web.client import Agent
 
 from odingw.config import CustomerSource
 from odingw.config import Gateway as GatewayConfig
@@ -20,7 +18,8 @@ from odingw.customers.directory import (
 )
 from odingw.customers.function import FunctionSource
 from odingw.customers.sources import (
-    Clock,
+    MAX_BYTES,
+    TIMEOUT,
     FileSource,
     Source,
     SourceError,
@@ -28,7 +27,7 @@ from odingw.customers.sources import (
     within,
 )
 from odingw.errors import ConfigError, OdingwError
-from odingw.plain_agent import PlainAgent
+from odingw.fetch import Clock, http_client
 
 FETCH_TIMEOUT: Final = 60.0
 """Seconds after which a fetch has failed, whatever its source does."""
@@ -211,9 +210,7 @@ def refresher(gateway: GatewayConfig, reactor: Any) -> CustomerRefresher:
 
 def _source(config: CustomerSource, reactor: Any) -> Source:
     if config.url is not None:
-        agent: Any = Agent(reactor)  # type: ignore[no-untyped-call]  # twisted.web has few types
-        plain: Any = PlainAgent(agent)
-        client = HTTPClient(plain)
+        client = http_client(reactor, seconds=TIMEOUT, max_bytes=MAX_BYTES, http_anywhere=True)
         return UrlSource(config.url, client, reactor, aside=deferToThread)
     if config.function is not None:
         return FunctionSource(config.function, reactor)
