@@ -131,7 +131,10 @@ class Tunnel:
         return Deferred.fromCoroutine(self._connect(factory))
 
     async def _connect(self, factory: Any) -> Any:
-        tunnels = Factory.forProtocol(_TunnelProtocol, self._request, self._name, factory)
+        def make() -> Any:
+            return _TunnelProtocol(self._request, self._name, factory)
+
+        tunnels = Factory.forProtocol(make)
         tunnels.noisy = False
         connection = await self._endpoint.connect(tunnels)
         return await connection.established

@@ -320,6 +320,9 @@ class GatewayService(Service):
             if state != self._config_seen:
                 self._config_seen = state
                 self._reload_config()
+            self._refresher.poll().addErrback(
+                lambda failure: _log.failure("looking at the customers' file failed", failure)
+            )
             self._try("the TURN settings stay as they were", self._gateway.turn.poll)
             for description, entry in self._listeners.items():
                 self._renew(description, entry, force=False)

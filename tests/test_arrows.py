@@ -22,7 +22,7 @@ LAYERS = {
     "rpc": {"grid", "tokens", "errors"},
     "config": {"escapes", "secret_files", "tokens", "errors"},
     "master_key": {"config", "escapes", "secret_files", "tokens", "errors"},
-    "customers": {"config", "tokens", "errors", "fetch"},
+    "customers": {"config", "tokens", "errors", "fetch", "file_state"},
     "ops": {"escapes", "grid", "rpc", "errors"},
     "turn": {"config", "tokens", "rpc", "errors", "file_state", "fetch", "secret_files"},
     "web": {

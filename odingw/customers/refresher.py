@@ -1,6 +1,7 @@
 """The customers who are let in, kept fresh from the configuration and from a source."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -139,6 +140,17 @@ class CustomerRefresher:
             self._fetch = fetch = Deferred.fromCoroutine(self._refresh(self.source))
             fetch.addCallback(self._tell)
         return waiting
+
+    def poll(self) -> Deferred[None]:
+        """Look whether the source's file has changed, and fetch it if so."""
+        return Deferred.fromCoroutine(self._poll())
+
+    async def _poll(self) -> None:
+        # A fetch that is under way reads what is there now.
+        if isinstance(self.source, FileSource) and not self._waiting:
+            with suppress(SourceError):
+                if await self.source.changed() and not self._stopped:
+                    await self.refresh()
 
     def _tell(self, outcome: bool) -> None:
         waiting, self._waiting = self._waiting, []

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from odingw.errors import NOT_JSON, ConfigError, FetchError, OdingwError
 from odingw.fetch import Clock, get, origin_of, without_user
+from odingw.file_state import FileState, file_state
 
 T = TypeVar("T")
 
@@ -125,7 +126,9 @@ class FileSource:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._path = path
+        self._seen: FileState = None
         self._reader = OneThread(self._read, defer_to_thread)
+        self._looker = OneThread(self._look, defer_to_thread)
         self._max_bytes = max_bytes
 
     @property
@@ -137,7 +140,19 @@ class FileSource:
         """Read the file."""
         return Deferred.fromCoroutine(self._reader.call())
 
+    def changed(self) -> Deferred[bool]:
+        """Tell whether the file is another than when it was read last.
+
+        Returns:
+            Fails with a `SourceError` if the file system hangs.
+        """
+        return Deferred.fromCoroutine(self._looker.call())
+
+    def _look(self) -> bool:
+        return file_state(self._path) != self._seen
+
     def _read(self) -> list[object]:
+        self._seen = file_state(self._path)
         try:
             with self._path.open("rb") as file:
                 data = file.read(self._max_bytes + 1)
