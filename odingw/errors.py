@@ -53,6 +53,10 @@ class ConfigError(OdingwError):
     """The configuration cannot be used; the text is one line: file, key and what is wanted."""
 
 
+class FetchError(OdingwError):
+    """A document could not be had over HTTP; the text is one line without secrets."""
+
+
 class KeyMaterialError(OdingwError, ValueError):
     """An access key, key id, JWK or master key is malformed; the text never shows the key."""
 

@@ -298,7 +298,13 @@ class Gateway:
             changes=bool(users),
         )
         return AdminPages(
-            self.metrics, self.health, users, pages, self._dump_threads, shared=shared
+            self.metrics,
+            self.health,
+            users,
+            pages,
+            self._dump_threads,
+            hosts=self._config.admin.hosts,
+            shared=shared,
         )
 
     def _dump_threads(self) -> str:

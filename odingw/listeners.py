@@ -64,6 +64,7 @@ def listeners(config: Config, reactor: Any, origin: Origin) -> dict[str, Entry]:
                         tls=files,
                         reuse_port=listen.reuse_port,
                         folder=Path() if by_option else origin.folder,
+                        header_timeout=config.limits.header_timeout,
                     )
                     if place is Place.DEFAULT and key != "internal":
                         _keep_clear(found)

@@ -26,6 +26,7 @@ from odingw.config import Config, state_folder
 from odingw.config.parts import is_forgeable
 from odingw.config.place import (
     DEFAULT_INTERNAL,
+    addressless,
     internal_endpoints,
     of_known_servers,
     served,
@@ -284,7 +285,7 @@ class GatewayService(Service):
         """Tell operators what is closed, and how to open it."""
         gateway, listen = self._config.gateway, self._config.listen
         _log.info("{served}", served=served(self._config))
-        if warning := trusted(self._config):
+        for warning in filter(None, (trusted(self._config), addressless(self._config))):
             _log.warn("{warning}", warning=warning)
         source = gateway.customer_source
         if source is not None and source.url is not None and is_forgeable(source.url):
@@ -319,6 +320,9 @@ class GatewayService(Service):
             if state != self._config_seen:
                 self._config_seen = state
                 self._reload_config()
+            self._refresher.poll().addErrback(
+                lambda failure: _log.failure("looking at the customers' file failed", failure)
+            )
             self._try("the TURN settings stay as they were", self._gateway.turn.poll)
             for description, entry in self._listeners.items():
                 self._renew(description, entry, force=False)
@@ -411,7 +415,11 @@ def check(options: Options) -> Checked:
     check_turn(config.turn, options.name)
     check_store(config.state)
     keys = check_keys(config, options, found.values())
-    internal = (trusted(config), of_known_servers(config, known_servers(config.state)))
+    internal = (
+        trusted(config),
+        addressless(config),
+        of_known_servers(config, known_servers(config.state)),
+    )
     return Checked(config, keys, [*keys.warnings, *filter(None, internal)])
 
 

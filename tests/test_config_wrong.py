@@ -130,6 +130,8 @@ WRONG: Final = [
     Wrong('listen.admin = ["tcp:70000"]', "listen.admin[0]", "write 0 to 65535"),
     Wrong('listen.public = ["haproxy:ssl:port=x:y=z"]', "listen.public[0]", "write 0 to 65535"),
     Wrong('listen.trusted_proxies = ["lb"]', "listen.trusted_proxies[0]", "write an address or a"),
+    Wrong('listen.trusted_proxies = ["unix", "Unix"]', "listen.trusted_proxies[1]", 'or "unix"'),
+    Wrong('gateway.internal.allow = ["unix"]', "gateway.internal.allow[0]", "is not a network"),
     Wrong('gateway.internal.allow = ["::1", "10.0.0.0/33"]', "gateway.internal.allow[1]", "write"),
     Wrong("gateway.internal.allow = [1]", "gateway.internal.allow[0]", "1 is not a network; write"),
     Wrong('gateway.internal.servers = [""]', "gateway.internal.servers[0]", "*.voice.example:4433"),
@@ -239,6 +241,11 @@ WRONG: Final = [
         f'gateway.internal.users = ["{SECRET}"]',
         "gateway.internal.users",
         'write name = "password"',
+    ),
+    Wrong('admin.hosts = "odingw"', "admin.hosts", "write a list of host names such as"),
+    *(
+        Wrong(f'admin.hosts = ["odingw", "{name}"]', "admin.hosts[1]", "is no host name; write one")
+        for name in ("", " ", "odingw:7001", "http://odingw", "a..b", ".local", "a b", "ö.example")
     ),
     Wrong("admin.users.bob = 1", "admin.users.bob", "got an integer; write a password in quotes"),
     Wrong('admin.users.bob = ""', "admin.users.bob", "the password is empty; write one"),

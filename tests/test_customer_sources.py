@@ -314,13 +314,15 @@ class UrlTests(SourceTestCase):
             (DNSLookupError("no results for api.test"), "DNSLookupError: DNS lookup failed: no"),
             (ConnectError(string="refused"), "ConnectError: An error occurred while connecting"),
             (ResponseFailed([Failure(OSError("a\nb"))]), "OSError: a b"),
-            (ResponseFailed([]), "ResponseFailed: []"),
+            (ResponseFailed([]), "ResponseFailed"),
             (ResponseFailed([Failure(OSError())]), "OSError"),
-            (ValueError("x" * 1000), f"ValueError: {'x' * 200}…"),
+            (ValueError("what was received"), "ValueError"),
+            (OSError("x" * 1000), f"OSError: {'x' * 191}…"),
         ):
             client: Any = Unreachable(error)
             got = self.cause(UrlSource(self.url, client, self.clock).fetch())
             self.assertTrue(got.startswith(cause), got)
+            self.assertNotIn("received", got)
 
     def test_a_url_that_is_none(self) -> None:
         for url in ("http://[secret", "http://host:secret/"):

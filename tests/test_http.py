@@ -403,6 +403,12 @@ class SeparateInternalTests(ProcessCase):
 
 
 class AdminTests(ProcessCase):
+    before = (
+        '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
+        'admin = ["tcp:{admin}:interface=127.0.0.1"]\n[state]\nurl = "memory:"\n'
+        '[admin]\nhosts = ["Gateway", "*.svc.cluster.local"]\n'
+    )
+
     def test_pages(self) -> None:
         pages = ("", "/state", "/threads", "/healthcheck", "/metrics", "/ping")
         for path in (*(f"/monitor{page}" for page in pages), "/metrics", "/healthz", "/readyz"):
@@ -410,11 +416,38 @@ class AdminTests(ProcessCase):
             self.assertEqual((200, None), (status, headers["Access-Control-Allow-Origin"]), path)
             self.assertTrue(body)
 
+    def ask(self, path: str, **headers: str) -> int:
+        status, _, _ = self.gateway.request("GET", path, headers=headers, port=self.gateway.admin)
+        return status
+
     def test_a_rebound_name_is_refused(self) -> None:
-        status, _, _ = self.gateway.request(
-            "GET", "/monitor/state", headers={"Host": "evil.example"}, port=self.gateway.admin
-        )
-        self.assertEqual(403, status)
+        for path in ("/monitor/state", "/monitor/metrics", "/metrics", "/monitor"):
+            for name in ("evil.example", "svc.cluster.local", "gateway2", "xsvc.cluster.local"):
+                self.assertEqual(403, self.ask(path, Host=name), (path, name))
+
+    def test_addresses_and_names_of_admin_hosts_are_answered(self) -> None:
+        for name in (
+            "127.0.0.1",
+            "[::1]:7001",
+            "LOCALHOST:7001",
+            "gateway:7001",
+            "odingw.voice.svc.cluster.local:7001",
+            "ODINGW.voice.svc.cluster.local.",
+        ):
+            self.assertEqual(200, self.ask("/metrics", Host=name), name)
+
+    def test_health_and_ping_answer_to_any_host(self) -> None:
+        for path in ("/healthz", "/readyz", "/monitor/ping", "/monitor/healthcheck"):
+            for name in ("10.1.2.3:7001", "pod_1", "odingw.example"):
+                self.assertEqual(200, self.ask(path, Host=name), (path, name))
+            self.assertEqual(400, self.ask(path, Host="a b"), path)
+            self.assertEqual(403, self.ask(path, Host="a.example", Origin="http://b.example"))
+
+    def test_a_balancer_that_speaks_http_1_0_names_no_host(self) -> None:
+        for path in ("/healthz", "/readyz", "/monitor/ping", "/monitor/healthcheck"):
+            with socket.create_connection(("127.0.0.1", self.gateway.admin), 10) as raw:
+                raw.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                self.assertEqual(b"HTTP/1.0 200", raw.recv(12), path)
 
     def test_admin_is_not_on_the_public_port(self) -> None:
         self.check_error((404, -32004), "GET", "/metrics")

@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import BrowserLikePolicyForHTTPS
 
-from odingw.turn.jwks_fetch import MAX_BYTES, TIMEOUT, FetchError, fetch, jwk_client
+from odingw.errors import FetchError
+from odingw.turn.jwks_fetch import MAX_BYTES, TIMEOUT, fetch, jwk_client
 from tests.jwk_server import (
     Answer,
     JwkServer,

@@ -11,7 +11,15 @@ from odingw.config.gateway import (
     Pools,
 )
 from odingw.config.load import Options, load
-from odingw.config.parts import FunctionReference, Network, Networks, StateAddress, state_folder
+from odingw.config.parts import (
+    FunctionReference,
+    Network,
+    Networks,
+    Proxies,
+    StateAddress,
+    Trusted,
+    state_folder,
+)
 from odingw.config.sections import Admin, Config, Limits, Listen, Log, State, Tls
 from odingw.config.turn import Turn
 
@@ -33,9 +41,11 @@ __all__ = [
     "Networks",
     "Options",
     "Pools",
+    "Proxies",
     "State",
     "StateAddress",
     "Tls",
+    "Trusted",
     "Turn",
     "load",
     "state_folder",

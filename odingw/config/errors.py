@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin, 
 
 import msgspec
 
-from odingw.config.parts import Networks
+from odingw.config.parts import Networks, Proxies
 from odingw.config.types import key_text
 from odingw.errors import ConfigError
 from odingw.escapes import in_text
@@ -78,13 +78,13 @@ def convert(
 
 
 def _from_text(wanted: type, value: object) -> Any:
-    if wanted is Networks and isinstance(value, list):
-        return Networks.parse(value)
+    if (wanted is Networks or wanted is Proxies) and isinstance(value, list):
+        return wanted.parse(value)
     if wanted is Path and isinstance(value, str):
         if not value or "\0" in value:
             raise ValueError(": not the path of a file; write one")
         return Path(value)
-    kind = "list" if wanted is Networks else "string"
+    kind = "list" if wanted in (Networks, Proxies) else "string"
     got = type(value).__name__
     raise ValueError(f": expected a {kind}, got {_KINDS.get(got, got)}")
 

@@ -9,12 +9,18 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Literal, Self, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from msgspec import Struct
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+UNIX: Final = "unix"
+"""Names the peers on unix sockets among proxies that are trusted; they have no address."""
+
+Trusted: TypeAlias = Network | Literal["unix"]
+"""Proxies that are trusted: a network of them, or those on unix sockets."""
 
 MAX_PORT: Final = 65535
 
@@ -56,18 +62,37 @@ class Networks(tuple[Network, ...]):
         Raises:
             ValueError: the text begins with the index of the item that is none.
         """
-        networks = []
-        for index, text in enumerate(texts):
-            try:
-                if not isinstance(text, str):
-                    raise ValueError
-                networks.append(ipaddress.ip_network(text, strict=False))
-            except ValueError:
-                raise ValueError(
-                    f"[{index}]: {_shown(text)} is not a network; "
-                    'write an address or a network such as "10.0.0.0/8" or "::1/128"'
-                ) from None
-        return cls(networks)
+        return cls(_network(index, text) for index, text in enumerate(texts))
+
+
+class Proxies(tuple[Trusted, ...]):
+    """Networks of proxies and, as ``"unix"``, proxies on unix sockets, as they were written."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, texts: Iterable[object]) -> Self:
+        """Read networks as `Networks.parse` does, and ``"unix"``.
+
+        Raises:
+            ValueError: the text begins with the index of the item that is neither.
+        """
+        return cls(
+            UNIX if text == UNIX else _network(index, text, f', or "{UNIX}"')
+            for index, text in enumerate(texts)
+        )
+
+
+def _network(index: int, text: object, others: str = "") -> Network:
+    try:
+        if not isinstance(text, str):
+            raise ValueError
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(
+            f"[{index}]: {_shown(text)} is not a network; "
+            f'write an address or a network such as "10.0.0.0/8" or "::1/128"{others}'
+        ) from None
 
 
 class StateAddress(Struct, frozen=True, kw_only=True):

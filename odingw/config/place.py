@@ -5,11 +5,12 @@ no trace makes its clients look like this host, so the public endpoints serve it
 where users are named, or somebody wrote whom to trust.
 """
 
+import re
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from odingw.config.parts import Networks
+from odingw.config.parts import UNIX, Networks
 from odingw.config.sections import Config
 
 INTERNAL_PORT: Final = 7002
@@ -146,6 +147,39 @@ def trusted(config: Config) -> str | None:
         "and opens it to whoever comes through a proxy (nginx 1.29.7 or newer, as it comes), "
         "forwarder or tunnel there that leaves no trace; set gateway.internal.users, or name "
         "endpoints for it alone in listen.internal"
+    )
+
+
+def is_unix(endpoint: str) -> bool:
+    """Tell whether the peers at an endpoint come over a unix socket."""
+    inner = endpoint.lower().removeprefix("haproxy:")
+    return inner.startswith("unix:") or (
+        inner.startswith("systemd:") and re.search(r":(domain=)?unix(:|$)", inner) is not None
+    )
+
+
+def addressless(config: Config) -> str | None:
+    """Return what to warn of where limits by address meet peers that have none; None: nothing."""
+    listen, limits = config.listen, config.limits
+    if UNIX in listen.trusted_proxies:
+        return None
+    keys = [
+        f"limits.{key}"
+        for key in ("connections_per_address", "requests_per_second")
+        if getattr(limits, key)
+    ]
+    served = internal_endpoints(config)
+    if keys:
+        served += (*listen.public, *listen.admin)
+    if config.gateway.internal.allow:
+        keys.append("gateway.internal.allow")
+    endpoints = dict.fromkeys(filter(is_unix, served))
+    if not keys or not endpoints:
+        return None
+    return (
+        f"who comes over a unix socket has no address, so {' and '.join(keys)} cannot tell callers "
+        f"apart on {', '.join(endpoints)}; if a proxy there sets X-Forwarded-For, add "
+        f'"{UNIX}" to listen.trusted_proxies'
     )
 
 

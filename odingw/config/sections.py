@@ -10,18 +10,19 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, field
 
 from odingw.config.gateway import Gateway
-from odingw.config.parts import Networks, StateAddress, check_endpoints
+from odingw.config.parts import Proxies, StateAddress, check_endpoints
 from odingw.config.turn import Turn
 from odingw.config.types import (
     Count,
     CountOrOff,
     EndpointList,
     FilePath,
-    NetworkList,
+    ProxyList,
     RateOrOff,
     Seconds,
     Section,
     Switch,
+    check_hosts,
     check_users,
     key_text,
 )
@@ -37,7 +38,8 @@ class Listen(Section, frozen=True, kw_only=True):
         internal: if any, ``/internal`` is served here only; else see ``odingw.config.place``.
         admin: status page, metrics, health; may repeat a public endpoint, which is then shared.
         reuse_port: several processes share one port.
-        trusted_proxies: whose PROXY lines and forwarded headers count.
+        trusted_proxies: whose PROXY lines and forwarded headers count; ``"unix"``: those of
+            peers on unix sockets.
         shutdown_delay: how long readiness is off before listening stops.
     """
 
@@ -45,7 +47,7 @@ class Listen(Section, frozen=True, kw_only=True):
     internal: EndpointList = ()
     admin: EndpointList = ("tcp:7001:interface=127.0.0.1",)
     reuse_port: Switch = False
-    trusted_proxies: NetworkList = Networks()
+    trusted_proxies: ProxyList = Proxies()
     shutdown_delay: Annotated[
         float, Meta(ge=0, le=3600, description="a number of seconds from 0 to 3600")
     ] = 0.0
@@ -126,10 +128,19 @@ class State(Section, frozen=True, kw_only=True):
 
 
 class Admin(Section, frozen=True, kw_only=True):
-    """The admin endpoints; without users, nothing there changes state."""
+    """The admin endpoints; without users, nothing there changes state.
+
+    Attributes:
+        hosts: names, and patterns of them, that ``Host`` may have while there are no users, beside
+            an IP address and ``localhost``. ``*`` stands for any characters.
+        users: passwords by user name.
+    """
 
     hidden_keys = frozenset({"users"})
 
+    hosts: Annotated[
+        tuple[str, ...], Meta(description='a list of host names such as ["*.svc.cluster.local"]')
+    ] = ()
     users: Annotated[dict[str, str], Meta(description='name = "password"')] = field(
         default_factory=dict
     )
@@ -138,8 +149,10 @@ class Admin(Section, frozen=True, kw_only=True):
         """Check names and passwords.
 
         Raises:
-            ValueError: a user cannot log in under that name, or has an empty password.
+            ValueError: no ``Host`` can have a name, a user cannot log in under theirs, or has an
+                empty password.
         """
+        check_hosts("hosts", self.hosts)
         check_users(self.users)
         for name, password in self.users.items():
             if not password:

@@ -11,10 +11,11 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta, Struct
 
-from odingw.config.parts import Networks
+from odingw.config.parts import Networks, Proxies
 
 TEN_YEARS: Final = 315_360_000
 _MANY: Final = 2**31 - 1
+_HOST_PATTERN: Final = re.compile(r"[A-Za-z0-9_*-]+(\.[A-Za-z0-9_*-]+)*\.?")
 
 LONGEST_NAME: Final = 256
 """Characters of a customer's id, a namespace and a key id: they are kept, shown and written."""
@@ -52,6 +53,9 @@ EndpointList = Annotated[
 ]
 NetworkList = Annotated[
     Networks, Meta(description='a list of networks such as ["127.0.0.0/8", "::1/128"]')
+]
+ProxyList = Annotated[
+    Proxies, Meta(description='a list of networks such as ["127.0.0.0/8"], or of "unix"')
 ]
 PatternList = Annotated[
     tuple[str, ...],
@@ -111,4 +115,19 @@ def check_patterns(key: str, patterns: Iterable[str]) -> None:
             raise ValueError(
                 f"{key}[{index}]: {pattern!r} matches no address; "
                 'write a pattern such as "*.voice.example:4433"'
+            )
+
+
+def check_hosts(key: str, names: Iterable[str]) -> None:
+    """Refuse patterns of host names that no ``Host`` can match.
+
+    Raises:
+        ValueError: the text begins with the item's key.
+    """
+    for index, name in enumerate(names):
+        if not _HOST_PATTERN.fullmatch(name):
+            shown = name if len(name) <= 60 else f"{name[:57]}…"
+            raise ValueError(
+                f"{key}[{index}]: {shown!r} is no host name; write one without scheme and port, "
+                'such as "odingw" or "*.svc.cluster.local"'
             )

@@ -16,7 +16,6 @@ from twisted.internet.threads import deferToThread
 from odingw.config import FunctionReference
 from odingw.customers.sources import (
     TIMEOUT,
-    Clock,
     OneThread,
     SourceError,
     listed,
@@ -24,6 +23,7 @@ from odingw.customers.sources import (
     within,
 )
 from odingw.errors import ConfigError
+from odingw.fetch import Clock
 
 
 class FunctionSource:

@@ -1,14 +1,13 @@
 """The customers who are let in, kept fresh from the configuration and from a source."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
-from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
-from twisted.web.client import Agent
 
 from odingw.config import CustomerSource
 from odingw.config import Gateway as GatewayConfig
@@ -20,7 +19,8 @@ from odingw.customers.directory import (
 )
 from odingw.customers.function import FunctionSource
 from odingw.customers.sources import (
-    Clock,
+    MAX_BYTES,
+    TIMEOUT,
     FileSource,
     Source,
     SourceError,
@@ -28,7 +28,7 @@ from odingw.customers.sources import (
     within,
 )
 from odingw.errors import ConfigError, OdingwError
-from odingw.plain_agent import PlainAgent
+from odingw.fetch import Clock, http_client
 
 FETCH_TIMEOUT: Final = 60.0
 """Seconds after which a fetch has failed, whatever its source does."""
@@ -141,6 +141,17 @@ class CustomerRefresher:
             fetch.addCallback(self._tell)
         return waiting
 
+    def poll(self) -> Deferred[None]:
+        """Look whether the source's file has changed, and fetch it if so."""
+        return Deferred.fromCoroutine(self._poll())
+
+    async def _poll(self) -> None:
+        # A fetch that is under way reads what is there now.
+        if isinstance(self.source, FileSource) and not self._waiting:
+            with suppress(SourceError):
+                if await self.source.changed() and not self._stopped:
+                    await self.refresh()
+
     def _tell(self, outcome: bool) -> None:
         waiting, self._waiting = self._waiting, []
         for one in waiting:
@@ -211,9 +222,7 @@ def refresher(gateway: GatewayConfig, reactor: Any) -> CustomerRefresher:
 
 def _source(config: CustomerSource, reactor: Any) -> Source:
     if config.url is not None:
-        agent: Any = Agent(reactor)  # type: ignore[no-untyped-call]  # twisted.web has few types
-        plain: Any = PlainAgent(agent)
-        client = HTTPClient(plain)
+        client = http_client(reactor, seconds=TIMEOUT, max_bytes=MAX_BYTES, http_anywhere=True)
         return UrlSource(config.url, client, reactor, aside=deferToThread)
     if config.function is not None:
         return FunctionSource(config.function, reactor)

@@ -7,46 +7,28 @@ log: they name no credentials, no query and nothing that was received.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.internet.protocol import connectionDone
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
-from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
 
 from odingw.documents import lone_surrogate, read_json
-from odingw.errors import NOT_JSON, ConfigError, OdingwError
-from odingw.plain_agent import EncodedBodyError
+from odingw.errors import NOT_JSON, ConfigError, FetchError, OdingwError
+from odingw.fetch import Clock, get, origin_of, without_user
+from odingw.file_state import FileState, file_state
 
 T = TypeVar("T")
 
 TIMEOUT: Final = 30.0
 MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_REDIRECTS: Final = 3
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _LONGEST_CAUSE: Final = 200
 
 
 class SourceError(OdingwError):
     """A list of customers could not be had; the text is one line without secrets."""
-
-
-class Clock(Protocol):
-    """What is needed of ``IReactorTime``, a zope interface, which is no type to a checker."""
-
-    def seconds(self) -> float:
-        """Return the time."""
-
-    def callLater(  # noqa: N802  # Twisted's name
-        self, delay: float, call: Callable[[], object], /
-    ) -> Any:
-        """Call after so many seconds."""
 
 
 class Source(Protocol):
@@ -144,7 +126,9 @@ class FileSource:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._path = path
+        self._seen: FileState = None
         self._reader = OneThread(self._read, defer_to_thread)
+        self._looker = OneThread(self._look, defer_to_thread)
         self._max_bytes = max_bytes
 
     @property
@@ -156,7 +140,19 @@ class FileSource:
         """Read the file."""
         return Deferred.fromCoroutine(self._reader.call())
 
+    def changed(self) -> Deferred[bool]:
+        """Tell whether the file is another than when it was read last.
+
+        Returns:
+            Fails with a `SourceError` if the file system hangs.
+        """
+        return Deferred.fromCoroutine(self._looker.call())
+
+    def _look(self) -> bool:
+        return file_state(self._path) != self._seen
+
     def _read(self) -> list[object]:
+        self._seen = file_state(self._path)
         try:
             with self._path.open("rb") as file:
                 data = file.read(self._max_bytes + 1)
@@ -174,7 +170,7 @@ class UrlSource:
 
     Args:
         url: an http or https URL; a user and password in it are sent as HTTP Basic.
-        client: the HTTP client; its agent should be a ``PlainAgent``.
+        client: the HTTP client; as from ``odingw.fetch.http_client``.
         clock: for the time limit.
         timeout: seconds that the whole of it may take.
         max_bytes: the longest body that is read.
@@ -196,7 +192,7 @@ class UrlSource:
     ) -> None:
         try:
             parts = urlsplit(url)
-            self._origin = _origin(url)
+            origin_of(url)
         except ValueError:
             raise ConfigError("gateway.customer_source.url: not a URL") from None
         self._auth = (
@@ -204,7 +200,7 @@ class UrlSource:
             if parts.username is None
             else (unquote(parts.username), unquote(parts.password or ""))
         )
-        self._url = _without_user(url)
+        self._url = without_user(url)
         self._client = client
         self._clock = clock
         self._timeout = timeout
@@ -222,88 +218,18 @@ class UrlSource:
 
     async def _fetch(self) -> list[object]:
         try:
-            found: list[object] = await self._aside(decoded, await self._get(self._url))
-        except (SourceError, CancelledError):
-            raise
-        except EncodedBodyError as error:
+            body = await get(
+                self._url,
+                self._client,
+                accept="application/json",
+                max_bytes=self._max_bytes,
+                auth=self._auth,
+                redirects=MAX_REDIRECTS,
+            )
+        except FetchError as error:
             raise SourceError(str(error)) from None
-        except Exception as error:
-            raise SourceError(_network_cause(error)) from None
+        found: list[object] = await self._aside(decoded, body)
         return found
-
-    async def _get(self, url: str, redirects: int = 0) -> bytes:
-        response = await self._client.get(
-            url,
-            auth=self._auth,
-            headers=Headers({"Accept": ["application/json"]}),
-            allow_redirects=False,
-            unbuffered=True,
-        )
-        body = _Body(self._max_bytes)
-        response.deliverBody(body)
-        if response.code == 200:
-            return await body.received
-        body.drop()
-        if response.code not in _REDIRECTS:
-            raise SourceError(f"HTTP status {response.code}")
-        if redirects == MAX_REDIRECTS:
-            raise SourceError("too many redirects")
-        return await self._get(self._redirected(url, response), redirects + 1)
-
-    def _redirected(self, url: str, response: IResponse) -> str:
-        """Where a redirect leads.
-
-        Raises:
-            SourceError: to another server, or nowhere.
-        """
-        [location, *_] = response.headers.getRawHeaders("location") or [""]
-        try:
-            target = urljoin(url, str(location))
-            if _origin(target) == self._origin:
-                return _without_user(target)
-        except ValueError:
-            pass
-        raise SourceError("it redirects to another server")
-
-
-class _Body(TwistedProtocol):
-    """Collects a body that is not too long.
-
-    Attributes:
-        received: fires with the body, unless it is dropped.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self.received: Deferred[bytes] = Deferred(lambda _: self.drop())
-        self._max_bytes = max_bytes
-        self._data = bytearray()
-        self._dropped = False
-
-    def drop(self) -> None:
-        """Close the connection: no more is wanted."""
-        self._dropped = True
-        transport: Any = self.transport
-        if transport is not None:
-            transport.loseConnection()
-
-    def dataReceived(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
-        """Take a piece."""
-        if self._dropped:
-            return
-        self._data += data
-        if len(self._data) > self._max_bytes:
-            self.drop()
-            self.received.errback(SourceError(f"it is larger than {self._max_bytes} bytes"))
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802  # likewise
-        """Take the end."""
-        if self._dropped:
-            return
-        # Without a length, a body that was cut off looks like a whole one; as JSON it does not.
-        if isinstance(reason.value, ResponseDone | PotentialDataLoss):
-            self.received.callback(bytes(self._data))
-        else:
-            self.received.errback(reason)
 
 
 def decoded(data: bytes) -> list[object]:
@@ -331,31 +257,6 @@ def listed(value: object) -> list[object]:
     if not isinstance(value, list | tuple):
         raise SourceError('neither a list of customers nor an object with one as "customers"')
     return list(value)
-
-
-def _without_user(url: str) -> str:
-    """A URL without credentials, and without the fragment, which is not sent."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port (RFC 6454).
-
-    Raises:
-        ValueError: it is no URL.
-    """
-    parts = urlsplit(url)
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, parts.hostname, default if parts.port is None else parts.port
-
-
-def _network_cause(error: BaseException) -> str:
-    """What went wrong with a request; a failed one wraps its reasons."""
-    while reasons := getattr(error, "reasons", None):
-        error = reasons[0].value
-    text = one_line(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def one_line(error: BaseException) -> str:

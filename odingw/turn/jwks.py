@@ -14,7 +14,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger, LogLevel
 
 from odingw.errors import OdingwError
-from odingw.turn.jwks_fetch import Clock, fetch
+from odingw.fetch import Clock
+from odingw.turn.jwks_fetch import fetch
 from odingw.turn.keys import KeyList, VerifyingKey, jwk_set
 
 REFRESH: Final = 600.0

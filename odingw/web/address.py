@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import (
     IPv4Address,
-    IPv4Network,
     IPv6Address,
-    IPv6Network,
     ip_address,
     ip_network,
 )
@@ -14,13 +12,18 @@ from typing import Any, Final, TypeAlias
 
 from twisted.web.http import Request
 
-Network: TypeAlias = IPv4Network | IPv6Network
+from odingw.config.parts import UNIX, Trusted
+
 Address: TypeAlias = IPv4Address | IPv6Address
 
 
 UNKNOWN: Final = IPv4Address(0)
 """The address of somebody of whom a proxy tells nothing that can be read."""
 
+_THIS_HOST: Final = IPv4Address("127.0.0.1")
+
+_UNIX_HOP: Final = "unix:"
+"""What nginx calls a client of its own on a unix socket."""
 
 _LONGEST: Final = 64
 """Characters of an address with its zone. What is kept must not be as long as strangers like."""
@@ -57,11 +60,17 @@ def _block_of(text: str) -> str:
     return text if address is None else str(address)
 
 
-def within(address: Address | None, networks: Sequence[Network]) -> bool:
+def within(address: Address | None, networks: Sequence[Trusted]) -> bool:
     """Tell whether an address is in one of the networks; None never is."""
     return address is not None and any(
-        address.version == network.version and address in network for network in networks
+        not isinstance(network, str) and address.version == network.version and address in network
+        for network in networks
     )
+
+
+def is_trusted(peer: Address | None, trusted: Sequence[Trusted]) -> bool:
+    """Tell whether a peer, None on a unix socket, is a proxy that is trusted."""
+    return UNIX in trusted if peer is None else within(peer, trusted)
 
 
 def socket_peer(request: Request) -> Address | None:
@@ -72,7 +81,7 @@ def socket_peer(request: Request) -> Address | None:
     return parse_address(getattr(transport.getPeer(), "host", ""))
 
 
-def client_address(request: Request, trusted: Sequence[Network]) -> Address | None:
+def client_address(request: Request, trusted: Sequence[Trusted]) -> Address | None:
     """Return the address that the request comes from; None: a unix socket.
 
     Args:
@@ -81,10 +90,11 @@ def client_address(request: Request, trusted: Sequence[Network]) -> Address | No
             left of the first address that is not theirs may be anybody's invention.
 
     Returns:
-        The address; ``UNKNOWN`` where a proxy tells one that cannot be read.
+        The address; ``UNKNOWN`` where a proxy tells one that cannot be read. A trusted proxy that
+        tells none is the client itself; on a unix socket it is this host.
     """
     peer = socket_peer(request)
-    if not trusted or not within(peer, trusted):
+    if not trusted or not is_trusted(peer, trusted):
         return peer
     told = parse_address(getattr(request.getClientAddress(), "host", ""))
     if told != peer:
@@ -93,13 +103,16 @@ def client_address(request: Request, trusted: Sequence[Network]) -> Address | No
     headers = request.requestHeaders.getRawHeaders(b"x-forwarded-for", [])
     hops = b",".join(headers).decode("latin-1").split(",") if headers else []
     for hop in reversed(hops):
-        address = _parse_hop(hop.strip())
+        text = hop.strip()
+        if text == _UNIX_HOP and UNIX in trusted:
+            continue
+        address = _parse_hop(text)
         if address is None:
             return UNKNOWN
         if not within(address, trusted):
             return address
         peer = address
-    return peer
+    return _THIS_HOST if peer is None else peer
 
 
 def _parse_hop(text: str) -> Address | None:

@@ -1,6 +1,7 @@
 """The admin endpoint: metrics, health, the status page; and who may see which."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from klein import Klein
 from msgspec.json import encode
@@ -14,6 +15,9 @@ from odingw.web.guard import BasicUsers, is_foreign, is_local_name
 from odingw.web.monitor_pages import Action, Answer, MonitorPages, Page
 from odingw.web.replies import prepare
 
+_READINESS: Final = (b"/healthz", b"/readyz")
+_HEALTH: Final = (*_READINESS, b"/monitor/ping", b"/monitor/healthcheck")
+
 
 class AdminPages:
     """The routes of the admin endpoint.
@@ -22,6 +26,8 @@ class AdminPages:
         users: who may look; if there are none, everybody who can reach the endpoint.
         monitor: the status page.
         dump_threads: returns what every thread is doing.
+        hosts: names, and patterns of them, that ``Host`` may have where there are no users, beside
+            an IP address and ``localhost``; ping and health answer to any.
         shared: whether the port is public too, where without users little is shown, and readiness,
             which needs none, without its reasons.
     """
@@ -34,6 +40,7 @@ class AdminPages:
         monitor: MonitorPages,
         dump_threads: Callable[[], str],
         *,
+        hosts: Sequence[str] = (),
         shared: bool,
     ) -> None:
         self._metrics = metrics
@@ -41,6 +48,7 @@ class AdminPages:
         self._users = users
         self._monitor = monitor
         self._dump_threads = dump_threads
+        self._hosts = tuple(name.lower().removesuffix(".") for name in hosts)
         self._shared = shared
 
     def add_to(self, app: Klein) -> None:
@@ -85,15 +93,17 @@ class AdminPages:
         Raises:
             RpcError: the request is not accepted (401, 403, 429).
         """
-        if is_foreign(request) or not (self._users or self._shared or is_local_name(request)):
+        if is_foreign(request):
+            raise RpcError(FORBIDDEN, "requests from web pages are not accepted")
+        if self._users:
+            return "" if request.path in _READINESS else self._users.check(request)
+        if not (self._shared or request.path in _HEALTH or is_local_name(request, self._hosts)):
             raise RpcError(
                 FORBIDDEN,
-                "requests from web pages, or by a name while admin.users is empty, "
-                "are not accepted",
+                "while admin.users is empty, Host must be an IP address, localhost or a name in "
+                "admin.hosts",
             )
-        if not self._users or request.path in (b"/healthz", b"/readyz"):
-            return ""
-        return self._users.check(request)
+        return ""
 
     def _show_metrics(self, request: GatewayRequest) -> bytes:
         accept = request.getHeader("accept") or ""

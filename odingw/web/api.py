@@ -8,6 +8,7 @@ from typing import TypeAlias, TypeVar
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from odingw.config import Trusted
 from odingw.errors import RpcError, TokenError, TokenFault
 from odingw.grid.store import GridStore
 from odingw.grid.tasks import Delivery
@@ -23,7 +24,7 @@ from odingw.rpc.callers import (
 from odingw.rpc.client_api import ClientCall
 from odingw.rpc.jsonrpc import Engine, Reply, error_reply
 from odingw.rpc.server_api import ServerCall
-from odingw.web.address import UNKNOWN, Network, block_of, client_address
+from odingw.web.address import UNKNOWN, block_of, client_address
 from odingw.web.channel import GatewayRequest
 from odingw.web.delivery import Parcel
 from odingw.web.guard import InternalGuard
@@ -111,7 +112,7 @@ class ClientHttp(Api):
         token_limit: int,
         per_address: RateLimit,
         per_key: RateLimit,
-        trusted: Sequence[Network],
+        trusted: Sequence[Trusted],
     ) -> None:
         super().__init__("client", metrics, now)
         self._engine = engine
@@ -187,7 +188,7 @@ class ServerHttp(Api):
         metrics: Metrics,
         now: Callable[[], float],
         on_event: Callable[[Event], None],
-        trusted: Sequence[Network],
+        trusted: Sequence[Trusted],
     ) -> None:
         super().__init__("server", metrics, now)
         self._engine = engine

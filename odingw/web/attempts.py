@@ -5,7 +5,8 @@ from typing import Final
 
 from twisted.web.http import Request
 
-from odingw.web.address import Network, block_of, client_address
+from odingw.config import Trusted
+from odingw.web.address import block_of, client_address
 from odingw.web.rate import RateLimit, too_many
 
 _WINDOW: Final = 600.0
@@ -30,7 +31,7 @@ class Attempts:
     def __init__(
         self,
         rate: float,
-        trusted: Sequence[Network],
+        trusted: Sequence[Trusted],
         now: Callable[[], float],
         count: Callable[[str], None],
         log: Callable[[str, str], None],

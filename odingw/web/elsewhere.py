@@ -5,9 +5,10 @@ from typing import Final, NoReturn
 
 from klein import Klein
 
+from odingw.config import Trusted
 from odingw.errors import FORBIDDEN, RpcError
 from odingw.rpc.jsonrpc import error_reply
-from odingw.web.address import Network, socket_peer
+from odingw.web.address import socket_peer
 from odingw.web.channel import GatewayRequest
 from odingw.web.guard import shows_proxy
 from odingw.web.openapi_parts import REFUSES
@@ -35,7 +36,7 @@ class Elsewhere:
         self,
         paths: Sequence[str],
         message: str,
-        trusted: Sequence[Network],
+        trusted: Sequence[Trusted],
         now: Callable[[], float],
         on_local: Callable[[str], None],
         on_refused: Callable[[str], None],

@@ -50,6 +50,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
     IStreamServerEndpointStringParser,
 )
+from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import makeBinding
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
@@ -85,7 +86,11 @@ _BACKLOG: Final = "1024"
 """Connections that may wait to be accepted: when many clients come at once (they do after an
 outage), Twisted's 50 fill within milliseconds, and the rest wait a second or fail."""
 
+_LINE_END: Final = b"\r\n"
+_PROXY_1: Final = b"PROXY "
+_PROXY_UNKNOWN: Final = b"PROXY UNKNOWN\r\n"
 _PROXY_2: Final = b"\r\n\r\n\0\r\nQUIT\n"
+_PROXY_2_FIXED: Final = 16
 _PROXY_1_LONGEST: Final = 107
 _PROXY_2_LONGEST: Final = 4096
 """Bytes of a header of the PROXY protocol, by version; 107 is the protocol's own limit. One of
@@ -122,6 +127,7 @@ def listener(
     tls: CertificateFiles | None,
     reuse_port: bool = False,
     folder: Path = Path(),
+    header_timeout: float = 10.0,
 ) -> Listener:
     """Read an endpoint string; nothing is opened before its ``listen`` is called.
 
@@ -133,6 +139,8 @@ def listener(
         reuse_port: let several processes listen on the port (``SO_REUSEPORT``); for ``tcp:``,
             ``tcp6:`` and ``ssl:``, and without effect for others.
         folder: what relative paths in an ``ssl:`` or ``unix:`` description are relative to.
+        header_timeout: seconds in which a header of the PROXY protocol must be complete, once it
+            has begun.
 
     Raises:
         ConfigError: it cannot be used; the text is one line that says what is wrong and wanted.
@@ -156,7 +164,7 @@ def listener(
         endpoint = _tcp(reactor, arguments, reuse_port=reuse_port)
     contexts = _contexts(arguments, tls) if arguments is not None and kind == "ssl" else None
     if proxied:
-        endpoint = IStreamServerEndpoint(_ProxyEndpoint(endpoint))
+        endpoint = IStreamServerEndpoint(_ProxyEndpoint(endpoint, reactor, header_timeout))
     if contexts is not None:
         endpoint = IStreamServerEndpoint(_TlsEndpoint(endpoint, contexts, IReactorTime(reactor)))
     binding = None
@@ -166,14 +174,16 @@ def listener(
 
 
 class _ProxyLine(HAProxyProtocolWrapper):
-    """A connection that begins with a header of the PROXY protocol.
+    """A connection that begins with a header of the PROXY protocol, in any number of pieces.
 
     Some that are malformed make Twisted's parsers fail with errors of all kinds, which would be
-    logged as bugs; strangers may send any. Twisted also takes and keeps those of 64 kB.
+    logged as bugs; strangers may send any. Twisted also takes and keeps those of 64 kB, and refuses
+    those whose first piece is short. So it is given whole ones.
     """
 
-    _room: int | None = _PROXY_1_LONGEST
-    """Bytes that a header of version 1 may still have; None: it is of version 2."""
+    factory: "_ProxyFactory"
+    _head = b""
+    _overdue: Any = None
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802  -- Twisted's name
         """Take in bytes; a header that cannot be read, or is too long, ends the connection."""
@@ -181,9 +191,23 @@ class _ProxyLine(HAProxyProtocolWrapper):
             wrapped: Any = self.wrappedProtocol
             wrapped.dataReceived(data)
             return
-        if self._is_too_long(data):
+        data = self._head + data
+        size = _header_size(data)
+        if size is None:
+            self._head = data
+            if self._overdue is None:
+                self._overdue = self.factory.clock.callLater(
+                    self.factory.header_timeout, self._abort
+                )
+            return
+        self._head = b""
+        self._end_waiting()
+        if not size:
             self.loseConnection()
             return
+        if data.startswith(_PROXY_UNKNOWN):
+            # Twisted wants something behind it.
+            data = data.replace(_LINE_END, b" " + _LINE_END, 1)
         try:
             super().dataReceived(data)
         except Exception:
@@ -191,15 +215,41 @@ class _ProxyLine(HAProxyProtocolWrapper):
                 raise
             self.loseConnection()
 
-    def _is_too_long(self, data: bytes) -> bool:
-        """Tell whether a header is longer than any that proxies send."""
-        if self._room is None:
-            return False
-        if self._room == _PROXY_1_LONGEST and data.startswith(_PROXY_2):
-            self._room = None
-            return int.from_bytes(data[14:16], "big") > _PROXY_2_LONGEST
-        self._room -= data.find(b"\n") + 1 or len(data)
-        return self._room < 0
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802  -- Twisted's name
+        """End."""
+        self._end_waiting()
+        super().connectionLost(reason)
+
+    def _end_waiting(self) -> None:
+        if self._overdue is not None and self._overdue.active():
+            self._overdue.cancel()
+
+    def _abort(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
+
+
+def _header_size(data: bytes) -> int | None:
+    """Return how long the header is that the data begin with.
+
+    Returns:
+        Its size in bytes; 0 if they begin with none; None if it is not complete.
+    """
+    if data[:1] == _PROXY_2[:1]:
+        if not data.startswith(_PROXY_2[: len(data)]):
+            return 0
+        if len(data) < _PROXY_2_FIXED:
+            return None
+        size = _PROXY_2_FIXED + int.from_bytes(data[14:16], "big")
+        if size > _PROXY_2_FIXED + _PROXY_2_LONGEST:
+            return 0
+        return size if len(data) >= size else None
+    if not data.startswith(_PROXY_1[: len(data)]):
+        return 0
+    size = data.find(_LINE_END, 0, _PROXY_1_LONGEST) + len(_LINE_END)
+    if size < len(_LINE_END):
+        return 0 if len(data) >= _PROXY_1_LONGEST else None
+    return size
 
 
 class _ProxyFactory(HAProxyWrappingFactory):
@@ -208,6 +258,11 @@ class _ProxyFactory(HAProxyWrappingFactory):
     protocol = _ProxyLine  # type: ignore[assignment]  # Twisted names its own wrapper there
     noisy = False
 
+    def __init__(self, factory: IProtocolFactory, clock: Any, header_timeout: float) -> None:
+        super().__init__(factory)
+        self.clock = clock
+        self.header_timeout = header_timeout
+
 
 @implementer(IStreamServerEndpoint)
 @attrs.frozen
@@ -215,11 +270,15 @@ class _ProxyEndpoint:
     """The PROXY protocol on top of another endpoint."""
 
     endpoint: IStreamServerEndpoint
+    clock: Any
+    header_timeout: float
 
     def listen(self, protocolFactory: IProtocolFactory) -> defer.Deferred[IListeningPort]:  # noqa: N803  -- the interface names it
         """Listen."""
         inner: Any = self.endpoint
-        listening: defer.Deferred[IListeningPort] = inner.listen(_ProxyFactory(protocolFactory))
+        listening: defer.Deferred[IListeningPort] = inner.listen(
+            _ProxyFactory(protocolFactory, self.clock, self.header_timeout)
+        )
         return listening
 
 

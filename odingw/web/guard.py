@@ -2,15 +2,16 @@
 
 import hmac
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Final
 
 from twisted.web.http import Request
 
-from odingw.config import InternalUser
+from odingw.config import InternalUser, Network, Trusted
 from odingw.errors import FORBIDDEN, UNAUTHORIZED, RpcError
-from odingw.web.address import Network, client_address, socket_peer, within
+from odingw.web.address import client_address, is_trusted, socket_peer, within
 from odingw.web.attempts import Attempts
 from odingw.web.host import Host, parse_host
 
@@ -45,23 +46,32 @@ def is_foreign(request: Request) -> bool:
     return not authority or parse_host(authority.encode("latin-1")) != _host(request)
 
 
-def shows_proxy(request: Request, trusted: Sequence[Network]) -> bool:
+def shows_proxy(request: Request, trusted: Sequence[Trusted]) -> bool:
     """Tell whether a request shows that it came through something; it need not show that."""
     headers = request.requestHeaders
-    if request.clientproto not in _DIRECT or within(socket_peer(request), trusted):
+    if request.clientproto not in _DIRECT or is_trusted(socket_peer(request), trusted):
         return True
     return any(headers.hasHeader(name) for name in _PROXY_TRACES) or any(
         name.lower().startswith(b"x-forwarded-") for name, _ in headers.getAllRawHeaders()
     )
 
 
-def is_local_name(request: Request) -> bool:
-    """Tell whether the request names the gateway by an IP address, or ``localhost``.
+def is_local_name(request: Request, names: Iterable[str] = ()) -> bool:
+    """Tell whether the request names the gateway by an IP address, ``localhost`` or one of names.
 
     A page whose name was rebound to this address would give that name.
+
+    Args:
+        request: the request.
+        names: further names, and patterns of them, in lower case.
     """
     host = _host(request)
-    return host is not None and (host.name in ("", "localhost") or host.address is not None)
+    if host is None:
+        return False
+    if host.name in ("", "localhost") or host.address is not None:
+        return True
+    name = host.name.removesuffix(".")
+    return any(fnmatchcase(name, pattern) for pattern in names)
 
 
 class BasicUsers:
@@ -136,7 +146,7 @@ class InternalGuard:
         self,
         users: Mapping[str, InternalUser],
         allow: Sequence[Network],
-        trusted: Sequence[Network],
+        trusted: Sequence[Trusted],
         on_refused: Callable[[str], None],
         attempts: Attempts | None = None,
         *,

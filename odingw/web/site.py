@@ -12,9 +12,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.server import Site
 
-from odingw.config import Limits
+from odingw.config import Limits, Trusted
 from odingw.errors import RpcError
-from odingw.web.address import Network, block_of, parse_address, within
+from odingw.web.address import block_of, parse_address, within
 from odingw.web.app import Root
 from odingw.web.channel import GatewayChannel, GatewayRequest
 from odingw.web.deadlines import Deadlines
@@ -70,7 +70,7 @@ class GatewaySite(Site):
         reactor: Timer,
         *,
         proxied: bool = False,
-        trusted: Sequence[Network] = (),
+        trusted: Sequence[Trusted] = (),
         public: bool = True,
         check_server: Callable[[GatewayRequest, bool], object] | None = None,
     ) -> None:

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from odingw.config import Trusted
 from odingw.errors import INVALID_PARAMS, UNAVAILABLE, RpcError, TokenError
 from odingw.ops.logs import once
 from odingw.ops.metrics import Metrics
@@ -19,7 +20,7 @@ from odingw.turn.claims import Claims, user_of
 from odingw.turn.credentials import issue, reply_body
 from odingw.turn.origins import ANY_ORIGIN
 from odingw.turn.service import Turn
-from odingw.web.address import Network, client_address
+from odingw.web.address import client_address
 from odingw.web.app import not_allowed
 from odingw.web.channel import GatewayRequest
 from odingw.web.rate import RateLimit, check_rate
@@ -54,7 +55,7 @@ class TurnHttp:
         *,
         token_limit: int,
         per_address: RateLimit,
-        trusted: Sequence[Network],
+        trusted: Sequence[Trusted],
     ) -> None:
         self._current = current
         self._metrics = metrics

@@ -105,4 +105,32 @@ INTERNAL: Final[tuple[Weakness, ...]] = (
             ),
         ),
     ),
+    Weakness(
+        "admin-rebound",
+        NEITHER,
+        "a web page whose name is rebound to an admin endpoint reads its metrics and status page",
+        "they answer to IP addresses, ``localhost`` and the names in ``admin.hosts``",
+        "tests/test_http.py::AdminTests::test_a_rebound_name_is_refused",
+        (
+            Edit(
+                "odingw/web/guard.py",
+                "return any(fnmatchcase(name, pattern) for pattern in names)",
+                "return True",
+            ),
+        ),
+    ),
+    Weakness(
+        "internal-unix-proxy",
+        NEITHER,
+        "what a proxy on a unix socket passes on counts as this host's own calls of ``/internal``",
+        "``unix`` in ``listen.trusted_proxies`` makes it a proxy; without users it is refused",
+        "tests/test_unix_proxies.py::GuardTests::test_a_trusted_proxy_is_refused",
+        (
+            Edit(
+                "odingw/web/guard.py",
+                "is_trusted(socket_peer(request), trusted)",
+                "within(socket_peer(request), trusted)",
+            ),
+        ),
+    ),
 )
