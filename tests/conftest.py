@@ -88,7 +88,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_CLEANER] = subprocess.Popen(
             ["/bin/sh", "-c", _CLEAN, "clean", mark], stdin=subprocess.PIPE, start_new_session=True
         )
-        os.environ.update([mark.split("=")])
+        name, _, value = mark.partition("=")
+        os.environ[name] = value
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

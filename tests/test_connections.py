@@ -224,7 +224,8 @@ class BackPressureTests(WireCase):
 
     def test_behind_a_proxy_line(self) -> None:
         wire = Wire()
-        factory: Any = _ProxyFactory(self.site)
+        site: Any = self.site
+        factory: Any = _ProxyFactory(site, self.clock, 10.0)
         proxied: Any = factory.buildProtocol(None)
         proxied.makeConnection(wire)
         wire.startReading()
@@ -325,7 +326,8 @@ class ProxyHeaderTests(WireCase):
 
     def taken(self, *pieces: bytes) -> bytes:
         wire = Wire(100_000)
-        factory: Any = _ProxyFactory(self.site)
+        site: Any = self.site
+        factory: Any = _ProxyFactory(site, self.clock, 10.0)
         proxied: Any = factory.buildProtocol(None)
         proxied.makeConnection(wire)
         for piece in pieces:
