@@ -129,7 +129,9 @@ def _member_with_half(document: object) -> str | None:
             if not all(map(is_unicode, value)):
                 return path
             dot = "." if path else ""
-            stack += [(f"{path}{dot}{name}", inner) for name, inner in reversed(list(value.items()))]
+            stack += [
+                (f"{path}{dot}{name}", inner) for name, inner in reversed(list(value.items()))
+            ]
         elif isinstance(value, list):
             stack += [(f"{path}[{index}]", value[index]) for index in reversed(range(len(value)))]
     return None

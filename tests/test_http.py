@@ -174,7 +174,20 @@ class BodyTests(ProcessCase):
         reply = self.exchange(
             b"POST / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20000 + b"\r\n\r\n"
         )
-        self.assertTrue(reply.startswith(b"HTTP/1.1 400 "), reply)
+        self.assertTrue(reply.startswith(b"HTTP/1.1 431 "), reply)
+        self.assertIn(b'"code":-32031', reply)
+        self.assertIn(b"16384 bytes (limits.header_bytes)", reply)
+
+    def test_a_head_that_does_not_end(self) -> None:
+        for sent, status in (
+            (b"GET /" + b"x" * 40_000, b"414"),
+            (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"414"),
+            (b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000, b"431"),
+            (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10_000, b"431"),
+        ):
+            reply = self.exchange(sent)
+            self.assertTrue(reply.startswith(b"HTTP/1.1 " + status), reply)
+            self.assertIn(b"limits.header_bytes", reply)
 
     def test_a_large_report(self) -> None:
         rooms = [(f"room-{number}", 1) for number in range(20_000)]
@@ -451,6 +464,29 @@ class AdminTests(ProcessCase):
 
     def test_admin_is_not_on_the_public_port(self) -> None:
         self.check_error((404, -32004), "GET", "/metrics")
+
+
+class LongTokenTests(ProcessCase):
+    """Where more is allowed, one line may hold all of it."""
+
+    before = (
+        '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\nadmin = []\n'
+        '[state]\nurl = "memory:"\n[limits]\nheader_bytes = 200000\ntoken = 100000\n'
+    )
+
+    def test_one_long_line(self) -> None:
+        for length, said in (
+            (100_000, "three segments"),
+            (100_001, "100000 characters (limits.token)"),
+        ):
+            headers = {"Authorization": "Bearer " + "x" * length}
+            status, _, reply = self.gateway.request("POST", "/", call_body("Connect"), headers)
+            self.assertEqual(401, status)
+            self.assertIn(said, str(reply))
+        status, _, reply = self.gateway.request("GET", "/ping", headers={"X": "x" * 200_000})
+        self.assertEqual(431, status)
+        self.assertEqual(200, self.gateway.request("GET", "/ping?" + "x" * 199_000)[0])
+        self.assertEqual(414, self.gateway.request("GET", "/ping?" + "x" * 200_000)[0])
 
 
 class DemoModeTests(ProcessCase):

@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 
 from odingw.errors import (
     FORBIDDEN,
+    HEADERS_TOO_LARGE,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     METHOD_NOT_ALLOWED,
@@ -19,6 +20,7 @@ from odingw.errors import (
     TOO_MANY_REQUESTS,
     UNAUTHORIZED,
     UNAVAILABLE,
+    URI_TOO_LONG,
     OdingwError,
     Reason,
 )
@@ -211,6 +213,8 @@ BY_CODE: Final[dict[int, type[GatewayError]]] = {
     NOT_FOUND: NotFound,
     METHOD_NOT_ALLOWED: MethodNotAllowed,
     TOO_LARGE: TooLarge,
+    URI_TOO_LONG: TooLarge,
+    HEADERS_TOO_LARGE: TooLarge,
     TOO_MANY_REQUESTS: RateLimited,
     UNAVAILABLE: Unavailable,
 }

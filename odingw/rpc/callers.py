@@ -298,7 +298,9 @@ def missing_authorization() -> TokenError:
 def check_length(token: str, most: int) -> None:
     """Raise ``TokenError`` if a token has more than ``most`` characters."""
     if len(token) > most:
-        raise TokenError(TokenFault.MALFORMED, f"token is longer than {most} characters")
+        raise TokenError(
+            TokenFault.MALFORMED, f"token is longer than {most} characters (limits.token)"
+        )
 
 
 def match_room(caller: Caller, room: str, room_match: str) -> bool:

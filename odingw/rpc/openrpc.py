@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 
 from odingw.errors import (
     FORBIDDEN,
+    HEADERS_TOO_LARGE,
     HTTP_STATUS,
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -26,6 +27,7 @@ from odingw.errors import (
     TOO_MANY_REQUESTS,
     UNAUTHORIZED,
     UNAVAILABLE,
+    URI_TOO_LONG,
     Reason,
     Refused,
 )
@@ -59,7 +61,9 @@ ERROR_CODES: Final[dict[int, tuple[str, str]]] = {
     NOT_FOUND: ("NotFound", "there is no such path"),
     METHOD_NOT_ALLOWED: ("MethodNotAllowed", "the path does not know the HTTP method"),
     TOO_LARGE: ("TooLarge", "the request, or a batch, is larger than allowed"),
+    URI_TOO_LONG: ("UriTooLong", "the request line is longer than allowed"),
     TOO_MANY_REQUESTS: ("TooManyRequests", "too many requests; data.retry_after is in seconds"),
+    HEADERS_TOO_LARGE: ("HeadersTooLarge", "the headers are longer than allowed"),
     UNAVAILABLE: ("Unavailable", "not configured, or not possible now"),
 }
 """A name and a description of each code that is not a domain error's alone."""

@@ -9,7 +9,14 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
-from odingw.errors import PARSE_ERROR, TOO_LARGE, UNAVAILABLE, RpcError
+from odingw.errors import (
+    HEADERS_TOO_LARGE,
+    PARSE_ERROR,
+    TOO_LARGE,
+    UNAVAILABLE,
+    URI_TOO_LONG,
+    RpcError,
+)
 from odingw.web.delivery import Outbox
 from odingw.web.host import check_host, split_target
 from odingw.web.replies import raw_error
@@ -230,7 +237,8 @@ class GatewayChannel(HTTPChannel):
             return True
         end = data.find(_END, start, start + self._longest_head)
         if end < 0:
-            if len(data) - start >= self._longest_head:
+            overlong = len(data) - start >= self._longest_head
+            if overlong and not self._is_head_too_long(data[start:].split(_LINE_END)):
                 self._respondToBadRequestAndDisconnect()
             return False
         if not is_sent(self.transport):
@@ -239,8 +247,11 @@ class GatewayChannel(HTTPChannel):
         self._await(None)
         self._at = end + len(_END)
         self.body_limit = -1
+        lines = data[start:end].split(_LINE_END)
+        if self._is_head_too_long(lines):
+            return False
         try:
-            for line in data[start:end].split(_LINE_END):
+            for line in lines:
                 self.lineReceived(line)
                 if self.refused:
                     return False
@@ -250,6 +261,23 @@ class GatewayChannel(HTTPChannel):
                 raise
             # Python reads no Content-Length of thousands of digits.
             self._respondToBadRequestAndDisconnect()
+        return True
+
+    def _is_head_too_long(self, lines: list[bytes]) -> bool:
+        """Refuse a request whose line and headers are too long, ends of lines not counted."""
+        most = self.totalHeadersSize
+        if sum(map(len, lines)) <= most:
+            return False
+        if len(lines[0]) > most:
+            code, what = URI_TOO_LONG, "request line"
+        else:
+            code, what = HEADERS_TOO_LARGE, "request line and the headers"
+        message = f"the {what} may have at most {most} bytes (limits.header_bytes)"
+        self._command, *rest = lines[0].split(b" ", 2)
+        path = rest[0].partition(b"?")[0] if rest else b"/"
+        self._refuse()
+        self._write_error(RpcError(code, message), path)
+        self._linger()
         return True
 
     def _take_body(self) -> None:
