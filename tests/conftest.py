@@ -80,12 +80,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("quick"):
         config.pluginmanager.register(Inside())
     else:
-        mark = f"TESTS_OF={uuid.uuid4().hex}"
+        run = uuid.uuid4().hex
         # It reads until this process has ended, however that came.
         config.stash[_CLEANER] = subprocess.Popen(
-            ["/bin/sh", "-c", _CLEAN, "clean", mark], stdin=subprocess.PIPE, start_new_session=True
+            ["/bin/sh", "-c", _CLEAN, "clean", f"TESTS_OF={run}"],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
-        os.environ.update([mark.split("=")])
+        os.environ["TESTS_OF"] = run
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
