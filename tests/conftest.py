@@ -70,9 +70,8 @@ class Inside:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--quick``, and ``--long``."""
+    """Add ``--quick``."""
     parser.addoption("--quick", action="store_true", help="leave out what uses processes, sockets")
-    parser.addoption("--long", action="store_true", help="run what is marked as long, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -88,14 +87,6 @@ def pytest_configure(config: pytest.Config) -> None:
             start_new_session=True,
         )
         os.environ["TESTS_OF"] = run
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes long."""
-    if not config.getoption("long"):
-        long = [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
 
 
 @pytest.hookimpl(trylast=True)
