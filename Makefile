@@ -56,7 +56,7 @@ bench: $(VENV)/test-installed
 # Breaks things on purpose, and tries what takes too long for each run; an hour.
 faults: $(VENV)/test-installed
 	@tools/install-parts
-	HYPOTHESIS_PROFILE=thorough $(PYTEST) --long -m 'long or hypothesis'
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) --timeout 7200 -m 'thorough or hypothesis'
 	$(BIN)/python -m benchmarks.faults all
 
 # Every parser of what strangers send, for FUZZ_SECONDS each; see tests/fuzz/README.rst.

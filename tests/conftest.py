@@ -73,9 +73,8 @@ class Inside:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--quick``, and ``--long``."""
+    """Add ``--quick``."""
     parser.addoption("--quick", action="store_true", help="leave out what uses processes, sockets")
-    parser.addoption("--long", action="store_true", help="run what is marked as long, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -83,21 +82,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("quick"):
         config.pluginmanager.register(Inside())
     else:
-        mark = f"TESTS_OF={uuid.uuid4().hex}"
+        run = uuid.uuid4().hex
         # It reads until this process has ended, however that came.
         config.stash[_CLEANER] = subprocess.Popen(
-            ["/bin/sh", "-c", _CLEAN, "clean", mark], stdin=subprocess.PIPE, start_new_session=True
+            ["/bin/sh", "-c", _CLEAN, "clean", f"TESTS_OF={run}"],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
-        name, _, value = mark.partition("=")
-        os.environ[name] = value
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes long."""
-    if not config.getoption("long"):
-        long = [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+        os.environ["TESTS_OF"] = run
 
 
 @pytest.hookimpl(trylast=True)

@@ -25,3 +25,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(_PROFILE)
+
+THOROUGH: Final = _PROFILE == "thorough"
+"""Whether to try what takes long, too."""

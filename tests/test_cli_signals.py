@@ -10,15 +10,16 @@ from typing import Final
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.examples import THOROUGH
 from tests.ports import free_range
 from tests.process import ACCESS_KEY, GatewayProcess, customer
 from tests.sim_stub import temporary_folder
-from tests.terminal import PATIENCE, ROOT, Terminal, environment, shared_gateway
+from tests.terminal import PATIENCE, ROOT, Terminal, command, environment, shared_gateway
 
-SOME: Final = [200, 3_000, 25_000, 120_000]
+MOMENTS: Final = (
+    [round(100 * 1.2**step) for step in range(40)] if THOROUGH else [200, 3_000, 25_000, 120_000]
+)
 """Calls of functions after which a signal comes: while it imports, begins, works."""
-
-MANY: Final = [round(100 * 1.2**step) for step in range(50)]
 
 STATUS: Final = {signal.SIGINT: {130, -signal.SIGINT}, signal.SIGTERM: {143, -signal.SIGTERM}}
 """The same for shells, whether a program exits so or the signal itself has ended it."""
@@ -34,17 +35,28 @@ def interrupted(
 
 
 class Mute:
-    """A server that takes connections and says nothing."""
+    """A server that takes requests and says nothing."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.settimeout(PATIENCE)
+        self._taken: list[socket.socket] = []
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
+    def take_request(self) -> None:
+        """Wait until one comes."""
+        connection, _ = self._socket.accept()
+        self._taken.append(connection)
+        connection.settimeout(PATIENCE)
+        connection.recv(1)
+
     def close(self) -> None:
-        self._socket.close()
+        for one in (self._socket, *self._taken):
+            one.close()
 
 
-class MomentsCase(SynchronousTestCase):
+@pytest.mark.thorough
+class MomentsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.gateway = shared_gateway(customer(max_peers=20))
 
@@ -68,32 +80,19 @@ class MomentsCase(SynchronousTestCase):
         self.assertNotIn("Unhandled", done.stdout, calls)
         return done.returncode, done.stdout
 
-    def simulate(self, moments: list[int]) -> None:
+    def test_simulate(self) -> None:
         for number, statuses in STATUS.items():
-            for calls in moments:
+            for calls in MOMENTS:
                 options = ("--rate", "20", "--servers", "2", "--spread", "0.1", "-d", "1h")
                 status, said = self.run_interrupted(number, calls, "simulate", *options)
                 self.assertIn(status, statuses, (calls, said))
                 self.assertLessEqual(said.count("SERVERS"), 1, said)
 
-    def wait_for_an_answer(self, moments: list[int]) -> None:
-        mute = Mute()
-        self.addCleanup(mute.close)
-        for number, statuses in STATUS.items():
-            for calls in moments:
-                # More than it makes: it waits by now.
-                if calls > 10_000:
-                    continue
-                status, said = self.run_interrupted(
-                    number, calls, "where", "lobby", "--admin", mute.url, "--timeout", "1h"
-                )
-                self.assertIn(status, statuses, (calls, said))
-
-    def demo(self, moments: list[int]) -> None:
+    def test_demo(self) -> None:
         """It leaves no gateway behind, and has come to its usual end once it has begun."""
         folder = temporary_folder(self) / "var" / "demo"
         for number, statuses in STATUS.items():
-            for calls in moments:
+            for calls in MOMENTS:
                 port = free_range(2)[0]
                 status, said = self.run_interrupted(
                     number, calls, "demo", "--folder", str(folder), "--port", str(port)
@@ -104,11 +103,11 @@ class MomentsCase(SynchronousTestCase):
                 with self.assertRaises(ConnectionRefusedError):
                     socket.create_connection(("127.0.0.1", port))
 
-    def top(self, moments: list[int]) -> None:
+    def test_top(self) -> None:
         """The terminal is as it was before."""
         admin = f"http://127.0.0.1:{self.gateway.admin}"
         for number, statuses in STATUS.items():
-            for calls in moments:
+            for calls in MOMENTS:
                 options = ("top", "-i", "0.1", "--admin", admin)
                 with Terminal(*interrupted(number, calls, *options)) as terminal:
                     self.assertIn(terminal.wait(), statuses, (calls, terminal.text))
@@ -116,16 +115,64 @@ class MomentsCase(SynchronousTestCase):
                     self.assertTrue(terminal.is_left, calls)
                     self.assertNotIn(b"Traceback", terminal.raw, calls)
 
-    def gateway_process(self, moments: list[int]) -> None:
+    def test_gateway(self) -> None:
         """What ``odingw run`` becomes; once it has started, SIGTERM is its usual end."""
         for number, statuses in STATUS.items():
-            for calls in moments:
+            for calls in MOMENTS:
                 gateway = Interrupted(number, calls)
                 self.addCleanup(gateway.remove)
                 status, said = gateway.life()
                 usual = {0} if number == signal.SIGTERM and "has started" in said else set()
                 self.assertIn(status, statuses | usual, (calls, said))
                 self.assertNotIn("Traceback", said, calls)
+
+
+class WaitingTests(SynchronousTestCase):
+    def test_for_an_answer(self) -> None:
+        mute = Mute()
+        self.addCleanup(mute.close)
+        here = ("--timeout", "1h", "--url", mute.url)
+        for number, arguments in (
+            (signal.SIGINT, ("where", "lobby", "--timeout", "1h", "--admin", mute.url)),
+            (signal.SIGTERM, ("call", "Connect", "--room", "lobby", "--user", "me", *here)),
+            (signal.SIGINT, ("turn-test", *here)),
+            (signal.SIGTERM, ("simulate", "--url", mute.url)),
+        ):
+            process = subprocess.Popen(
+                command(*arguments),
+                cwd=ROOT,
+                env=environment(ODINGW_ACCESS_KEY=ACCESS_KEY.text),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            self.addCleanup(process.wait, PATIENCE)
+            self.addCleanup(process.kill)
+            mute.take_request()
+            process.send_signal(number)
+            said, _ = process.communicate(timeout=PATIENCE)
+            self.assertEqual((128 + number, ""), (process.returncode, said.strip()), arguments)
+
+    def test_who_does_not_listen_is_ended(self) -> None:
+        """Where the exception is lost, and with a terminal that is not as it was."""
+        script = (
+            "import time, tty\n"
+            "from odingw.cli.signals import ENDING\n"
+            "ENDING.begin()\n"
+            "tty.setcbreak(0)\n"
+            "print('\\x1b[?25l', 'it begins', flush=True)\n"
+            "while True:\n"
+            "    try: time.sleep(3600)\n"
+            "    except BaseException: pass\n"
+        )
+        for presses in (1, 2):
+            with Terminal(sys.executable, "-c", script) as terminal:
+                terminal.wait_for("it begins")
+                for _ in range(presses):
+                    terminal.interrupt()
+                self.assertEqual(130, terminal.wait())
+                self.assertTrue(terminal.settings_kept)
+                self.assertTrue(terminal.is_left)
 
 
 class Interrupted(GatewayProcess):
@@ -160,38 +207,3 @@ class Interrupted(GatewayProcess):
         assert self.process is not None
         self.process.kill()
         self.stop()
-
-
-class MomentsTests(MomentsCase):
-    def test_simulate(self) -> None:
-        self.simulate(SOME)
-
-    def test_where_waits_for_an_answer(self) -> None:
-        self.wait_for_an_answer(SOME)
-
-    def test_demo(self) -> None:
-        self.demo(SOME)
-
-    def test_top(self) -> None:
-        self.top(SOME)
-
-    def test_gateway(self) -> None:
-        self.gateway_process(SOME)
-
-
-@pytest.mark.long
-class AllMomentsTests(MomentsCase):
-    def test_simulate(self) -> None:
-        self.simulate(MANY)
-
-    def test_where_waits_for_an_answer(self) -> None:
-        self.wait_for_an_answer(MANY)
-
-    def test_demo(self) -> None:
-        self.demo(MANY)
-
-    def test_top(self) -> None:
-        self.top(MANY)
-
-    def test_gateway(self) -> None:
-        self.gateway_process(MANY)

@@ -1,17 +1,19 @@
 """Random calls at three gateways over one Redis: none is lost, nothing is left, and all agree."""
 
-import os
 from random import Random
 from typing import Any, Final
+
+import pytest
 
 from odingw.errors import Refused
 from odingw.grid.tasks import Delivery
 from odingw.grid.values import GridSettings
+from tests.examples import THOROUGH
 from tests.grids import Room, admission, ban, close, report, update
 from tests.redis_fleet import A, B, C, FleetCase, first, grid, hear, last, numbers
 from tests.redis_link import DirectStore
 
-HISTORIES: Final = 300 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 12
+HISTORIES: Final = 300 if THOROUGH else 12
 STEPS: Final = 80
 
 
@@ -143,6 +145,7 @@ async def _done(gateway: DirectStore, command: Any, now: float) -> bool:
     return True
 
 
+@pytest.mark.thorough
 class HistoryTests(FleetCase):
     def history(self, seed: int, settings: GridSettings) -> History:
         """Play one history to its end."""

@@ -19,7 +19,7 @@ class RunCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = temporary_folder(self)
         (self.folder / "conftest.py").write_text(_OWN)
-        (self.folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  long\n")
+        (self.folder / "pytest.ini").touch()
 
     def pytest(self, tests: str, *options: str, **variables: str) -> tuple[int, str]:
         """Return the status of a run, and what it says."""
@@ -107,16 +107,6 @@ class QuickTests(RunCase):
     def test_what_fails_inside_fails(self) -> None:
         status, said = self.pytest("def test_it(): assert False\n", "--quick", "-n", "1")
         self.assertEqual(1, status, said)
-
-
-class LongTests(RunCase):
-    TESTS = "import pytest\ndef test_one(): pass\n@pytest.mark.long\ndef test_two(): pass\n"
-
-    def test_they_are_left_to_other_runs(self) -> None:
-        for options, wanted in (((), "1 passed, 1 deselected"), (("--long",), "2 passed")):
-            status, said = self.pytest(self.TESTS, *options)
-            self.assertEqual(0, status, said)
-            self.assertIn(wanted, said)
 
 
 class PortTests(SynchronousTestCase):
