@@ -7,7 +7,6 @@ without padding is in ``odingw.tokens.base64url``.
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -125,7 +124,7 @@ def _member_with_half(document: object) -> str | None:
         path, value = stack.pop()
         if isinstance(value, str) and not is_unicode(value):
             return path
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             if not all(map(is_unicode, value)):
                 return path
             dot = "." if path else ""

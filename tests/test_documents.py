@@ -25,7 +25,7 @@ from odingw.documents import MARK, is_absent, is_absent_json, lone_surrogate, wh
 from odingw.errors import NOT_JSON, ConfigError, KeyMaterialError, TokenError
 from odingw.rpc.client_api import CLIENT_API
 from odingw.rpc.jsonrpc import Engine, Method, Reply
-from odingw.rpc.server_api import SERVER_API
+from odingw.rpc.server_methods import SERVER_API
 from odingw.tokens import Claims, load_public_jwk, parse, verify
 from odingw.tokens.claims import Policy, decode_claims
 from odingw.turn.auth import TurnAuthenticator
@@ -48,6 +48,7 @@ from tests.jwk_shapes import SHAPES
 from tests.turn_auth_case import CLAIMS, NOW, SETTINGS, AuthTestCase, Keys, raw_token, settings
 
 PACKAGE = Path(__file__).parent.parent / "odingw"
+EMPTY: Final[tuple[Any, ...]] = (None, "", [])
 HALF = "half of a surrogate pair, which is no Unicode text"
 
 
@@ -142,19 +143,19 @@ class AbsentTests(AuthTestCase):
         for place in ABSENT:
             good = place.read({})
             for name in place.names:
-                for value in (None, "", []):
+                for value in EMPTY:
                     self.assertEqual(place.read({name: value}), good, f"{place.name} {name}")
 
     def test_what_says_something(self) -> None:
         """The exceptions: an absent limit, no access keys, an empty list."""
         for member in ("maxPeers", "maxRooms"):
             self.assertEqual(len(directory([customer(**{member: None})]).customers), 1)
-            for value in ("", []):
+            for value in EMPTY[1:]:
                 [problem] = directory([customer(**{member: value})]).problems
                 self.assertIn(f"{member} is absent", problem)
         found = directory([customer(accessKeys=[])])
         self.assertEqual((list(found.customers), found.problems), (["acme"], ()))
-        for value in (None, ""):
+        for value in EMPTY[:2]:
             self.assertEqual(directory([customer(accessKeys=value)]).customers, {})
         self.assertEqual(decoded(b"[]"), [])
         self.assertEqual(jwk_set(b'{"keys": []}', "").keys, ())
@@ -174,7 +175,7 @@ class AbsentTests(AuthTestCase):
 
     def test_headers_of_tokens(self) -> None:
         authenticator = TurnAuthenticator(settings("Ed25519"))
-        for value in (None, "", []):
+        for value in EMPTY:
             for name in ("kid", "b64", "typ", "jku"):
                 token = raw_token({"alg": "EdDSA", name: value}, CLAIMS)
                 self.assertEqual(self.accepted(authenticator, token), CLAIMS)
@@ -188,7 +189,9 @@ class AbsentTests(AuthTestCase):
     def test_claims_and_parameters_stay_strict(self) -> None:
         for field in msgspec.structs.fields(Claims):
             self.assertRaises(TokenError, decode_claims, b'{"%b": null}' % field.name.encode())
-        method = Method(CLIENT_API.signatures["RoomClose"].params, lambda *_: "closed")
+        method: Method[None] = Method(
+            CLIENT_API.signatures["RoomClose"].params, lambda *_: "closed"
+        )
         engine: Engine[None] = Engine({"close": method}, 1, lambda *_: None, lambda *_: None)
         params = {"room_id": "room", "ban_time": None}
         call = {"jsonrpc": "2.0", "id": 1, "method": "close", "params": params}

@@ -10,10 +10,12 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from odingw.config import Turn
 from odingw.errors import TokenError
 from odingw.turn.auth import TurnAuthenticator
 from odingw.turn.jwks import MAX_AGE, PAUSE, PROBLEMS_LOGGED, REFRESH, JwkSet
 from odingw.turn.jwks_fetch import TIMEOUT, jwk_client
+from odingw.turn.service import TurnService
 from odingw.turn.settings import TurnSettings
 from tests.jwk_server import (
     Jwk,
@@ -374,6 +376,29 @@ class RealServerTests(TestCase):
         self.assertEqual(len(self.server.connections), 2)
         self.assertRaises(TokenError, authenticator.authenticate, old, 1000)
         self.assertEqual(keys.fetches_ok, 2)
+
+    async def test_an_issuer_that_was_set_up_anew(self) -> None:
+        """It has another key under the old id; a reload asks at once, a token when it may."""
+        config = Turn(
+            secret_keys=("hunter2hunter2hunter2",),
+            turn_uris=("turn:a",),
+            jwk_urls=(f"{self.server.origin}/keys",),
+            watch_servers=False,
+        )
+        service = TurnService(config, "", reactor, lambda _: None)
+        self.addCleanup(service.stop)
+        tokens = [sign({"exp": 2000}, "RS256", number, kid="a") for number in range(2)]
+        self.server.serve(public_jwk("RSA", 0, kid="a"))
+        service.start()
+        assert service.current is not None
+        authenticate = service.current.authenticator.authenticate
+        self.assertEqual(await maybeDeferred(authenticate, tokens[0], 1000), {"exp": 2000})
+        self.assertRaises(TokenError, authenticate, tokens[1], 1000)
+        self.server.serve(public_jwk("RSA", 1, kid="a"))
+        service.reload(config)
+        self.assertEqual(await maybeDeferred(authenticate, tokens[1], 1000), {"exp": 2000})
+        self.assertRaises(TokenError, authenticate, tokens[0], 1000)
+        self.assertEqual(len(self.server.connections), 2)
 
     async def test_stopping_a_set(self) -> None:
         keys = JwkSet(f"{self.server.origin}/", self.client, self.clock, logger([]))

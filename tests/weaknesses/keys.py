@@ -156,4 +156,32 @@ KEYS: Final[tuple[Weakness, ...]] = (
             ),
         ),
     ),
+    Weakness(
+        "mark-in-secret",
+        NEITHER,
+        "a byte order mark that an editor put in front of a secret is part of it",
+        "skipped, wherever a secret is read",
+        "tests/test_documents.py::MarkTests::test_it_is_part_of_no_secret",
+        (
+            Edit(
+                "odingw/documents.py",
+                'line.replace(_MARK, "").strip()',
+                "line.strip()",
+            ),
+        ),
+    ),
+    Weakness(
+        "key-under-a-known-id",
+        NEITHER,
+        "tokens with wrong signatures under a known key id have the set fetched time and again",
+        "once within 30 seconds",
+        "tests/test_turn_jwks.py::TimingTests::test_an_unknown_key_id",
+        (
+            Edit(
+                "odingw/turn/jwks.py",
+                "if idle and (not self._running or self._pausing()):",
+                "if idle and not self._running:",
+            ),
+        ),
+    ),
 )

@@ -56,7 +56,7 @@ OF_TURNREST: Final[tuple[Weakness, ...]] = (
         (
             Edit(
                 "odingw/turn/keys.py",
-                "        algorithms &= {value.alg}\n",
+                "        algorithms &= _ED25519 if value.alg in _ED25519 else {value.alg}\n",
                 "        pass\n",
             ),
         ),
