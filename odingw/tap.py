@@ -3,6 +3,7 @@
 import gc
 import os
 import resource
+import secrets
 import signal
 import sys
 from collections.abc import Callable
@@ -15,7 +16,14 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall, deferLater
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    formatEvent,
+    globalLogPublisher,
+)
 from twisted.python import usage
 from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
@@ -44,7 +52,6 @@ from odingw.ops import logs
 from odingw.ops.systemd import Notifier
 from odingw.options import Options
 from odingw.stores import check_store, known_servers
-from odingw.turn.service import check as check_turn
 from odingw.web import twisted_private
 from odingw.web.site import GatewaySite
 
@@ -71,6 +78,10 @@ class GatewayService(Service):
         config: the configuration.
         observer: where log lines go; None: where twistd sends them.
         reactor: the reactor.
+        trial: whether it will not be started; nothing is made then, and no key is written.
+
+    Attributes:
+        keys: the master keys that were found.
     """
 
     def __init__(
@@ -79,6 +90,8 @@ class GatewayService(Service):
         config: Config,
         observer: ILogObserver | None,
         reactor: Any,
+        *,
+        trial: bool = False,
     ) -> None:
         self._config = config
         self._options = options
@@ -91,7 +104,10 @@ class GatewayService(Service):
         self._sites: list[GatewaySite] = []
         self._ports: list[Any] = []
         self._refresher = refresher(config.gateway, reactor)
-        self._master_keys = self._find_master_keys()
+        self.keys = check_keys(config, options, self._listeners.values())
+        self._master_keys = self.keys.keys or (
+            (secrets.token_bytes(32),) if trial else make(state_folder())
+        )
         self._gateway = Gateway(
             config,
             self._master_keys,
@@ -158,7 +174,7 @@ class GatewayService(Service):
                 if entry.listener.tls is not None
             ),
         )
-        self._explain()
+        self.explain()
         try:
             self._gateway.start()
         except ConfigError as error:
@@ -268,22 +284,16 @@ class GatewayService(Service):
         )
         raise SystemExit(1)
 
-    def _find_master_keys(self) -> tuple[bytes, ...]:
-        """Find the master keys, or make one, and say where they and the state are kept."""
-        found = check_keys(self._config, self._options, self._listeners.values())
-        keys = found.keys or make(state_folder())
+    def explain(self) -> None:
+        """Tell operators where keys and state are kept, what is closed, and how to open it."""
+        gateway, listen = self._config.gateway, self._config.listen
         _log.info(
-            "the master key is kept in {where}" if found.keys else "made a master key: {where}",
-            where=found.where,
+            "the master key is kept in {where}" if self.keys.keys else "made a master key: {where}",
+            where=self.keys.where,
         )
         _log.info("the state is kept in {where}", where=self._config.state.address.place)
-        for warning in found.warnings:
+        for warning in self.keys.warnings:
             _log.warn("{warning}", warning=warning)
-        return keys
-
-    def _explain(self) -> None:
-        """Tell operators what is closed, and how to open it."""
-        gateway, listen = self._config.gateway, self._config.listen
         _log.info("{served}", served=served(self._config))
         for warning in filter(None, (trusted(self._config), addressless(self._config))):
             _log.warn("{warning}", warning=warning)
@@ -401,7 +411,7 @@ class Checked(NamedTuple):
 
 
 def check(options: Options) -> Checked:
-    """Look at the configuration that the options ask for, and at what it names.
+    """Look at the configuration that the options ask for, and at what it names, as the start does.
 
     Nothing is made, opened for writing, or listened on.
 
@@ -410,17 +420,25 @@ def check(options: Options) -> Checked:
     """
     from twisted.internet import reactor
 
-    config = options.load()
-    found = listeners(config, reactor, options.origin())
-    check_turn(config.turn, options.name)
-    check_store(config.state)
-    keys = check_keys(config, options, found.values())
-    internal = (
-        trusted(config),
-        addressless(config),
-        of_known_servers(config, known_servers(config.state)),
-    )
-    return Checked(config, keys, [*keys.warnings, *filter(None, internal)])
+    warnings: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_level") in (LogLevel.warn, LogLevel.error):
+            warnings.append(formatEvent(event))
+
+    observer: Any = observe
+    globalLogPublisher.addObserver(observer)
+    try:
+        config = options.load()
+        check_store(config.state)
+        service = GatewayService(options, config, None, reactor, trial=True)
+        service.explain()
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    warnings += static_directory(config.gateway.customers).problems
+    if warning := of_known_servers(config, known_servers(config.state)):
+        warnings.append(warning)
+    return Checked(config, service.keys, list(dict.fromkeys(warnings)))
 
 
 def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's name

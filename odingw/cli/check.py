@@ -15,7 +15,7 @@ from odingw.cli.state import open_session, unreachable
 from odingw.cli.tables import cell, facts, show, table
 from odingw.config import Config
 from odingw.config.place import internal_endpoints
-from odingw.customers import Directory, SourceError, directory, static_directory
+from odingw.customers import Directory, SourceError, directory
 from odingw.customers.sources import MAX_BYTES, decoded
 from odingw.errors import ConfigError
 
@@ -59,7 +59,7 @@ def check(config: Path | None, turn_config: str | None, as_json: bool) -> None:
             emit({"good": False, "error": str(error), "warnings": []})
         raise Failed(str(error)) from None
     found = checked.config
-    warnings = [*checked.warnings, *_warnings(found)]
+    warnings = checked.warnings
     for warning in warnings:
         complain(f"warning: {warning}")
     summary = _summary(found) | {"master_key": checked.keys.where}
@@ -88,16 +88,6 @@ def _load(path: Path | None, turn_config: str | None) -> "Checked":
     # Warnings about the configuration are logged; they belong to standard error, not into JSON.
     with contextlib.redirect_stdout(sys.stderr):
         return tap.check(options)
-
-
-def _warnings(config: Config) -> list[str]:
-    gateway = config.gateway
-    found = list(static_directory(gateway.customers).problems)
-    if not gateway.customers and gateway.customer_source is None:
-        found.append("no customer is configured, so nobody is let in")
-    if gateway.unknown_customers != "forbidden":
-        found.append("DEMO MODE: gateway.unknown_customers lets in anybody, signatures unchecked")
-    return found
 
 
 def _summary(config: Config) -> dict[str, Any]:

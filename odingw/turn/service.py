@@ -201,13 +201,3 @@ class TurnService:
             random_bytes=secrets.token_bytes,
             log=_log,
         )
-
-
-def check(config: TurnConfig | None, source: str) -> None:
-    """Raise ``ConfigError`` if ``[turn]``, or the file that it names, cannot be used."""
-    if config is None:
-        return
-    if config.config is not None:
-        TurnFile(config.config, config).load()
-    else:
-        from_config(config, source)

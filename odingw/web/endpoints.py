@@ -386,6 +386,14 @@ def _tcp(reactor: Any, arguments: _Arguments, *, reuse_port: bool) -> IStreamSer
             f"interface {_shown(interface)} is no address; write one such as '127.0.0.1', or an "
             r"IPv6 one without brackets as '\:\:1'"
         )
+    if interface and not isIPv6Address(interface):
+        try:
+            socket.getaddrinfo(interface, None)
+        except OSError as error:
+            raise arguments.fault(
+                f"interface {_shown(interface)} has no address ({error.strerror}); write one such "
+                "as '127.0.0.1'"
+            ) from None
     if version_6:
         interface = interface or "::"
     port: Any = arguments.number("port", "", _MAX_PORT)

@@ -1,0 +1,59 @@
+"""``--check`` refuses what the start refuses, and warns of what it warns of."""
+
+import os
+from base64 import b64encode
+
+from twisted.internet import reactor
+from twisted.trial.unittest import SynchronousTestCase
+
+from odingw.errors import ConfigError
+from odingw.options import Options
+from odingw.tap import GatewayService, check
+from tests.customer_sources import new_folder
+
+
+class CheckTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = new_folder(self)
+
+    def options(self, text: str) -> Options:
+        path = self.folder / "odingw.toml"
+        key = b64encode(os.urandom(32)).decode()
+        path.write_text(f'gateway.master_key = "{key}"\nstate.url = "sqlite:state.sqlite"\n{text}')
+        options = Options()
+        options.parseOptions(["--config", str(path)])
+        return options
+
+    def test_what_the_start_refuses(self) -> None:
+        for text, said in (
+            ('gateway.customer_source.function = "nowhere_at_all:load"\n', "cannot be loaded"),
+            ('gateway.customer_source.function = "json:load_nothing"\n', "has no function"),
+            ('listen.public = ["tcp:7000:interface=nowhere.invalid"]\n', "nowhere.invalid"),
+            ('listen.admin = ["haproxy:tcp:7000:interface=nowhere.invalid"]\n', "nowhere.invalid"),
+            ('turn.config = "nowhere.json"\n', "nowhere.json"),
+            ('turn.secret_keys = ["x"]\n', "turn"),
+        ):
+            options = self.options(text)
+            checked = self.assertRaises(ConfigError, check, options)
+            started = self.assertRaises(
+                ConfigError, GatewayService, options, options.load(), None, reactor
+            )
+            self.assertIn(said, str(checked), text)
+            self.assertEqual(str(checked), str(started), text)
+
+    def test_what_the_start_warns_of(self) -> None:
+        warnings = check(
+            self.options(
+                'listen.public = ["unix:x"]\nlimits.requests_per_second = 1\n'
+                'gateway.customer_source.url = "http://a.test/"\n'
+            )
+        ).warnings
+        self.assertEqual(len(set(warnings)), len(warnings))
+        for said in ("COME OVER PLAIN HTTP", "has no address"):
+            self.assertIn(said, str(warnings))
+
+    def test_nothing_is_made(self) -> None:
+        options = self.options("")
+        before = sorted(self.folder.iterdir())
+        check(options)
+        self.assertEqual(before, sorted(self.folder.iterdir()))
