@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
-from urllib.request import (
+from urllib.request import (  # type: ignore[attr-defined]  # typeshed lacks the second
     getproxies_environment,
-    proxy_bypass_environment,  # type: ignore[attr-defined]  # typeshed lacks it
+    proxy_bypass_environment,
 )
 
 from msgspec import Struct
