@@ -308,7 +308,7 @@ class _Agent:
     ) -> Deferred[Any]:
         """Send a request."""
         agent = self._direct
-        target = URI.fromBytes(uri)
+        target = _web.URI.fromBytes(uri)
         if target.scheme == b"http" and self._http_anywhere:
             proxy = self._proxies.find(target)
             if proxy is not None:
@@ -349,9 +349,11 @@ class _ToProxy:
         connecting: Deferred[Any] = self._endpoint.connect(factory)
         return connecting.addErrback(self._failed)
 
-    def _failed(self, failure: Failure) -> None:
-        failure.trap(*_TELLING)
-        raise FetchError(f"the proxy {self._proxy.name}: {_text(failure.value)}")
+    def _failed(self, failure: Failure) -> Failure:
+        error = failure.value
+        if not isinstance(error, _TELLING):
+            return failure
+        raise FetchError(f"the proxy {self._proxy.name}: {_text(error)}") from None
 
 
 class _Connector:

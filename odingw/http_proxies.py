@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import (  # type: ignore[attr-defined]  # typeshed lacks the second
+    getproxies_environment,
+    proxy_bypass_environment,
+)
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred

@@ -41,11 +41,11 @@ class PieceTests(SynchronousTestCase):
         self.memory: Any = MemoryReactorClock()
         endpoint: Any = listener(self.memory, "haproxy:tcp:1", tls=None, header_timeout=7).endpoint
         endpoint.listen(Factory.forProtocol(Talk))
-        self.factory = self.memory.tcpServers[0][1]
+        self.factory: Any = self.memory.tcpServers[0][1]
 
     def connect(self) -> Any:
-        self.wrapper = self.factory.buildProtocol(None)
-        self.transport = StringTransportWithDisconnection()
+        self.wrapper: Any = self.factory.buildProtocol(None)
+        self.transport: Any = StringTransportWithDisconnection()
         self.transport.protocol = self.wrapper
         self.wrapper.makeConnection(self.transport)
         return self.wrapper.wrappedProtocol
