@@ -169,7 +169,8 @@ class AbsentTests(AuthTestCase):
             self.assertFalse(is_absent(json.loads(text)))
 
     def test_a_private_key_is_one(self) -> None:
-        for value in ("AQAB", 5, {}, ["x"]):
+        values: tuple[Any, ...] = ("AQAB", 5, {}, ["x"])
+        for value in values:
             found = jwk_set(document([public_jwk("RSA", d=value)]), "a set")
             self.assertIn("it holds a private key", found.problems[0])
 
