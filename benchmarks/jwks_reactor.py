@@ -105,8 +105,8 @@ async def main(reactor: Any, write: Callable[[str], object]) -> None:
         watchdog.restart()
         if kind != "idle":
             jwk_set.start()
-            for number in range(LOOKUPS):
-                waiting = jwk_set.lookup(f"unknown-{number}")
+            for _ in range(LOOKUPS):
+                waiting = jwk_set.lookup()
                 if waiting is not None:
                     waiting.addErrback(lambda _: None)
         await deferLater(reactor, SECONDS)

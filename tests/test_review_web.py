@@ -183,7 +183,7 @@ class AtTheStartTests(SynchronousTestCase):
         service._config = load(file)
         globalLogPublisher.addObserver(observer)
         try:
-            service._explain()
+            service.explain()
         finally:
             globalLogPublisher.removeObserver(observer)
         return "\n".join(
