@@ -38,6 +38,7 @@ from odingw.config import Gateway as GatewayConfig
 from odingw.config.parts import is_forgeable, is_within_reach
 from odingw.customers import Customer, refresher
 from odingw.errors import FORBIDDEN, TOO_MANY_REQUESTS, UNAUTHORIZED, ConfigError, RpcError
+from odingw.master_key import MasterKeys
 from odingw.ops import logs
 from odingw.ops.metrics import Metrics
 from odingw.tap import GatewayService
@@ -181,6 +182,7 @@ class AtTheStartTests(SynchronousTestCase):
         observer: Any = events.append
         service = GatewayService.__new__(GatewayService)
         service._config = load(file)
+        service.keys = MasterKeys((b"key",), "a file", ())
         globalLogPublisher.addObserver(observer)
         try:
             service.explain()

@@ -70,8 +70,8 @@ CONNECTIONS: Final[tuple[Weakness, ...]] = (
         (
             Edit(
                 "odingw/web/endpoints.py",
-                'return int.from_bytes(data[14:16], "big") > _PROXY_2_LONGEST',
-                "return False",
+                "        if size > _PROXY_2_FIXED + _PROXY_2_LONGEST:\n",
+                "        if False:\n",
             ),
         ),
     ),
