@@ -234,7 +234,7 @@ class ModelPool:
             return None
         places = [held for (room, _), held in self.reservations.items() if base_id(room) == base]
         before = server.named.get(base, now)
-        if any(server.since < held.made < before for held in places):
+        if any(server.since < held.made <= before for held in places):
             return None
         return next((index for index, item in enumerate(rooms) if item.peers), None)
 

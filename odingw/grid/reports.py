@@ -277,9 +277,9 @@ def _is_claim(intake: _Intake, base: Base, item: RoomReport) -> bool:
     if not _peers(item) or base.id in intake.kept:
         return False
     server = intake.server
-    named = server.named.get(base.id, inf)
+    named = server.named.get(base.id, intake.now)
     if not intake.is_first and any(
-        server.reporting_since < reservation.made < named and reservation.ends > intake.now
+        server.reporting_since < reservation.made <= named and reservation.ends > intake.now
         for room in base.rooms.values()
         for reservation in room.reserved.values()
     ):

@@ -29,8 +29,8 @@ BOUNDS: Final[tuple[Weakness, ...]] = (
         (
             Edit(
                 "odingw/grid/reports.py",
-                "    named = server.named.get(base.id, inf)\n",
-                "    named = 0.0 if base.id in server.named else inf\n",
+                "    named = server.named.get(base.id, intake.now)\n",
+                "    named = 0.0 if base.id in server.named else intake.now\n",
             ),
         ),
     ),
