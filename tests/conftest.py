@@ -83,9 +83,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Inside())
     else:
         run = uuid.uuid4().hex
-        # It reads until this process has ended, however that came.
+        # It reads until this process has ended, however that came; none is another one's to end.
         config.stash[_CLEANER] = subprocess.Popen(
             ["/bin/sh", "-c", _CLEAN, "clean", f"TESTS_OF={run}"],
+            env={"PATH": os.environ.get("PATH", os.defpath)},
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
