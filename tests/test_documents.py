@@ -183,9 +183,9 @@ class AbsentTests(AuthTestCase):
             crit = raw_token({"alg": "EdDSA", "kid": "a", "crit": value}, CLAIMS)
             self.assertRaises(TokenError, authenticator.authenticate, crit, NOW)
             self.assertRaises(TokenError, parse, crit)
+            # Tokens of access keys, whose key id is needed, are judged as recorded.
             crv = raw_token({"alg": "EdDSA", "kid": "a", "crv": value}, CLAIMS)
-            self.assertEqual(parse(crv).header.kid, "a")
-            self.assertRaises(TokenError, parse, raw_token({"alg": "EdDSA", "kid": value}, CLAIMS))
+            self.assertRaises(TokenError, parse, crv)
 
     def test_claims_and_parameters_stay_strict(self) -> None:
         for field in msgspec.structs.fields(Claims):

@@ -170,9 +170,9 @@ class ParseTests(SynchronousTestCase):
             b'{"alg":"EdDSA","kid":"a","x":' + b"[" * 100_000 + b"}",
             {"alg": "EdDSA"},
             {"kid": KEY.kid},
-            *(header(kid=kid) for kid in (*not_text, "", [])),
+            *(header(kid=kid) for kid in not_text),
             *(header(alg=alg) for alg in not_text),
-            *(header(crv=crv) for crv in ("ed25519", "Ed448", 5, ["Ed25519"])),
+            *(header(crv=crv) for crv in (None, "", "ed25519", "Ed448", 5, ["Ed25519"])),
             *(header(crit=crit) for crit in (None, [], ["exp"], ["b64"], "b64")),
         )
         for wrong in wrong_headers:
@@ -195,18 +195,16 @@ class ParseTests(SynchronousTestCase):
             self.refuse(with_header(header(alg=alg)), TokenFault.ALGORITHM)
 
     def test_harmless_headers(self) -> None:
-        """White space, other members and any text that is not empty as ``kid`` are fine."""
+        """White space, other members and any text as ``kid`` are fine."""
         for fine in (
             b' {"alg" : "EdDSA",\r\n"kid": "AQ7aVmK+pI1l" } ',
             header(crv="Ed25519"),
-            header(crv=None),
-            header(crv=""),
             header(alg="Ed25519"),
             header(typ="JWT", cty=None, jku="https://example.net", x=[1, {"crit": 2}]),
             header(b64=False),
         ):
             self.assertEqual(parse(with_header(fine)).header.kid, KEY.kid)
-        for kid in ("__proto__", "ключ", "a b\n"):
+        for kid in ("", "__proto__", "ключ", "a b\n"):
             self.assertEqual(parse(with_header(header(kid=kid))).header.kid, kid)
 
     def test_long_headers(self) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
-from odingw.documents import is_absent, lone_surrogate
+from odingw.documents import lone_surrogate
 from odingw.errors import NOT_JSON, KeyMaterialError, TokenError, TokenFault
 from odingw.tokens import base64url
 from odingw.tokens.keys import KEY_BYTES, SIGNATURE_BYTES
@@ -132,10 +132,9 @@ def _header(segment: bytes) -> Header:
         ) from None
     if not isinstance(alg, str):
         _malformed("token header alg must be a string")
-    kid = None if is_absent(kid) else kid
     if not isinstance(kid, str):
         _malformed("token header kid must be a string")
-    if not is_absent(crv) and crv != "Ed25519":
+    if "crv" in members and crv != "Ed25519":
         _malformed('token header crv must be "Ed25519"')
     return Header(alg, kid)
 
