@@ -391,7 +391,8 @@ class KnownServerTests(SynchronousTestCase):
         self.gateway = DefaultProcess(CONSENT + customer(), self.STATE)
         self.addCleanup(self.gateway.stop)
         self.gateway.start().report(SERVER, ("room", 1))
-        self.gateway.connect("room")
+        # Who is sent to a new room waits until it, and all before it, is written.
+        self.gateway.connect("new room")
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         process = self.gateway.process

@@ -13,8 +13,6 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from odingw.cli.output import STATUS, Failed, complain
-from odingw.documents import unmarked_text
-from odingw.secret_files import UnsafeFileError, check_writers, warnings
 
 Command = Callable[..., Any]
 
@@ -288,6 +286,9 @@ def access_key_options(command: Command) -> Command:
 
 def _check_key_file(file: TextIO) -> None:
     """Refuse a key file that others can write, and warn of one that they can read."""
+    # The overview of all commands need not wait for what this loads.
+    from odingw.secret_files import UnsafeFileError, check_writers, warnings
+
     try:
         number = file.fileno()
     except OSError:
@@ -305,6 +306,8 @@ def _check_key_file(file: TextIO) -> None:
 
 def first_line(file: TextIO) -> str:
     """Return the first line of a file, without what surrounds it."""
+    from odingw.documents import unmarked_text
+
     try:
         return unmarked_text(file.readline(65536)).strip()
     except OSError as error:

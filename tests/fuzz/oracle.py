@@ -5,6 +5,7 @@ from collections.abc import Container, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, NoReturn, TypeAlias
 
+from odingw.documents import unmarked
 from odingw.errors import HTTP_STATUS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, TOO_LARGE
 from odingw.rpc.jsonrpc import Reply
 
@@ -59,7 +60,7 @@ def parsed(body: bytes) -> Any:
     """Return what a JSON text says, or a `NotJson`."""
     try:
         value = json.loads(
-            body.decode(), parse_int=_number, parse_float=_float, parse_constant=_constant
+            unmarked(body).decode(), parse_int=_number, parse_float=_float, parse_constant=_constant
         )
         return value if _text_is_sure(value) else NotJson.MAYBE
     except (_DoubtError, RecursionError, UnicodeDecodeError):
