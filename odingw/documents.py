@@ -51,13 +51,18 @@ def unmarked_text(text: str) -> str:
     return text.removeprefix(_MARK)
 
 
+def without_marks(text: str) -> str:
+    """Return a text without byte order marks: none is ever part of a name or secret."""
+    return text.replace(_MARK, "")
+
+
 def lines(text: str) -> tuple[str, ...]:
     """Return the lines of a file that has a secret on each.
 
     White space around them, empty lines, and byte order marks do not count: files that were put
     together have a mark in the middle.
     """
-    found = (line.replace(_MARK, "").strip() for line in text.splitlines())
+    found = (without_marks(line).strip() for line in text.splitlines())
     return tuple(line for line in found if line)
 
 
@@ -111,7 +116,7 @@ def lone_surrogate(data: bytes) -> LoneSurrogate | None:
     if not _SURROGATE.search(data):
         return None
     try:
-        document = json.loads(unmarked(data).decode())
+        document = json.loads(unmarked(data).decode(), parse_int=_integer)
         member = _member_with_half(document)
     except (ValueError, RecursionError):
         return None

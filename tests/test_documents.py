@@ -2,7 +2,8 @@
 
 import json
 import re
-from base64 import b64encode
+import subprocess
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -19,15 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from odingw.config import Config, load
 from odingw.customers import SourceError, directory
 from odingw.customers.sources import decoded
 from odingw.documents import MARK, is_absent, is_absent_json, lone_surrogate, whole
-from odingw.errors import NOT_JSON, ConfigError, KeyMaterialError, TokenError
+from odingw.errors import NOT_JSON, PARSE_ERROR, ConfigError, KeyMaterialError, TokenError
 from odingw.rpc.client_api import CLIENT_API
 from odingw.rpc.jsonrpc import Engine, Method, Reply
 from odingw.rpc.server_methods import SERVER_API
 from odingw.tokens import Claims, load_public_jwk, parse, verify
 from odingw.tokens.claims import Policy, decode_claims
+from odingw.tokens.other_forms import AS_DER, AS_X, pem_or_der
 from odingw.turn.auth import TurnAuthenticator
 from odingw.turn.keys import jwk_set, static_key
 from odingw.turn.settings import from_turnrest_json
@@ -42,6 +45,7 @@ from tests.document_places import (
     TURN,
     ask,
     customer,
+    in_file,
 )
 from tests.jwk_server import document, private_key, public_jwk, sign, spki_text
 from tests.jwk_shapes import SHAPES
@@ -70,6 +74,21 @@ class MarkTests(SynchronousTestCase):
         found, _ = from_turnrest_json(text, "")
         self.assertEqual(found.secret_keys, (TURN["secretKey"],))
 
+    def test_it_is_part_of_no_name_or_password(self) -> None:
+        forced = {"forcedUser": "\ufeffguest", "forcedPassword": "\ufeffpw\ufeff"}
+        found, _ = from_turnrest_json(json.dumps(TURN | forced).encode(), "")
+        self.assertEqual(("guest", "pw"), (found.forced_user, found.forced_password))
+        toml = b'admin.users.ann = "\xef\xbb\xbfa"\ngateway.internal.users.bob = "\xef\xbb\xbfb"\n'
+        config = in_file(load)(toml)
+        assert isinstance(config, Config)
+        self.assertEqual({"ann": "a"}, config.admin.users)
+        self.assertEqual("b", config.gateway.internal.users["bob"].password)
+
+    def test_many_marks_are_no_json(self) -> None:
+        for count in (2, 5000):
+            answer = self.assertRaises(ValueError, ask, count * MARK + b"{}").args[0]
+            self.assertEqual(PARSE_ERROR, answer["error"]["code"])
+
     def test_a_mark_alone_is_no_secret(self) -> None:
         for place in TEXTS:
             if place.name in SECRET_LINES:
@@ -78,11 +97,18 @@ class MarkTests(SynchronousTestCase):
         self.assertRaises(ConfigError, from_turnrest_json, text, "")
 
 
-class NumberTests(SynchronousTestCase):
+class NumberTests(AuthTestCase):
     def test_each_spelling(self) -> None:
         for place in NUMBERS:
             for text in ("5.0", "5.00", "5e0", "0.5e1", "50E-1"):
                 self.assertEqual(place.read(text), place.read("5"), f"{place.name} {text}")
+
+    def test_one_that_nobody_holds_is_the_affair_of_who_reads_it(self) -> None:
+        authenticator = TurnAuthenticator(settings("Ed25519"))
+        for text in ("1e999", "9" * 5000):
+            claims = json.dumps(CLAIMS)[:-1].encode() + b', "x": %b}' % text.encode()
+            token = raw_token({"alg": "EdDSA", "kid": "a"}, claims)
+            self.assertEqual(CLAIMS["exp"], self.accepted(authenticator, token)["exp"])
 
     def test_what_is_not_whole(self) -> None:
         for place in NUMBERS:
@@ -275,6 +301,18 @@ class SurrogateTests(SynchronousTestCase):
         error = self.assertRaises(KeyMaterialError, jwk_set, data, "a set")
         self.assertEqual(str(error), f"keys[0].kid: {HALF}")
 
+    def test_beside_a_number_that_nobody_holds(self) -> None:
+        for number in (b"9" * 5000, b"1e999"):
+            body = b'{"jsonrpc":"2.0","id":7,"x":%b,"method":"\\ud83d"}' % number
+            answer = self.assertRaises(ValueError, ask, body).args[0]
+            self.assertEqual(7, answer["id"])
+            self.assertEqual({"detail": f"method: {HALF}"}, answer["error"]["data"])
+
+    def test_a_member_that_begins_alike(self) -> None:
+        body = b'{"jsonrpc":"2.0","id":7,"method":"hello","paramsx":"\\ud83d"}'
+        answer = self.assertRaises(ValueError, ask, body).args[0]
+        self.assertEqual((7, -32600), (answer["id"], answer["error"]["code"]))
+
     def test_tokens(self) -> None:
         for header, claims, member in (
             ({"alg": "EdDSA", "kid": "\ud83d"}, CLAIMS, "kid"),
@@ -312,9 +350,15 @@ def _pem(kind: str, form: PrivateFormat, encoding: Encoding = Encoding.PEM) -> b
 def _other_forms() -> Iterator[tuple[str, str, str]]:
     """Yield what is no public key, what it is called, and a part of the command."""
     private = "a private key, which must stay with whoever signs"
-    for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL, PrivateFormat.OpenSSH):
+    for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
         for kind in ("RSA", "P-256"):
             yield _pem(kind, form).decode(), private, "openssl pkey -inform PEM"
+    for kind in ("RSA", "Ed25519"):
+        yield _pem(kind, PrivateFormat.OpenSSH).decode(), private, "ssh-keygen -y -f FILE"
+    parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+    key = _pem("P-256", PrivateFormat.TraditionalOpenSSL).decode()
+    yield parameters + key, private, "openssl pkey -inform PEM"
+    yield CERTIFICATE + key, private, "openssl pkey -inform PEM"
     for kind in ("RSA", "P-256", "Ed25519"):
         der = _pem(kind, PrivateFormat.PKCS8, Encoding.DER)
         yield b64encode(der).decode(), private, "openssl pkey -inform DER"
@@ -331,6 +375,9 @@ def _other_forms() -> Iterator[tuple[str, str, str]]:
     yield pkcs1, "an RSA public key in the form of PKCS #1", "openssl rsa -RSAPublicKey_in"
     ssh = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     yield ssh, "a public key in the form of SSH", "ssh-keygen -e -m PKCS8"
+    ed25519 = private_key("Ed25519").public_key()
+    ssh = ed25519.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    yield ssh, "a public key in the form of SSH", "cut -d' ' -f2 FILE | base64 -d | tail -c 32"
     yield CERTIFICATE, "a certificate", "openssl x509 -inform PEM -in FILE -noout -pubkey"
     body = "".join(CERTIFICATE.splitlines()[1:-1])
     yield body, "a certificate", "openssl x509 -inform DER"
@@ -377,6 +424,25 @@ class OtherFormTests(SynchronousTestCase):
         error = self.assertRaises(KeyMaterialError, load_public_jwk, {**JWK, "x": x})
         self.assertIn("not a public key in DER", str(error))
         self.assertIn("tail -c 32", str(error))
+
+    def test_the_command_for_an_ssh_key(self) -> None:
+        """OpenSSH itself writes Ed25519 keys in no form that others read."""
+        public = private_key("Ed25519").public_key()
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "FILE").write_bytes(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
+        raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
+        der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        for ending, wanted in (
+            (AS_X, urlsafe_b64encode(raw).decode()),
+            (AS_DER, b64encode(der).decode()),
+        ):
+            said = pem_or_der((folder / "FILE").read_text(), ending)
+            _, _, command = said.partition("make the public key with: ")
+            made = subprocess.run(
+                ["/bin/sh", "-c", command], cwd=folder, capture_output=True, text=True, check=True
+            )
+            self.assertEqual(wanted, made.stdout)
 
     def test_sets(self) -> None:
         for body in (

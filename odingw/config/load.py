@@ -26,7 +26,7 @@ from odingw.config.parts import (
 from odingw.config.sections import Config, State, Tls
 from odingw.config.turn import BESIDE_FILE, Turn
 from odingw.config.types import key_text
-from odingw.documents import lines
+from odingw.documents import lines, without_marks
 from odingw.errors import KeyMaterialError
 from odingw.secret_files import UnsafeFileError, read_secret
 from odingw.tokens import decode_master_key, decode_master_keys, master_key_lines
@@ -256,7 +256,12 @@ def _convert_users(
         "" if wanted is str else ' or { password = "…", servers = ["…"] }'
     )
     for name, value in users.items():
-        users[name] = convert(value, wanted, source, f"{at}.{key_text(name)}", advice)
+        user: str | InternalUser = convert(value, wanted, source, f"{at}.{key_text(name)}", advice)
+        users[name] = (
+            without_marks(user)
+            if isinstance(user, str)
+            else replace(user, password=without_marks(user.password))
+        )
 
 
 def _resolve(config: Config, folder: Path, state_in: Path) -> Config:

@@ -142,7 +142,7 @@ def _unreadable(text: bytes) -> tuple[RpcError, Id]:
     call_id = half.document.get("id") if isinstance(half.document, dict) else None
     if isinstance(call_id, str) and not is_unicode(call_id):
         call_id = None
-    if half.member.startswith("params"):
+    if half.member == "params" or half.member.startswith(("params.", "params[")):
         return invalid_params(str(half).removeprefix("params.")), _own_id(call_id)
     return RpcError(INVALID_REQUEST, "Invalid Request", {"detail": str(half)}), _own_id(call_id)
 
@@ -212,7 +212,7 @@ class Engine(Generic[C]):
         except ValidationError:
             return self._handle_other(body, context, allowed)
         except NOT_JSON:
-            if body.startswith(MARK):
+            if body.startswith(MARK) and not body.startswith(MARK, len(MARK)):
                 return self.handle(unmarked(body), context, allowed)
             return _single(_failure(*_unreadable(body)))
         answer = self._call(envelope, context, allowed)

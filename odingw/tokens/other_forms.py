@@ -27,6 +27,12 @@ _PKCS1: Final = "openssl rsa -RSAPublicKey_in {} -in FILE -pubout"
 _REQUEST: Final = "openssl req {} -in FILE -noout -pubkey | openssl pkey -pubin"
 _KEY_PAIR: Final = "a private key, which must stay with whoever signs"
 _SSH: Final = "ssh-keygen -e -m PKCS8 -f FILE | openssl pkey -pubin"
+_SSH_RAW: Final = "cut -d' ' -f2 FILE | base64 -d | tail -c 32"
+_SSH_ED25519: Final = {
+    # OpenSSH writes such keys in no form that OpenSSL reads. In front: RFC 8410, section 4.
+    AS_DER: rf"(printf '0*0\005\006\003+ep\003!\000'; {_SSH_RAW}) | base64 -w0",
+    AS_X: f"{_SSH_RAW} | base64 -w0 | tr +/ -_",
+}
 
 _BLOCKS: Final = {
     "CERTIFICATE": ("a certificate", _CERTIFICATE),
@@ -52,13 +58,18 @@ def pem_or_der(text: str, ending: str) -> str:
         One line without anything of the text; empty: it is none that is known.
     """
     text = unmarked_text(text).strip()
-    if block := _BLOCK.search(text):
-        kind = block[1]
-        if kind in _BLOCKS:
-            return _with_command(*_BLOCKS[kind], _PEM, ending)
-        if kind.endswith("PRIVATE KEY"):
-            return _with_command(_KEY_PAIR, _PRIVATE, _PEM, ending)
+    kinds = [block[1] for block in _BLOCK.finditer(text)]
+    if "OPENSSH PRIVATE KEY" in kinds:
+        return f"{_KEY_PAIR}; print the public key in the form of SSH with: ssh-keygen -y -f FILE"
+    if any(kind.endswith("PRIVATE KEY") for kind in kinds):
+        return _with_command(_KEY_PAIR, _PRIVATE, _PEM, ending)
+    if known := [kind for kind in kinds if kind in _BLOCKS]:
+        return _with_command(*_BLOCKS[known[0]], _PEM, ending)
+    if kinds:
         return "PEM text, but of no public key"
+    if text.startswith("ssh-ed25519 "):
+        what = "a public key in the form of SSH"
+        return f"{what}; make the public key with: {_SSH_ED25519[ending]}"
     if _SSH_KEY.match(text):
         return _with_command("a public key in the form of SSH", _SSH, "", ending)
     with suppress(ValueError):

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 from twisted.internet.defer import Deferred
 
-from odingw.documents import lone_surrogate
+from odingw.documents import lone_surrogate, read_json
 from odingw.errors import NOT_JSON, TokenError, TokenFault
 from odingw.tokens import Policy, base64url
 from odingw.tokens import VerifyingKey as CustomerKey
@@ -366,6 +366,12 @@ def _ascii(token: str) -> bytes:
 def _decoded(payload: bytes) -> Claims:
     try:
         return _claims.decode(payload.decode())
+    except msgspec.ValidationError:
+        # An object all the same, with a number that no double holds.
+        document = read_json(payload)
+        if isinstance(document, dict):
+            return document
+        raise TokenError(TokenFault.CLAIMS, "token claims are not a JSON object") from None
     except NOT_JSON:
         half = str(lone_surrogate(payload) or "")
         raise TokenError(TokenFault.CLAIMS, "token claims are not a JSON object", half) from None

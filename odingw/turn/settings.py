@@ -13,7 +13,7 @@ from odingw.config.errors import config_error, convert
 from odingw.config.parts import is_loopback
 from odingw.config.turn import BESIDE_FILE
 from odingw.config.types import Text, key_text
-from odingw.documents import is_absent, lone_surrogate, read_json, unmarked_text
+from odingw.documents import is_absent, lone_surrogate, read_json, without_marks
 from odingw.errors import ConfigError
 from odingw.turn.keys import static_key
 from odingw.turn.origins import ANY_ORIGIN, check_origin
@@ -232,8 +232,9 @@ def _unknown(member: str, source: str) -> str:
 
 def _settle(turn: Turn, place: _Place) -> tuple[TurnSettings, list[str]]:
     """Check what types cannot say."""
-    secret_keys = tuple(filter(None, map(unmarked_text, turn.secret_keys)))
-    if not secret_keys and turn.forced_password is None:
+    secret_keys = tuple(filter(None, map(without_marks, turn.secret_keys)))
+    forced_password = without_marks(turn.forced_password or "") or None
+    if not secret_keys and forced_password is None:
         raise place.error("secret_keys", "missing; write the secret that your TURN servers have")
     origins, warnings = _origins(turn, place)
     turn_uris = _uris(turn, "turn_uris", "turn", place)
@@ -247,8 +248,8 @@ def _settle(turn: Turn, place: _Place) -> tuple[TurnSettings, list[str]]:
         secret_keys=_distinct(secret_keys),
         allowed_origins=origins,
         ttl=turn.ttl,
-        forced_user=turn.forced_user or None,
-        forced_password=turn.forced_password,
+        forced_user=without_marks(turn.forced_user or "") or None,
+        forced_password=forced_password,
         ignore_jwt=turn.ignore_jwt,
         user_claim=turn.user_claim,
         required_scopes=turn.required_scopes,
