@@ -265,6 +265,11 @@ class ShapeTests(AuthTestCase):
             self.assertEqual((found.keys, found.problems), ((), ()), members)
 
 
+def _told(answer: dict[str, Any]) -> tuple[int, str]:
+    error = answer["error"]
+    return error["code"], error["data"]["detail"]
+
+
 class SurrogateTests(SynchronousTestCase):
     def wrong(self, body: bytes) -> tuple[Any, Any]:
         error: Any = self.assertRaises(ValueError, ask, body)
@@ -282,7 +287,8 @@ class SurrogateTests(SynchronousTestCase):
             call_id = f'{{"jsonrpc":"2.0","id":"{half}","method":"hello"}}'
             self.assertEqual(self.wrong(call_id.encode()), (None, f"id: {HALF}"))
             batch = f'[{{"jsonrpc":"2.0","id":7,"method":"hello","params":{{"a":"{half}"}}}}]'
-            self.assertEqual(self.wrong(batch.encode()), (None, f"[0].params.a: {HALF}"))
+            [answer] = ask(batch.encode())
+            self.assertEqual((7, (-32602, f"a: {HALF}")), (answer["id"], _told(answer)))
 
     def test_whole_pairs(self) -> None:
         body = b'{"jsonrpc":"2.0","id":7,"method":"hello","params":{"a":"\\ud83d\\ude00"}}'
@@ -307,6 +313,17 @@ class SurrogateTests(SynchronousTestCase):
             answer = self.assertRaises(ValueError, ask, body).args[0]
             self.assertEqual(7, answer["id"])
             self.assertEqual({"detail": f"method: {HALF}"}, answer["error"]["data"])
+
+    def test_one_call_of_a_batch(self) -> None:
+        answers = ask(
+            b'[{"jsonrpc":"2.0","id":7,"method":"hello","params":{"a":"\\ud83d"}},'
+            b'{"jsonrpc":"2.0","id":8,"method":"hello"},'
+            b'{"jsonrpc":"2.0","id":"\\ud83d","method":"hello"}]'
+        )
+        self.assertEqual([7, 8, None], [answer["id"] for answer in answers])
+        self.assertEqual((-32602, f"a: {HALF}"), _told(answers[0]))
+        self.assertEqual("hi", answers[1]["result"])
+        self.assertEqual((-32600, f"id: {HALF}"), _told(answers[2]))
 
     def test_a_member_that_begins_alike(self) -> None:
         body = b'{"jsonrpc":"2.0","id":7,"method":"hello","paramsx":"\\ud83d"}'

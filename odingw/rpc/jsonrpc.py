@@ -6,6 +6,7 @@ others get their turn in between.
 """
 
 import itertools
+import json
 from collections.abc import Awaitable, Callable, Container, Iterator
 from functools import cache
 from typing import Any, Final, Generic, TypeAlias, TypeGuard, TypeVar
@@ -224,7 +225,7 @@ class Engine(Generic[C]):
         self, body: bytes, context: C, allowed: Container[str] | None
     ) -> Reply | Awaitable[Reply]:
         try:
-            parts = list(_parts(self._read_batch(body)))
+            parts = self._parts_of(body)
         except ValidationError:
             try:
                 _ANY.decode(body)
@@ -238,6 +239,23 @@ class Engine(Generic[C]):
         if len(parts) > self._batch:
             return error_reply(RpcError(TOO_LARGE, f"a batch holds at most {self._batch} calls"))
         return self._handle_batch(parts, context, allowed)
+
+    def _parts_of(self, body: bytes) -> list[Raw]:
+        """Take a batch apart; one call with half a surrogate pair in it does not spoil the others.
+
+        Raises:
+            NOT_JSON: it is no batch.
+        """
+        try:
+            return list(_parts(self._read_batch(body)))
+        except ValidationError:
+            raise
+        except NOT_JSON:
+            half = lone_surrogate(body) if len(body) <= _LONGEST_SEARCHED else None
+            if half is None or not isinstance(half.document, list):
+                raise
+            # What cannot be written as UTF-8 can be written as ASCII.
+            return [Raw(json.dumps(part).encode()) for part in half.document]
 
     async def _handle_batch(
         self, parts: list[Raw], context: C, allowed: Container[str] | None
@@ -256,7 +274,10 @@ class Engine(Generic[C]):
                 if is_eventual(answer):
                     answer = await answer
             except NOT_JSON:
-                answer = _failure(_invalid_request(), None)
+                error, call_id = _unreadable(bytes(part))
+                if error.code == PARSE_ERROR:
+                    error = _invalid_request()
+                answer = _failure(error, call_id)
             if answer is not None:
                 answers.append(_encode(answer))
                 size += len(answers[-1])

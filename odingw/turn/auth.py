@@ -365,16 +365,18 @@ def _ascii(token: str) -> bytes:
 
 def _decoded(payload: bytes) -> Claims:
     try:
-        return _claims.decode(payload.decode())
-    except msgspec.ValidationError:
-        # An object all the same, with a number that no double holds.
-        document = read_json(payload)
-        if isinstance(document, dict):
-            return document
-        raise TokenError(TokenFault.CLAIMS, "token claims are not a JSON object") from None
+        text = payload.decode()
+        try:
+            return _claims.decode(text)
+        except msgspec.ValidationError:
+            # An object all the same, with a number that no double holds; or none.
+            document = read_json(payload)
     except NOT_JSON:
         half = str(lone_surrogate(payload) or "")
         raise TokenError(TokenFault.CLAIMS, "token claims are not a JSON object", half) from None
+    if not isinstance(document, dict):
+        raise TokenError(TokenFault.CLAIMS, "token claims are not a JSON object")
+    return document
 
 
 def _malformed(message: str, detail: str = "") -> NoReturn:
