@@ -165,7 +165,7 @@ KEYS: Final[tuple[Weakness, ...]] = (
         (
             Edit(
                 "odingw/documents.py",
-                'without_marks(line).strip()',
+                "without_marks(line).strip()",
                 "line.strip()",
             ),
         ),
