@@ -10,12 +10,7 @@ from odingw.config import State
 from odingw.errors import ConfigError
 from odingw.grid.store import Store
 from odingw.grid.values import GridSettings
-from odingw.state.journal_file import (
-    JournalBrokenError,
-    JournalFile,
-    check_path,
-    count_servers,
-)
+from odingw.state.journal_file import JournalBrokenError, JournalFile, check_path
 from odingw.state.known_key import KnownKey, fingerprint, known_key
 from odingw.state.local import LocalStore
 from odingw.state.memory import MemoryStore
@@ -159,4 +154,10 @@ def known_servers(state: State) -> int:
     What is in a Redis, the start of a gateway tells.
     """
     path = state.address.path
-    return 0 if path is None else count_servers(path)
+    if path is None:
+        return 0
+    try:
+        return known_key(path).servers
+    except JournalBrokenError:
+        # The start of a gateway says what is wrong with it.
+        return 0

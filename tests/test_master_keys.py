@@ -209,7 +209,7 @@ class KnownKeyTests(KeyCase):
         self.assertEqual(KnownKey(), known_key(self.journal))
         self.remember(OLD, A).close()
         kids = {A: server_key(OLD, A).kid}
-        self.assertEqual(KnownKey(fingerprint(OLD), kids), known_key(self.journal))
+        self.assertEqual(KnownKey(fingerprint(OLD), kids, 1), known_key(self.journal))
         JournalFile(self.journal, "normal", fingerprint=fingerprint(NEW)).close()
         self.assertEqual(fingerprint(NEW), known_key(self.journal).fingerprint)
         JournalFile(self.journal, "normal").close()

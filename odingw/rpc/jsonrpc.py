@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError, defstruct
 from msgspec.json import Decoder, Encoder
 from msgspec.structs import astuple
 
-from odingw.documents import MARK, is_unicode, lone_surrogate, unmarked, whole
+from odingw.documents import MARK, LoneSurrogate, is_unicode, lone_surrogate, unmarked, whole
 from odingw.errors import (
     HTTP_STATUS,
     INTERNAL_ERROR,
@@ -135,9 +135,13 @@ def error_reply(error: RpcError) -> Reply:
     return Reply(error.status, _encode(_failure(error, None)), error.headers)
 
 
+def _half(text: bytes) -> LoneSurrogate | None:
+    return lone_surrogate(text) if len(text) <= _LONGEST_SEARCHED else None
+
+
 def _unreadable(text: bytes) -> tuple[RpcError, Id]:
     """Return what is wrong with a request that msgspec cannot read, and the id of its call."""
-    half = lone_surrogate(text) if len(text) <= _LONGEST_SEARCHED else None
+    half = _half(text)
     if half is None:
         return RpcError(PARSE_ERROR, "Parse error"), None
     call_id = half.document.get("id") if isinstance(half.document, dict) else None
@@ -251,7 +255,7 @@ class Engine(Generic[C]):
         except ValidationError:
             raise
         except NOT_JSON:
-            half = lone_surrogate(body) if len(body) <= _LONGEST_SEARCHED else None
+            half = _half(body)
             if half is None or not isinstance(half.document, list):
                 raise
             # What cannot be written as UTF-8 can be written as ASCII.

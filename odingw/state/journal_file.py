@@ -5,12 +5,9 @@ transaction of at most two statements, each of which takes all its rows as one J
 then works through them without coming back to Python, whose other threads go on meanwhile.
 """
 
-import contextlib
 import errno
 import os
-import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,33 +61,6 @@ def check_path(path: Path) -> None:
     # SQLite makes a second file beside it.
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise _unusable(path, os.strerror(errno.EACCES))
-
-
-def count_servers(path: Path) -> int:
-    """Return how many servers a journal knows; 0 if it cannot be read.
-
-    A copy is read: SQLite would make files beside the journal, which a gateway may have open.
-    """
-    with tempfile.TemporaryDirectory(prefix="odingw-check-") as folder:
-        copied = Path(folder) / "journal"
-        try:
-            shutil.copyfile(path, copied)
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(f"{path}-wal", f"{copied}-wal")
-            with contextlib.closing(sqlite3.connect(copied)) as connection:
-                if _number(connection, "application_id") != APPLICATION:
-                    return 0
-                return _servers_in(connection)
-        except (OSError, sqlite3.Error):
-            # The start of a gateway says what is wrong with it.
-            return 0
-
-
-def _servers_in(connection: sqlite3.Connection) -> int:
-    count: int = connection.execute("SELECT count(*) FROM record WHERE kind = 'server'").fetchone()[
-        0
-    ]
-    return count
 
 
 def _unusable(path: Path, reason: str) -> ConfigError:

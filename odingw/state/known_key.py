@@ -16,15 +16,17 @@ from odingw.state.rows import KEY, SERVER, decode
 
 
 class KnownKey(Struct, frozen=True):
-    """What a journal knows of the master key.
+    """What a journal knows of the master key, and of servers.
 
     Attributes:
         fingerprint: of the key that signed last; empty: nothing is known of it.
         given: the ids of the keys that servers have, by the servers' addresses.
+        servers: how many there are.
     """
 
     fingerprint: str = ""
     given: Mapping[str, str] = {}
+    servers: int = 0
 
 
 def fingerprint(master_key: bytes) -> str:
@@ -47,7 +49,7 @@ def known_key(path: Path) -> KnownKey:
         if not _size(wal):
             return _read(path)
         # SQLite reads what is not folded into the file yet only where it may write.
-        with tempfile.TemporaryDirectory(prefix="odingw-") as folder:
+        with tempfile.TemporaryDirectory(prefix="odingw-check-") as folder:
             copy = Path(folder) / "journal"
             shutil.copyfile(path, copy)
             shutil.copyfile(wal, f"{copy}-wal")
@@ -71,11 +73,13 @@ def _read(path: Path, how: str = "mode=ro&immutable=1") -> KnownKey:
         if "master_key" in tables:
             found = connection.execute("SELECT fingerprint FROM master_key").fetchone()
         given: dict[str, str] = {}
+        rows: dict[str, list[tuple[str, str]]] = {}
         # Where it is known what a server was given, that counts.
         for kind in (SERVER, KEY):
-            rows = connection.execute("SELECT key, row FROM record WHERE kind = ?", (kind,))
-            given.update(_kids(kind, rows.fetchall()))
-        return KnownKey(found[0] if found else "", given)
+            select = "SELECT key, row FROM record WHERE kind = ?"
+            rows[kind] = connection.execute(select, (kind,)).fetchall()
+            given.update(_kids(kind, rows[kind]))
+        return KnownKey(found[0] if found else "", given, len(rows[SERVER]))
 
 
 def _kids(kind: str, rows: list[tuple[str, str]]) -> dict[str, str]:

@@ -196,6 +196,12 @@ def check_claims(claims: Claims, *, now: float, policy: Policy) -> tuple[str, ..
     return relaxed
 
 
+def no_expiry() -> TokenError:
+    """Return the error for a token that would be good for ever."""
+    detail = "the token has no claim exp: when it ends, in unix seconds"
+    return TokenError(TokenFault.EXPIRED, "token has no expiry", detail)
+
+
 def _check_times(claims: Claims, now: float, policy: Policy) -> tuple[str, ...]:
     """Check ``exp`` and ``nbf``; return the relaxed rules."""
     off = 0.0
@@ -205,11 +211,7 @@ def _check_times(claims: Claims, now: float, policy: Policy) -> tuple[str, ...]:
         if off > policy.leeway:
             raise TokenError(TokenFault.EXPIRED, "token has expired")
     elif policy.require_expiry:
-        raise TokenError(
-            TokenFault.EXPIRED,
-            "token has no expiry",
-            "the token has no claim exp: when it ends, in unix seconds",
-        )
+        raise no_expiry()
     else:
         relaxed = ("require_expiry",)
     if claims.nbf is not UNSET:

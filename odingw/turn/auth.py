@@ -21,6 +21,7 @@ from odingw.errors import NOT_JSON, TokenError, TokenFault
 from odingw.tokens import Policy, base64url
 from odingw.tokens import VerifyingKey as CustomerKey
 from odingw.tokens import verify as verify_access_token
+from odingw.tokens.claims import no_expiry
 from odingw.tokens.jws import CACHED_HEADER_LENGTH, CACHED_HEADERS
 from odingw.turn.claims import Claims, scopes_of
 from odingw.turn.keys import ALGORITHMS, VerifyingKey, static_key
@@ -273,11 +274,7 @@ def check_claims(claims: Claims, settings: TurnSettings, now: float) -> float:
         if settings.audience not in (audience if isinstance(audience, list) else (audience,)):
             raise TokenError(TokenFault.AUDIENCE, "token audience does not match")
     if expiry is None:
-        raise TokenError(
-            TokenFault.EXPIRED,
-            "token has no expiry",
-            "the token has no claim exp: when it ends, in unix seconds",
-        )
+        raise no_expiry()
     if now >= expiry + settings.leeway:
         raise TokenError(TokenFault.EXPIRED, "token has expired")
     if begin is not None and now < begin - settings.leeway:
