@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.config import Config, load
-from odingw.customers import SourceError, directory
+from odingw.customers import directory
 from odingw.customers.sources import decoded
 from odingw.documents import MARK, is_absent, is_absent_json, lone_surrogate, whole
 from odingw.errors import NOT_JSON, PARSE_ERROR, ConfigError, KeyMaterialError, TokenError
@@ -38,6 +38,8 @@ from tests.document_places import (
     ABSENT,
     ACCESS_KEY,
     BASE64,
+    ENTRIES,
+    ITEMS,
     JWK,
     NUMBERS,
     SECRET_LINES,
@@ -172,6 +174,28 @@ class AbsentTests(AuthTestCase):
                 for value in EMPTY:
                     self.assertEqual(place.read({name: value}), good, f"{place.name} {name}")
 
+    def test_items_that_say_nothing(self) -> None:
+        def outcome(read: Callable[[object], object], value: object) -> object:
+            try:
+                return read(value)
+            except (ConfigError, ValueError) as error:
+                return str(error)
+
+        for place in ITEMS:
+            absent, good = outcome(place.read, None), outcome(place.read, [place.item])
+            self.assertNotIsInstance(good, str)
+            for nothing in ([""], [None], [[]], ["", None, []]):
+                self.assertEqual(outcome(place.read, nothing), absent, place.name)
+                self.assertEqual(outcome(place.read, [*nothing, place.item]), good, place.name)
+
+    def test_errors_count_items_that_say_nothing(self) -> None:
+        text = json.dumps(TURN | {"jwkURIS": ["", "https://a/", None, "x"]}).encode()
+        error = self.assertRaises(ConfigError, from_turnrest_json, text, "t.json")
+        self.assertIn("t.json: jwkURIS[3]: ", str(error))
+        text = json.dumps(TURN | {"jwkURIS": [None, 5]}).encode()
+        error = self.assertRaises(ConfigError, from_turnrest_json, text, "t.json")
+        self.assertIn("t.json: jwkURIS[1]: ", str(error))
+
     def test_what_says_something(self) -> None:
         """The exceptions: an absent limit, no access keys, an empty list."""
         for member in ("maxPeers", "maxRooms"):
@@ -188,9 +212,10 @@ class AbsentTests(AuthTestCase):
         self.assertRaises(KeyMaterialError, jwk_set, b'{"keys": null}', "")
 
     def test_white_space_in_it(self) -> None:
-        for text in (b"[ \n]", b"null", b'""'):
+        for text in (b"[ \n]", b"null", b'""', b"[null]", b'[ "" , null,[ ] ]'):
             self.assertTrue(is_absent_json(msgspec.Raw(text)))
-        for text in (b'" "', b"{}", b"0", b"false", b"[[]]", b"[null]"):
+            self.assertTrue(is_absent(json.loads(text)))
+        for text in (b'" "', b"{}", b"0", b"false", b"[[[]]]", b"[0]", b'["", "x"]'):
             self.assertFalse(is_absent_json(msgspec.Raw(text)))
             self.assertFalse(is_absent(json.loads(text)))
 
@@ -260,9 +285,22 @@ class ShapeTests(AuthTestCase):
             {"key_ops": ["encrypt", "wrapKey"]},
             {"alg": "RSA-OAEP-256"},
             {"alg": "RSA1_5"},
+            {"alg": "ECDH-ES+A256KW"},
+            {"alg": "A256GCMKW"},
         ):
-            found = jwk_set(document([public_jwk("RSA", **members)]), "a set")
-            self.assertEqual((found.keys, found.problems), ((), ()), members)
+            # Whatever else is wrong with it.
+            for wrong in ({}, {"n": 5}, {"n": "AQAB", "e": None}, {"kty": "oct"}, {"kid": []}):
+                found = jwk_set(document([public_jwk("RSA", **members, **wrong)]), "a set")
+                self.assertEqual((found.keys, found.problems), ((), ()), (members, wrong))
+
+    def test_curves_without_signatures(self) -> None:
+        for curve in ("X25519", "X448"):
+            found = jwk_set(document([public_jwk("Ed25519", crv=curve)]), "a set")
+            self.assertEqual((found.keys, found.problems), ((), ()), curve)
+
+    def test_a_key_for_signatures_that_nobody_can_verify_with(self) -> None:
+        found = jwk_set(document([public_jwk("RSA", key_ops=["sign"])]), "a set")
+        self.assertIn('its key_ops must be ["verify"]', found.problems[0])
 
 
 def _told(answer: dict[str, Any]) -> tuple[int, str]:
@@ -301,11 +339,42 @@ class SurrogateTests(SynchronousTestCase):
         text = json.dumps(TURN | {"forcedUser": "\ud83d"}).encode()
         error = self.assertRaises(ConfigError, from_turnrest_json, text, "t.json")
         self.assertEqual(str(error), f"t.json: forcedUser: {HALF}; write the whole character")
+
+    def test_one_entry_of_a_list(self) -> None:
+        """It is left out, and the others count."""
+        for member, value, path in (
+            ("alg", "\ud83d", "alg"),
+            ("use", "a\udc00b", "use"),
+            ("name", {"a": ["\ud83d"]}, "name.a[0]"),
+        ):
+            for place in ENTRIES[::2]:
+                found, [problem] = place.read({member: value})
+                self.assertEqual(found, ["good"], place.name)
+                where = f"publicKey.{path}" if place.name == "access keys" else path
+                self.assertEqual(problem, f"{place.bad} is skipped: {where}: {HALF}")
+        found, [problem] = ENTRIES[0].read({"kid": "\ud83d"})
+        self.assertEqual(found, ["good"])
+        self.assertEqual(problem, f"key 1 ('\\ud83d') of a set is skipped: kid: {HALF}")
+
+    def test_one_customer_of_a_list(self) -> None:
         data = json.dumps([customer(), customer(id="\udc00")]).encode()
-        self.assertEqual(str(self.assertRaises(SourceError, decoded, data)), f"[1].id: {HALF}")
-        data = document([public_jwk("RSA", kid="\ud83d")])
-        error = self.assertRaises(KeyMaterialError, jwk_set, data, "a set")
-        self.assertEqual(str(error), f"keys[0].kid: {HALF}")
+        found = directory(decoded(data))
+        self.assertEqual(list(found.customers), ["acme"])
+        self.assertEqual(found.problems, (f"customer '\\udc00' is refused: id: {HALF}",))
+        found = directory(decoded(json.dumps([customer(maxPeers="\udc00"), customer()]).encode()))
+        self.assertEqual(list(found.customers), ["acme"])
+        self.assertIn("maxPeers must be a whole number", found.problems[0])
+
+    def test_what_is_ignored_costs_nobody_anything(self) -> None:
+        """A name that was cut in the middle of a character, for one."""
+        found, problems = ENTRIES[1].read({"name": "Bad \ud83d"})
+        self.assertEqual(found, ["bad", "good"])
+        self.assertEqual(problems, (f"customer 'bad' is taken without its name: {HALF}",))
+        data = json.dumps({"keys": [public_jwk("RSA")], "name": "\ud83d"}).encode()
+        self.assertEqual(len(jwk_set(data, "a set").keys), 1)
+        found, warnings = from_turnrest_json(json.dumps(TURN | {"x": "\ud83d"}).encode(), "")
+        self.assertEqual(found.turn_uris, ("turn:turn.test",))
+        self.assertIn("x: unknown, and thus ignored", warnings[0])
 
     def test_beside_a_number_that_nobody_holds(self) -> None:
         for number in (b"9" * 5000, b"1e999"):
