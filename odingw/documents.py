@@ -1,8 +1,8 @@
 """What documents from elsewhere mean, whoever wrote them; each rule has its one place here.
 
 Null is absent, and so are an empty text and a list without items where they cannot mean anything;
-5.0 is 5; a byte order mark is skipped; half of a surrogate pair is named with its member, and spoils
-no more than the entry of a list that holds it. Base64 with or without padding is in
+5.0 is 5; a byte order mark is skipped; half of a surrogate pair is named with its member, and
+spoils no more than the entry of a list that holds it. Base64 with or without padding is in
 ``odingw.tokens.base64url``.
 """
 

@@ -2,20 +2,12 @@
 
 import json
 import re
-import subprocess
-from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Iterator
+from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -30,17 +22,14 @@ from odingw.rpc.jsonrpc import Engine, Method, Reply
 from odingw.rpc.server_methods import SERVER_API
 from odingw.tokens import Claims, load_public_jwk, parse, verify
 from odingw.tokens.claims import Policy, decode_claims
-from odingw.tokens.other_forms import AS_DER, AS_X, pem_or_der
 from odingw.turn.auth import TurnAuthenticator
-from odingw.turn.keys import jwk_set, static_key
+from odingw.turn.keys import jwk_set
 from odingw.turn.settings import from_turnrest_json
 from tests.document_places import (
     ABSENT,
-    ACCESS_KEY,
     BASE64,
     ENTRIES,
     ITEMS,
-    JWK,
     NUMBERS,
     SECRET_LINES,
     TEXTS,
@@ -49,7 +38,7 @@ from tests.document_places import (
     customer,
     in_file,
 )
-from tests.jwk_server import document, private_key, public_jwk, sign, spki_text
+from tests.jwk_server import document, public_jwk, sign
 from tests.jwk_shapes import SHAPES
 from tests.turn_auth_case import CLAIMS, NOW, SETTINGS, AuthTestCase, Keys, raw_token, settings
 
@@ -426,123 +415,6 @@ class SurrogateTests(SynchronousTestCase):
         except NOT_JSON:
             good = False
         self.assertEqual(lone_surrogate(data) is None, good)
-
-
-def _pem(kind: str, form: PrivateFormat, encoding: Encoding = Encoding.PEM) -> bytes:
-    data: bytes = private_key(kind).private_bytes(encoding, form, NoEncryption())
-    return data
-
-
-def _other_forms() -> Iterator[tuple[str, str, str]]:
-    """Yield what is no public key, what it is called, and a part of the command."""
-    private = "a private key, which must stay with whoever signs"
-    for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
-        for kind in ("RSA", "P-256"):
-            yield _pem(kind, form).decode(), private, "openssl pkey -inform PEM"
-    for kind in ("RSA", "Ed25519"):
-        yield _pem(kind, PrivateFormat.OpenSSH).decode(), private, "ssh-keygen -y -f FILE"
-    parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
-    key = _pem("P-256", PrivateFormat.TraditionalOpenSSL).decode()
-    yield parameters + key, private, "openssl pkey -inform PEM"
-    yield CERTIFICATE + key, private, "openssl pkey -inform PEM"
-    for kind in ("RSA", "P-256", "Ed25519"):
-        der = _pem(kind, PrivateFormat.PKCS8, Encoding.DER)
-        yield b64encode(der).decode(), private, "openssl pkey -inform DER"
-    locked = private_key("RSA").private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
-    )
-    yield locked.decode(), private, "-pubout -outform DER"
-    public = private_key("RSA").public_key()
-    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    yield pem, "a public key as PEM text", "openssl pkey -pubin -inform PEM"
-    yield "\ufeff" + pem, "a public key as PEM text", "openssl pkey -pubin"
-    yield b64encode(pem.encode()).decode(), "base64 of PEM text", "openssl pkey -pubin"
-    pkcs1 = public.public_bytes(Encoding.PEM, PublicFormat.PKCS1).decode()
-    yield pkcs1, "an RSA public key in the form of PKCS #1", "openssl rsa -RSAPublicKey_in"
-    ssh = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    yield ssh, "a public key in the form of SSH", "ssh-keygen -e -m PKCS8"
-    ed25519 = private_key("Ed25519").public_key()
-    ssh = ed25519.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    yield ssh, "a public key in the form of SSH", "cut -d' ' -f2 FILE | base64 -d | tail -c 32"
-    yield CERTIFICATE, "a certificate", "openssl x509 -inform PEM -in FILE -noout -pubkey"
-    body = "".join(CERTIFICATE.splitlines()[1:-1])
-    yield body, "a certificate", "openssl x509 -inform DER"
-    yield ACCESS_KEY, "an access key, which is a secret", "odingw access-key show"
-
-
-CERTIFICATE = """\
------BEGIN CERTIFICATE-----
-MIIBbjCCAROgAwIBAgIUBnqomWCUooPHIELVcNh077BMfOswCgYIKoZIzj0EAwIw
-DDEKMAgGA1UEAwwBdDAeFw0yNjExMzAxMjUwMDZaFw0yNjEyMDExMjUwMDZaMAwx
-CjAIBgNVBAMMAXQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAT9M61B9O59dDJi
-TW4p6Inj+vZWbOJKOAWeGKA8U1pJgMczK8X/wdwb5gQ+aKttlfvxnycoE6KrRG/X
-q16A6dP8o1MwUTAdBgNVHQ4EFgQUe46wkFyDleyv/vINPi17aMfJgxIwHwYDVR0j
-BBgwFoAUe46wkFyDleyv/vINPi17aMfJgxIwDwYDVR0TAQH/BAUwAwEB/zAKBggq
-hkjOPQQDAgNJADBGAiEA1Q2sd3czrvBNuuVATraCde/eJ+5k/WGNhQJNZajgVsYC
-IQDhjJLeD3PQTv0oxLYC4g0ZS7J98ahrnB8wjAAE2p1fBA==
------END CERTIFICATE-----
-"""
-
-
-class OtherFormTests(SynchronousTestCase):
-    """What stands where a public key is wanted is called what it is."""
-
-    def test_configured_public_keys(self) -> None:
-        for text, what, command in _other_forms():
-            error = str(self.assertRaises(KeyMaterialError, static_key, text, ""))
-            self.assertIn(f"not {what}", error)
-            self.assertIn(command, error)
-            self.assertNotIn(text.splitlines()[-1][:20], error)
-            document = json.dumps(TURN | {"jwtPublicKeys": [text]}).encode()
-            error = str(self.assertRaises(ConfigError, from_turnrest_json, document, "t.json"))
-            self.assertIn("jwtPublicKeys[0]: base64", error)
-            self.assertIn(f"not {what}", error)
-
-    def test_keys_of_customers(self) -> None:
-        for text, what, _ in _other_forms():
-            for value in (text, {**JWK, "x": text}):
-                [problem] = directory([customer(accessKeys=[{"publicKey": value}])]).problems
-                self.assertIn(f"not {what}", problem)
-                self.assertNotIn(text.splitlines()[-1][:20], problem)
-
-    def test_a_public_key_in_der_is_no_x(self) -> None:
-        x = spki_text("Ed25519")
-        error = self.assertRaises(KeyMaterialError, load_public_jwk, {**JWK, "x": x})
-        self.assertIn("not a public key in DER", str(error))
-        self.assertIn("tail -c 32", str(error))
-
-    def test_the_command_for_an_ssh_key(self) -> None:
-        """OpenSSH itself writes Ed25519 keys in no form that others read."""
-        public = private_key("Ed25519").public_key()
-        folder = Path(self.mktemp())
-        folder.mkdir()
-        (folder / "FILE").write_bytes(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
-        raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
-        der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        for ending, wanted in (
-            (AS_X, urlsafe_b64encode(raw).decode()),
-            (AS_DER, b64encode(der).decode()),
-        ):
-            said = pem_or_der((folder / "FILE").read_text(), ending)
-            _, _, command = said.partition("make the public key with: ")
-            made = subprocess.run(
-                ["/bin/sh", "-c", command], cwd=folder, capture_output=True, text=True, check=True
-            )
-            self.assertEqual(wanted, made.stdout)
-
-    def test_sets(self) -> None:
-        for body in (
-            CERTIFICATE.encode(),
-            json.dumps({"some id": CERTIFICATE, "other": CERTIFICATE}).encode(),
-        ):
-            error = self.assertRaises(KeyMaterialError, jwk_set, body, "a set")
-            self.assertIn("a list of keys, but a certificate", str(error))
-        found = jwk_set(document([public_jwk("RSA", n=CERTIFICATE)]), "a set")
-        self.assertIn("not a certificate", found.problems[0])
-
-    def test_a_good_one_has_no_other_form(self) -> None:
-        for kind in ("RSA", "P-256", "P-384", "Ed25519"):
-            static_key(spki_text(kind), "")
 
 
 class ReaderTests(SynchronousTestCase):
