@@ -395,6 +395,73 @@ out, with a line in the log.
 """
 
 
+class Values(NamedTuple):
+    """A document of which no name and no text has a byte order mark in it.
+
+    Attributes:
+        name: what it is.
+        value: something good.
+        read: reads the value as JSON, or what TOML says in the same words.
+    """
+
+    name: str
+    value: Any
+    read: Callable[[str], object]
+
+
+_EVERY_TEXT: Final = TURN | {
+    "secretKeys": [SECRET * 2],
+    "allowedOrigin": ["https://a.example", "https://b.example"],
+    "forcedPassword": "password",
+    "userClaim": "user/claim",
+    "requiredJWTScope": ["turn"],
+    "jwkURIS": ["https://a.example/jwks"],
+    "jwtPublicKeys": [spki_text("Ed25519")],
+    "stunURIS": ["stun:stun.test"],
+}
+_CONFIGURED: Final = {
+    "secret_keys": [SECRET],
+    "allowed_origin": "https://a.example",
+    "forced_user": "guest",
+    "required_scopes": ["turn"],
+    "scope_claims": ["scope"],
+    "issuer": "https://login.example",
+    "turn_uris": ["turn:turn.test"],
+}
+
+
+def _toml(section: str) -> Callable[[str], object]:
+    """Read JSON, of which TOML has the strings and lists, as a section of the configuration."""
+
+    def read(text: str) -> object:
+        pairs = json.loads(text).items()
+        quoted = (f'"{name}" = {json.dumps(value)}\n' for name, value in pairs)
+        config: Any = in_file(load)(f"[{section}]\n{''.join(quoted)}".encode())
+        return config.turn, config.admin.users, config.gateway.internal.users
+
+    return read
+
+
+def _numbers(text: str) -> object:
+    n, e, x = json.loads(text)
+    return _set_with({**public_jwk("RSA"), "n": n, "e": e}), load_public_jwk({**JWK, "x": x})
+
+
+VALUES: Final = (
+    Values("TurnRest file", _EVERY_TEXT, lambda text: from_turnrest_json(text.encode(), "")),
+    Values(
+        "customers",
+        [customer(namespace="acme", accessKeys=[{"namespace": "a", "publicKey": JWK}])],
+        lambda text: directory(decoded(text.encode())),
+    ),
+    Values("turn", _CONFIGURED, _toml("turn")),
+    Values("admin.users", {"ann": SECRET}, _toml("admin.users")),
+    Values("gateway.internal.users", {"ann": SECRET}, _toml("gateway.internal.users")),
+    Values("JWK", [*map(public_jwk("RSA").get, "ne"), JWK["x"]], _numbers),
+)
+"""Where a byte order mark in a text, or in a member's name, is no part of it."""
+
+
 class Entries(NamedTuple):
     """A list of entries, of which a wrong one is left out.
 

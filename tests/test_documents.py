@@ -10,9 +10,10 @@ from typing import Any, Final
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
-from odingw.config import Config, load
+from odingw.config import Config, Turn, load
 from odingw.customers import directory
 from odingw.customers.sources import decoded
 from odingw.documents import MARK, is_absent, is_absent_json, lone_surrogate, whole
@@ -24,16 +25,18 @@ from odingw.tokens import Claims, load_public_jwk, parse, verify
 from odingw.tokens.claims import Policy, decode_claims
 from odingw.turn.auth import TurnAuthenticator
 from odingw.turn.keys import jwk_set
-from odingw.turn.settings import from_turnrest_json
+from odingw.turn.settings import from_config, from_turnrest_json
 from tests.document_places import (
     ABSENT,
     BASE64,
     ENTRIES,
     ITEMS,
     NUMBERS,
+    SECRET,
     SECRET_LINES,
     TEXTS,
     TURN,
+    VALUES,
     ask,
     customer,
     in_file,
@@ -65,15 +68,44 @@ class MarkTests(SynchronousTestCase):
         found, _ = from_turnrest_json(text, "")
         self.assertEqual(found.secret_keys, (TURN["secretKey"],))
 
-    def test_it_is_part_of_no_name_or_password(self) -> None:
-        forced = {"forcedUser": "\ufeffguest", "forcedPassword": "\ufeffpw\ufeff"}
-        found, _ = from_turnrest_json(json.dumps(TURN | forced).encode(), "")
-        self.assertEqual(("guest", "pw"), (found.forced_user, found.forced_password))
-        toml = b'admin.users.ann = "\xef\xbb\xbfa"\ngateway.internal.users.bob = "\xef\xbb\xbfb"\n'
-        config = in_file(load)(toml)
+    def test_it_is_part_of_no_name_or_value(self) -> None:
+        def marked(value: Any, mark: str) -> Any:
+            if isinstance(value, str):
+                return f"{mark}{value[:1]}{mark}{value[1:]}{mark}"
+            if isinstance(value, list):
+                return [marked(item, mark) for item in value]
+            if isinstance(value, dict):
+                return {f"{mark}{name}": marked(inner, mark) for name, inner in value.items()}
+            return value
+
+        for place in VALUES:
+            good = place.read(json.dumps(place.value))
+            for ascii_only in (True, False):
+                text = json.dumps(marked(place.value, "\ufeff"), ensure_ascii=ascii_only)
+                self.assertEqual(place.read(text), good, place.name)
+
+    def test_it_is_no_part_of_toml_that_was_put_together(self) -> None:
+        config = in_file(load)(b"[turn]\nttl = 5\n" + MARK + b"[admin]\nhosts = []\n")
         assert isinstance(config, Config)
-        self.assertEqual({"ann": "a"}, config.admin.users)
-        self.assertEqual("b", config.gateway.internal.users["bob"].password)
+        self.assertEqual(5, config.turn and config.turn.ttl)
+
+    def test_others_that_nobody_sees(self) -> None:
+        """They are no part of names; a password may be meant so."""
+        for char in ("\u200b", "\u200e", "\u202a", "\u2066", "\u00ad", "\u2060"):
+            code = f"U+{ord(char):04X}"
+            for member in ("userClaim", "requiredJWTScope", "secretKey", "forcedPassword"):
+                value: Any = f"{char}sub"
+                members = {member: [value] if member == "requiredJWTScope" else value}
+                _, warnings = from_turnrest_json(json.dumps(TURN | members).encode(), "")
+                told = [text for text in warnings if f"it holds {code}, which nobody" in text]
+                self.assertEqual(1, len(told), warnings)
+                self.assertTrue(told[0].startswith(member), told)
+            turn = Turn(secret_keys=(SECRET,), turn_uris=("turn:a",))
+            for members in ({"user_claim": f"s{char}"}, {"scope_claims": ("scp", f"{char}scp")}):
+                wrong = replace(turn, **members)
+                error = self.assertRaises(ConfigError, from_config, wrong)
+                self.assertIn(f"it holds {code}", str(error))
+            from_config(replace(turn, forced_password=f"{char}password"))
 
     def test_many_marks_are_no_json(self) -> None:
         for count in (2, 5000):
