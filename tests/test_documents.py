@@ -243,8 +243,9 @@ class AbsentTests(AuthTestCase):
     def test_a_private_key_is_one(self) -> None:
         values: tuple[Any, ...] = ("AQAB", 5, {}, ["x"])
         for value in values:
-            found = jwk_set(document([public_jwk("RSA", d=value)]), "a set")
-            self.assertIn("it holds a private key", found.problems[0])
+            for more in ({}, {"use": "enc"}, {"n": 5}):
+                found = jwk_set(document([public_jwk("RSA", d=value, **more)]), "a set")
+                self.assertIn("it holds a private key", found.problems[0])
 
     def test_headers_of_tokens(self) -> None:
         authenticator = TurnAuthenticator(settings("Ed25519"))

@@ -165,13 +165,20 @@ _Text: TypeAlias = str | tuple[()] | None
 
 
 class _Use(Struct):
-    """The members of a JWK that say what it is for, whatever they hold."""
+    """The members of a JWK that say what it is for, and those of a key pair, whatever they hold."""
 
     kty: Any = None
     alg: Any = None
     use: Any = None
     key_ops: Any = None
     crv: Any = None
+    d: Raw | UnsetType = UNSET
+    p: Raw | UnsetType = UNSET
+    q: Raw | UnsetType = UNSET
+    dp: Raw | UnsetType = UNSET
+    dq: Raw | UnsetType = UNSET
+    qi: Raw | UnsetType = UNSET
+    oth: Raw | UnsetType = UNSET
 
 
 class _Jwk(Struct):
@@ -187,13 +194,6 @@ class _Jwk(Struct):
     e: _Text = None
     x: _Text = None
     y: _Text = None
-    d: Raw | UnsetType = UNSET
-    p: Raw | UnsetType = UNSET
-    q: Raw | UnsetType = UNSET
-    dp: Raw | UnsetType = UNSET
-    dq: Raw | UnsetType = UNSET
-    qi: Raw | UnsetType = UNSET
-    oth: Raw | UnsetType = UNSET
 
 
 _PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi", "oth")
@@ -225,9 +225,6 @@ def jwk(document: bytes | Raw, source: str) -> VerifyingKey:
         _refuse(str(lone_surrogate(bytes(document)) or _SHAPE))
     if not value.kty:
         _refuse(_SHAPE)
-    private = (getattr(value, name) for name in _PRIVATE)
-    if any(member is not UNSET and not is_absent_json(member) for member in private):
-        _refuse("it holds a private key, so anybody who can read it can sign")
     build = _TYPES.get(value.kty)
     if build is None:
         _refuse(_WANTED_TYPE)
@@ -250,8 +247,11 @@ def _check_use(value: _Use) -> None:
 
     Raises:
         _OtherUseError: it is for something else.
-        KeyMaterialError: its holder only can use it.
+        KeyMaterialError: it is for its holder alone.
     """
+    private = (getattr(value, name) for name in _PRIVATE)
+    if any(member is not UNSET and not is_absent_json(member) for member in private):
+        _refuse("it holds a private key, so anybody who can read it can sign")
     if isinstance(value.use, str) and value.use not in ("", "sig"):
         raise _OtherUseError("its use is not sig")
     if isinstance(value.key_ops, list):
