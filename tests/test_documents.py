@@ -101,8 +101,10 @@ class MarkTests(SynchronousTestCase):
                 self.assertEqual(1, len(told), warnings)
                 self.assertTrue(told[0].startswith(member), told)
             turn = Turn(secret_keys=(SECRET,), turn_uris=("turn:a",))
-            for members in ({"user_claim": f"s{char}"}, {"scope_claims": ("scp", f"{char}scp")}):
-                wrong = replace(turn, **members)
+            for wrong in (
+                replace(turn, user_claim=f"s{char}"),
+                replace(turn, scope_claims=("scp", f"{char}scp")),
+            ):
                 error = self.assertRaises(ConfigError, from_config, wrong)
                 self.assertIn(f"it holds {code}", str(error))
             from_config(replace(turn, forced_password=f"{char}password"))
@@ -205,7 +207,8 @@ class AbsentTests(AuthTestCase):
         for place in ITEMS:
             absent, good = outcome(place.read, None), outcome(place.read, [place.item])
             self.assertNotIsInstance(good, str)
-            for nothing in ([""], [None], [[]], ["", None, []]):
+            nothings: tuple[list[Any], ...] = ([""], [None], [[]], ["", None, []])
+            for nothing in nothings:
                 self.assertEqual(outcome(place.read, nothing), absent, place.name)
                 self.assertEqual(outcome(place.read, [*nothing, place.item]), good, place.name)
 
@@ -310,8 +313,9 @@ class ShapeTests(AuthTestCase):
             {"alg": "ECDH-ES+A256KW"},
             {"alg": "A256GCMKW"},
         ):
+            others: tuple[Any, ...] = ({}, {"n": 5}, {"e": None}, {"kty": "oct"}, {"kid": [1]})
             # Whatever else is wrong with it.
-            for wrong in ({}, {"n": 5}, {"n": "AQAB", "e": None}, {"kty": "oct"}, {"kid": []}):
+            for wrong in others:
                 found = jwk_set(document([public_jwk("RSA", **members, **wrong)]), "a set")
                 self.assertEqual((found.keys, found.problems), ((), ()), (members, wrong))
 

@@ -154,7 +154,8 @@ FORMS: Final = tuple(forms())
 
 def part_of(text: str) -> str:
     """A part of a text that no message may repeat."""
-    return max(re.findall("[A-Za-z0-9+/_-]+", text), key=len)[:20]
+    words: list[str] = re.findall("[A-Za-z0-9+/_-]+", text)
+    return max(words, key=len)[:20]
 
 
 class NameTests(SynchronousTestCase):

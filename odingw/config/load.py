@@ -164,8 +164,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
             source, f"line {line}, column {column}", f"invalid TOML: {found[1]}"
         ) from None
     _check_depth(document, source)
-    found: dict[str, Any] = unmarked_values(document)
-    return found
+    values: dict[str, Any] = unmarked_values(document)
+    return values
 
 
 def _check_depth(document: dict[str, Any], source: str) -> None:
