@@ -195,13 +195,17 @@ class NameTests(SynchronousTestCase):
         error = self.assertRaises(KeyMaterialError, static_key, "-" + x, "")
         self.assertEqual("base64 expected, of a public key in DER", str(error))
 
+    def test_a_url(self) -> None:
+        error = str(self.assertRaises(KeyMaterialError, static_key, "https://a.example/jwks", ""))
+        self.assertIn("not a URL; that of a JWK set belongs among those of JWK sets", error)
+
     def test_key_pairs_of_putty(self) -> None:
         text = "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n"
         error = str(self.assertRaises(KeyMaterialError, static_key, text, ""))
         self.assertIn(f"not {PRIVATE}", error)
 
     def test_what_is_nothing_known(self) -> None:
-        for text in ("", "x", "{", "{}", '{"kty"', "[]", "null", "A" * 40, "ssh-", "https://a/"):
+        for text in ("", "x", "{", "{}", '{"kty"', "[]", "null", "A" * 40, "ssh-", "a.example"):
             self.assertEqual("", pem_or_der(text, AS_DER), text)
         for kind in ("PGP PUBLIC KEY BLOCK", "DH PARAMETERS"):
             self.assertIn("of no public key", pem_or_der(f"-----BEGIN {kind}-----\n", AS_X))

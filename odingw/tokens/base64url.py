@@ -2,7 +2,8 @@
 
 Every byte string has exactly one accepted spelling: no padding, no other characters, and the
 bits that the last character has to spare are zero. A token can thus not be respelled. Keys from
-elsewhere may have padding, which Java's and Python's encoders write, and byte order marks.
+elsewhere may have padding and ends of lines, which Java's and Python's encoders write, and byte
+order marks.
 """
 
 import base64
@@ -37,12 +38,12 @@ def decode(text: bytes) -> bytes:
 
 
 def decode_key(text: str) -> bytes:
-    """Return the bytes of a key's number in base64url, with or without padding.
+    """Return the bytes of a key's number in base64url, with or without padding, in lines or not.
 
     Raises:
         ValueError: it is anything else.
     """
-    return decode(_unpadded(text).encode())
+    return decode(_unpadded("".join(text.split())).encode())
 
 
 def decode_standard(text: str) -> bytes:

@@ -55,6 +55,7 @@ _SSH_BLOB: Final = re.compile(rb"\0\0\0.((?:ssh|ecdsa)-[a-z0-9-]+)\0\0\0", re.DO
 _ED25519_BLOB: Final = "AAAAC3NzaC1lZDI1NTE5"
 """How the key of an Ed25519 begins in base64 (RFC 8709, section 4)."""
 
+_URL: Final = re.compile(r"https?://", re.IGNORECASE)
 _HEX_KEY: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _RAW_BYTES: Final = 32
 _RAW: Final = {
@@ -85,6 +86,8 @@ def pem_or_der(text: str, ending: str) -> str:
         One line without anything of the text; empty: it is none that is known.
     """
     text = without_marks(text).strip()
+    if _URL.match(text):
+        return "a URL; that of a JWK set belongs among those of JWK sets"
     return (
         _pem(text, _FILE, ending)
         or _ssh(text, ending)
@@ -142,13 +145,13 @@ def _jwk(text: str, ending: str) -> str:
 
 
 def _base64(text: str, ending: str) -> str:
-    bare = "".join(text.split())
-    if _HEX_KEY.fullmatch(bare):
+    text = "".join(text.split())
+    if _HEX_KEY.fullmatch(text):
         return _bare_key(f"{_RAW_BYTES} bytes in hex", _FROM_HEX, ending)
-    in_url = "-" in bare or "_" in bare
+    in_url = "-" in text or "_" in text
     source, name = (_FROM_BASE64URL, "base64url") if in_url else (_FROM_BASE64, "base64")
     try:
-        data = base64url.decode_standard(bare.translate(str.maketrans("-_", "+/")))
+        data = base64url.decode_standard(text.translate(str.maketrans("-_", "+/")))
     except ValueError:
         return ""
     if len(data) == _RAW_BYTES:

@@ -253,17 +253,23 @@ def _check_use(value: _Use) -> None:
     if any(member is not UNSET and not is_absent_json(member) for member in private):
         _refuse("it holds a private key, so anybody who can read it can sign")
     if isinstance(value.use, str) and value.use not in ("", "sig"):
+        if value.use.lower().startswith("sig"):
+            _refuse('its use must be "sig", in these letters')
         raise _OtherUseError("its use is not sig")
     if isinstance(value.key_ops, list):
         operations = [name for name in value.key_ops if not is_nothing(name)]
         if operations == ["sign"]:
             _refuse('its key_ops must be ["verify"], as "sign" is for a private key')
-        if operations and "verify" not in operations:
+        if operations and "verify" not in operations and all(map(_is_text, operations)):
             raise _OtherUseError("verify is not among its key_ops")
     if isinstance(value.alg, str) and value.alg.startswith(_ENCRYPTION):
         raise _OtherUseError("its alg is none that is accepted: it encrypts")
     if value.kty == "OKP" and value.crv in _AGREEMENT:
         raise _OtherUseError("its curve has no signatures")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 class KeyList(Struct, frozen=True):

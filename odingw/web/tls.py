@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
-from odingw.documents import unmarked
+from odingw.documents import MARK
 from odingw.errors import ConfigError
 from odingw.file_state import FileState, file_state
 from odingw.secret_files import UnsafeFileError, read_secret
@@ -267,7 +267,8 @@ def _dh_parameters(path: Path) -> bytes:
 
 def _read(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
     try:
-        return unmarked(read(path))
+        # Files that were put together have byte order marks in the middle.
+        return read(path).replace(MARK, b"")
     except UnsafeFileError as error:
         raise ConfigError(f"{_shown(path)}: {error}") from None
     except OSError as error:
