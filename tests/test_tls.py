@@ -39,6 +39,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
+from odingw.documents import MARK
 from odingw.errors import ConfigError
 from odingw.web.tls import CertificateFiles, ReloadingContextFactory
 
@@ -304,13 +305,17 @@ class HandshakeTests(LoopbackCase):
         return port
 
     async def test_intermediate(self) -> None:
-        """A client that knows the root alone is sent the certificates in between, each once."""
+        """A client that knows the root alone is sent the certificates in between, each once.
+
+        Files that editors on Windows wrote, and were put together, have byte order marks.
+        """
         leaf = self.ca.create_child_ca().issue_cert(NAME)
         own, between = (pem.bytes() for pem in leaf.cert_chain_pems)
         key = self.write("key.pem", leaf.private_key_pem.bytes())
         alone, full = self.write("cert.pem", own), self.write("full.pem", own, between)
         chain = self.write("chain.pem", between)
-        for certificate, more in ((full, None), (alone, chain), (full, full)):
+        marked = self.write("marked.pem", MARK, own, MARK, between, MARK)
+        for certificate, more in ((full, None), (alone, chain), (full, full), (marked, None)):
             port = await self.start(CertificateFiles(key, certificate, more))
             talker = await self.dial(self.trusting(port))
             self.assertEqual(await talker.ask(b"hello"), b"hello", (certificate, more))
