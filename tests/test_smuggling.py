@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Final
 from urllib.parse import quote
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz.site import Endpoint, Talk
@@ -275,6 +276,7 @@ class ThroughProxyTests(SynchronousTestCase):
     def test_nginx(self) -> None:
         self.assertEqual([], self.smuggled("nginx"))
 
+    @pytest.mark.long
     def test_nginx_that_lets_more_through(self) -> None:
         """Invalid header lines too, and bodies as they come in."""
         self.assertEqual([], self.smuggled("nginx, lenient"))
@@ -282,6 +284,7 @@ class ThroughProxyTests(SynchronousTestCase):
     def test_haproxy(self) -> None:
         self.assertEqual([], self.smuggled("haproxy"))
 
+    @pytest.mark.long
     def test_haproxy_that_lets_more_through(self) -> None:
         self.assertEqual([], self.smuggled("haproxy, lenient"))
 
