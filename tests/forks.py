@@ -26,6 +26,7 @@ _MESSAGE: Final = 1 << 20
 """More bytes than the arguments and the environment of a process have."""
 
 
+Command: TypeAlias = Sequence[str | Path]
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
 
 
@@ -35,7 +36,8 @@ class Fork:
     Args:
         arguments: of ``twistd``.
         cwd: its folder.
-        env: its environment.
+        env: its environment; None: this process's. What acts while a program is loaded, such as
+            ``LD_PRELOAD``, does not.
         stdout: descriptor of a file for what it writes; None: a pipe.
         stderr: likewise; None: where ``stdout`` goes.
 
@@ -45,9 +47,9 @@ class Fork:
 
     def __init__(
         self,
-        arguments: Sequence[str | Path],
+        arguments: Command,
         cwd: Path,
-        env: Mapping[str, str] = os.environ,
+        env: Mapping[str, str] | None = None,
         *,
         stdout: int | None = None,
         stderr: int | None = None,
@@ -56,7 +58,9 @@ class Fork:
         self._ended = threading.Lock()
         self._answers, theirs = socket.socketpair()
         output, ours = (None, stdout) if stdout is not None else os.pipe()
-        message = json.dumps({"argv": self.args, "cwd": str(cwd), "env": dict(env)})
+        message = json.dumps(
+            {"argv": self.args, "cwd": str(cwd), "env": dict(os.environ if env is None else env)}
+        )
         errors = ours if stderr is None else stderr
         try:
             _server().send(message.encode(), theirs.fileno(), ours, errors)
@@ -106,9 +110,9 @@ class Fork:
 
 
 def run(
-    arguments: Sequence[str | Path],
+    arguments: Command,
     cwd: Path,
-    env: Mapping[str, str] = os.environ,
+    env: Mapping[str, str] | None = None,
     *,
     timeout: float = 60.0,
 ) -> Done:
@@ -131,7 +135,7 @@ class _Server:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
             [sys.executable, "-P", __file__],
-            stdin=theirs,
+            stdin=theirs.fileno(),
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         theirs.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from odingw.tokens import AccessKey, TokenGenerator
-from tests.forks import Fork
+from tests.forks import Command, Fork
 from tests.ports import free_port as free_port
 
 BIN: Final = Path(sys.executable).parent
@@ -67,7 +67,7 @@ class GatewayProcess:
         )
         self.configure(gateway)
         self.options = options
-        self.twistd: tuple[str | Path, ...] = ()
+        self.twistd: Command = ()
         self._lines: list[str] = []
         self._begin = 0
         self._heard = threading.Condition()
@@ -85,7 +85,7 @@ class GatewayProcess:
 
     def start(self) -> Self:
         """Start, from a folder that is not the project's, and wait until it listens."""
-        arguments = ("-n", "--pidfile=", "odingw", "--config", self.config, *self.options)
+        arguments: Command = ("-n", "--pidfile=", "odingw", "--config", self.config, *self.options)
         if self.twistd:
             self.process = subprocess.Popen(
                 [*self.twistd, *arguments],

@@ -413,8 +413,8 @@ class KnownServerTests(SynchronousTestCase):
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         ended = odingw("check", str(self.gateway.config))
         self.assertEqual(0, ended.status, ended)
-        command = ["-n", "--pidfile=", "odingw", "--check", "--config", self.gateway.config]
-        done = forks.run(command, folder)
+        options: forks.Command = ["--check", "--config", self.gateway.config]
+        done = forks.run(["-n", "--pidfile=", "odingw", *options], folder)
         self.assertEqual(0, done.returncode, done)
         after = {path.name: path.read_bytes() for path in folder.iterdir()}
         self.assertEqual(before.keys(), after.keys(), "nothing is made")

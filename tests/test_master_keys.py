@@ -299,7 +299,7 @@ class StartTests(KeyCase):
 
     def run_gateway(self, *options: str) -> forks.Done:
         """Run a gateway to its end."""
-        command = ["-n", "--pidfile=", "odingw", "--config", self.config, *options]
+        command: forks.Command = ["-n", "--pidfile=", "odingw", "--config", self.config, *options]
         return forks.run(command, self.folder)
 
     def test_refused(self) -> None:

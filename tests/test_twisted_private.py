@@ -75,9 +75,7 @@ class CompleteTests(SynchronousTestCase):
             f"{file.name}:{node.lineno}: {node.attr}"
             for file, tree in trees.items()
             for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute)
-            and is_private(node.attr)
-            and node.attr not in known
+            if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in known
         ]
         self.assertEqual([], wrong)
 

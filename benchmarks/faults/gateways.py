@@ -95,18 +95,17 @@ class Gateway:
     def spawn(self) -> Self:
         """Start the process."""
         arguments = ("-n", "--pidfile=", "odingw", "--config", self._config)
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self._environment}
         with self.log.open("ab") as log:
-            if self._command:
+            if self._command or self._environment:
                 self.process = subprocess.Popen(  # noqa: S603  -- the project's own program
                     [*self._command, BIN / "twistd", *arguments],
                     cwd=self.folder,
-                    env=environment,
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
                     stdout=log,
                     stderr=log,
                 )
             else:
-                self.process = Fork(arguments, self.folder, environment, stdout=log.fileno())
+                self.process = Fork(arguments, self.folder, stdout=log.fileno())
         if self.cores is not None:
             os.sched_setaffinity(self.process.pid, self.cores)
         return self
