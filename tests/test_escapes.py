@@ -20,7 +20,13 @@ class EscapeTests(SynchronousTestCase):
 
     def test_every_character(self) -> None:
         """What is escaped is decided by its category, and JSON means the same afterwards."""
-        odd = [char for char in map(chr, range(sys.maxunicode + 1)) if not char.isprintable()]
+        odd = [
+            char
+            for code, char in enumerate(map(chr, range(sys.maxunicode + 1)))
+            if not char.isprintable()
+            # Most are unassigned or for private use.
+            and (unicodedata.category(char) not in ("Cn", "Co") or code % 101 == 0)
+        ]
         self.assertEqual(set("CZ"), {unicodedata.category(char)[0] for char in odd})
         escaped = in_text(",".join(odd))
         self.assertTrue(escaped.isprintable())
