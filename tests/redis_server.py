@@ -33,6 +33,13 @@ ANSWER_TIME: Final = 10.0
 _PROBE_TIME: Final = 1.0
 _MISSING: Final = "redis-server is not installed (package redis-server)"
 
+GATEWAY: Final = "odingw"
+"""The user that ``etc/redis-users.acl`` has for gateways."""
+
+_PASSWORD: Final = "of-gateways"
+
+RULE: Final = (Path(__file__).parent.parent / "etc/redis-users.acl").read_text("utf-8")
+
 Address: TypeAlias = tuple[str, int]
 
 
@@ -228,6 +235,17 @@ class RedisServer:
     def log(self) -> str:
         """What it has written so far, in all its runs."""
         return self._log.read_text() if self._log.exists() else ""
+
+    def let_gateways_in(self, prefix: str = GATEWAY) -> str:
+        """Make the user of ``etc/redis-users.acl``, and return its URL.
+
+        Args:
+            prefix: of the names of keys, instead of that in the file.
+        """
+        rule = RULE.replace("{odingw", f"{{{prefix}").replace(">change-me", f">{_PASSWORD}")
+        name, *words = rule.split()[1:]
+        self.command("ACL", "SETUSER", name, "reset", *words)
+        return f"redis://{name}:{_PASSWORD}@{HOST}:{self.port}/0"
 
     def url(self, database: int = 0, port: int | None = None) -> str:
         """Return the URL of a database, with the login; by way of another port if one is given."""

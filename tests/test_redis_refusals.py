@@ -11,7 +11,7 @@ from odingw.state.redis.words import Words, check_policy
 from tests.link_case import LinkCase
 from tests.redis_server import HOST
 
-FULL = ("maxmemory 1mb", "maxmemory-policy noeviction")
+FULL = ("maxmemory 100kb", "maxmemory-policy noeviction")
 SCRIPT = "return redis.call('SET', KEYS[1], '1')"
 
 
@@ -29,9 +29,9 @@ class RefusalTests(LinkCase):
         await self.kinds("readonly", f"replicaof {HOST} {self.server().port}")
 
     async def test_a_replica_without_its_master(self) -> None:
-        options = (f"replicaof {HOST} 1", "replica-serve-stale-data no")
-        connector = self.connector(self.server(options=options))
-        self.assertIn("MASTERDOWN", await self.refusal(connector, "readonly"))
+        server = self.server(options=("replica-serve-stale-data no",))
+        server.command("REPLICAOF", HOST, "1")
+        self.assertIn("MASTERDOWN", await self.refusal(self.connector(server), "readonly"))
 
     async def test_no_memory(self) -> None:
         await self.kinds("oom", *FULL)
