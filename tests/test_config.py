@@ -382,6 +382,8 @@ class SampleTests(ConfigCase):
             "gateway.customer_source.",
             "gateway.master_key_file",
             "state.ca_file",
+            "state.certificate",
+            "state.private_key",
             "state.url",
             "turn.",
         )
