@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import trustme
+import txredisapi  # type: ignore[import-untyped]  # it has no types
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -15,11 +16,16 @@ from cryptography.hazmat.primitives.serialization import (
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHostnameResolver
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
+from odingw.config import State
 from odingw.errors import ConfigError
+from odingw.state.redis.connector import Connector
 from odingw.state.redis.errors import RedisRefusedError
-from odingw.state.redis.link import REPLY_TIMEOUT
+from odingw.state.redis.link import REPLY_TIMEOUT, check_txredisapi
+from odingw.state.redis.patience import Patience
 from tests.link_case import LinkCase, pause, reactor, within_patience
 from tests.process import free_port
 from tests.redis_server import HOST, RedisServer
@@ -52,6 +58,75 @@ class Names:
             receiver.addressResolved(IPv4Address("TCP", HOST, portNumber))
         receiver.resolutionComplete()
         return receiver
+
+
+class PrivateNameTests(SynchronousTestCase):
+    """What odingw relies on in txredisapi is there, and a start without it fails."""
+
+    def test_it_is_there(self) -> None:
+        check_txredisapi()
+
+    def test_it_is_gone_or_no_longer_used(self) -> None:
+        class Renamed:
+            def execute_command(self) -> None:
+                self.build_command()
+
+            def build_command(self) -> None: ...
+
+        class Unused:
+            def execute_command(self) -> None: ...
+
+            def _build_command(self) -> None: ...
+
+        for protocol in (Renamed, Unused, object):
+            with self.assertRaises(ConfigError) as caught:
+                check_txredisapi(protocol)
+            self.assertIn("RedisProtocol._build_command", str(caught.exception))
+
+    def test_a_start_looks_for_it(self) -> None:
+        self.patch(txredisapi.RedisProtocol, "execute_command", lambda *_: None)
+        self.assertRaises(ConfigError, Connector, State(url="redis://127.0.0.1/0"), reactor)
+
+
+class PatienceTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.overdue = 0
+        self.patience = Patience(self.clock, 8.0, self.late)
+
+    def late(self) -> None:
+        self.overdue += 1
+
+    def test_each_answer_has_its_time(self) -> None:
+        """However many wait, and although others are answered meanwhile."""
+        for second in range(40):
+            self.patience.asked()
+            if second >= 7:
+                self.patience.answered()
+            self.clock.advance(1)
+        self.assertEqual(0, self.overdue)
+        for second in range(9):
+            self.patience.asked()
+            if second % 3:
+                self.patience.answered()
+            self.clock.advance(1)
+        self.assertEqual(1, self.overdue)
+
+    def test_nothing_waits_when_all_is_answered(self) -> None:
+        for _ in range(3):
+            self.patience.asked()
+            self.patience.answered()
+        self.clock.pump([1] * 9)
+        self.assertEqual((0, []), (self.overdue, self.clock.getDelayedCalls()))
+
+    def test_time_that_stood_still(self) -> None:
+        """It counts as one look, after which what has come in is read."""
+        self.patience.asked()
+        self.clock.advance(100)
+        self.assertEqual(0, self.overdue)
+        self.patience.answered()
+        self.clock.advance(100)
+        self.assertEqual(0, self.overdue)
 
 
 class EntryTests(LinkCase):

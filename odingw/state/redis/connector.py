@@ -8,7 +8,7 @@ from typing import Any, Final
 from odingw.config import Node, State, node_text
 from odingw.errors import ConfigError
 from odingw.state.redis.errors import RedisAwayError, RedisRefusedError
-from odingw.state.redis.link import Link, open_link
+from odingw.state.redis.link import Link, check_txredisapi, open_link
 from odingw.state.redis.tls import client_options
 from odingw.state.redis.told import ToldProtocol, let_subscribe
 
@@ -30,10 +30,11 @@ class Connector:
         reactor: a Twisted reactor.
 
     Raises:
-        ConfigError: a file for TLS cannot be used.
+        ConfigError: a file for TLS, or this release of txredisapi, cannot be used.
     """
 
     def __init__(self, state: State, reactor: Any) -> None:
+        check_txredisapi()
         self._reactor = reactor
         self._address = address = state.address
         self._nodes = list(address.nodes)
