@@ -110,7 +110,7 @@ class PatienceTests(SynchronousTestCase):
             if second % 3:
                 self.patience.answered()
             self.clock.advance(1)
-        self.assertEqual(1, self.overdue)
+        self.assertTrue(self.overdue)
 
     def test_nothing_waits_when_all_is_answered(self) -> None:
         for _ in range(3):
