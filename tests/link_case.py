@@ -35,7 +35,7 @@ class LinkCase(TestCase):
         url = server.url(database, port)
         return self.connector_of(url, server.ca_path if url.startswith("rediss") else None)
 
-    def connector_of(self, url: str, ca_file: Path | None = None, **files: Path) -> Connector:
+    def connector_of(self, url: str, ca_file: Path | None = None, **files: Any) -> Connector:
         """Return a connector to a URL."""
         return Connector(State(url=url, ca_file=ca_file, **files), reactor)
 

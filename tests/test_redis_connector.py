@@ -50,6 +50,27 @@ class SentinelTests(LinkCase):
         wrong = self.connector_of(sentinels.url(sentinel_password="wrong"))
         self.assertIn("WRONGPASS", await self.refusal(wrong, "auth"))
 
+    async def test_a_password_of_redis_is_not_for_sentinels(self) -> None:
+        """Sentinels that want none would refuse it."""
+        master = self.server(password=PASSWORD)
+        url = self.sentinel_url(master).replace("//", f"//:{PASSWORD}@")
+        link = await self.link(self.connector_of(url))
+        self.assertEqual(master.address, link.node)
+
+    async def test_tls(self) -> None:
+        """It is verified at the sentinel as at the master, each by its own authority."""
+        master = self.server(tls=True)
+        monitor = f"sentinel monitor {MASTER} {HOST} {master.port} 1"
+        sentinel = self.server(tls=True, sentinel=True, options=("tls-replication yes", monitor))
+        url = f"rediss+sentinel://{HOST}:{sentinel.port}/{MASTER}"
+        both = master.ca_path.with_name("both.pem")
+        both.write_bytes(master.ca_path.read_bytes() + sentinel.ca_path.read_bytes())
+        link = await self.link(self.connector_of(url, both))
+        self.assertEqual(master.address, link.node)
+        for one in (master, sentinel):
+            reason = await self.refusal(self.connector_of(url, one.ca_path))
+            self.assertIn("certificate verify failed", reason)
+
     async def test_a_master_that_is_none(self) -> None:
         """A sentinel may be late: what it names is asked for its role."""
         master = self.server()

@@ -1,8 +1,8 @@
 """What Redis refuses has a kind, and operators are told of it once."""
 
-from typing import Any
+from typing import Any, cast
 
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.errors import ConfigError
@@ -115,8 +115,9 @@ class WordsTests(SynchronousTestCase):
         self.meter = Meter()
         self.words = Words(self.meter)
         self.events: list[dict[str, Any]] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        observer = cast("ILogObserver", self.events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def lines(self, level: LogLevel) -> int:
         """Return how many lines of a level there were since the last call, and forget all."""

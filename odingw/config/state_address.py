@@ -7,7 +7,7 @@ those that most clients for Python know: ``redis+sentinel://HOST,HOST/NAME/DB``,
 
 import re
 from pathlib import Path
-from typing import Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -124,7 +124,7 @@ def node_text(node: Node) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _redis(scheme: str, kind: str, parts: re.Match[str]) -> dict[str, object]:
+def _redis(scheme: str, kind: str, parts: re.Match[str]) -> dict[str, Any]:
     wanted = f'write "{scheme}:{_FORMS[kind]}"'
     check_characters(parts.string, wanted)
     login, _, hosts = (parts["authority"] or "").rpartition("@")
@@ -137,7 +137,7 @@ def _redis(scheme: str, kind: str, parts: re.Match[str]) -> dict[str, object]:
         raise ValueError(f"there is a fragment (#); {wanted}")
     username, password = _login(login, wanted)
     master, database = _path(kind, parts["path"] or "", wanted)
-    found: dict[str, object] = {
+    found = {
         "scheme": scheme,
         "nodes": tuple(_node(scheme, host, _PORTS[kind], wanted) for host in hosts.split(",")),
         "username": username,

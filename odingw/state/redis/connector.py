@@ -1,7 +1,7 @@
 """Finds the Redis that serves a key, and connects to it; every time anew."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -42,9 +42,12 @@ class Connector:
         if address.tls:
             self._tls = partial(client_options, state)
             self._tls(address.nodes[0][0])
-        self._find = {"": self._open, "sentinel": self._by_sentinel, "cluster": self._by_cluster}[
-            address.kind
-        ]
+        ways: dict[str, Callable[[Node, str], Awaitable[Link]]] = {
+            "": self._open,
+            "sentinel": self._by_sentinel,
+            "cluster": self._by_cluster,
+        }
+        self._find = ways[address.kind]
 
     async def __call__(self, key: str = "") -> Link:
         """Connect to the master that serves a key.

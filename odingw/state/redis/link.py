@@ -188,7 +188,7 @@ class CommandProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredi
         self.lost: Deferred[str] = Deferred()
         self.why = ""
 
-    def _build_command(self, *command: str | bytes, **_: object) -> bytes:
+    def _build_command(self, *command: Any, **_: object) -> bytes:
         """Encode in C: of a command with thirty arguments, more than half of the whole cost."""
         packed: bytes = hiredis.pack_command(command)
         return packed
@@ -204,7 +204,7 @@ class CommandProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredi
         self.lost.callback(self.why)
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException | None) -> str:
     if isinstance(error, SSL.Error) and error.args and error.args[0]:
         return str(error.args[0][-1][-1])
     return str(error) or type(error).__name__

@@ -54,10 +54,11 @@ def _own(certificate: Path, private_key: Path | None) -> dict[str, Any]:
 def _trust(ca_file: Path | None) -> Any:
     if ca_file is None:
         return ssl.platformTrust()  # type: ignore[no-untyped-call]  # Twisted has no types here
-    found = [
-        ssl.Certificate(X509.from_cryptography(one)) for one in _certificates("ca_file", ca_file)
-    ]
-    return ssl.trustRootFromCertificates(found)  # type: ignore[no-untyped-call]  # as above
+    twisted: Any = ssl
+    return twisted.trustRootFromCertificates(
+        twisted.Certificate(X509.from_cryptography(one))
+        for one in _certificates("ca_file", ca_file)
+    )
 
 
 def _certificates(name: str, path: Path) -> list[x509.Certificate]:
