@@ -196,7 +196,7 @@ KEYS: Final[tuple[Weakness, ...]] = (
     Weakness(
         "redis-plain",
         NEITHER,
-        "without TLS in the URL, files for TLS are unused without a word, and passwords go in plain",
+        "without TLS in the URL, files for TLS are silently unused, and passwords go in plain",
         "refused",
         "tests/test_config.py::GoodFileTests::test_files_for_redis",
         (

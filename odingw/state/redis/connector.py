@@ -22,7 +22,7 @@ class Connector:
     """Makes connections to the Redis that the configuration names.
 
     The configuration names one Redis, its sentinels, or nodes of a cluster. They are tried in turn,
-    the one that helped last first. Names are looked up, and sentinels and nodes asked, for every
+    one that failed after all others. Names are looked up, and sentinels and nodes asked, for every
     connection, so there is nothing to forget when Redis moves.
 
     Args:
@@ -62,13 +62,11 @@ class Connector:
         failed: list[RedisAwayError | RedisRefusedError] = []
         for node in tuple(self._nodes):
             try:
-                link = await self._find(node, key)
+                return await self._find(node, key)
             except (RedisAwayError, RedisRefusedError) as error:
                 failed.append(error)
-                continue
-            self._nodes.remove(node)
-            self._nodes.insert(0, node)
-            return link
+                self._nodes.remove(node)
+                self._nodes.append(node)
         raise _together(failed)
 
     def forget(self) -> None:
@@ -169,7 +167,7 @@ def _together(
     failed: list[RedisAwayError | RedisRefusedError],
 ) -> RedisAwayError | RedisRefusedError:
     """Return one error for those of all nodes; what was refused says more than what is away."""
-    text = "; ".join(dict.fromkeys(map(str, failed)))
+    text = "; ".join(sorted(set(map(str, failed))))
     for error in reversed(failed):
         if isinstance(error, RedisRefusedError):
             return RedisRefusedError(text, error.kind)

@@ -18,8 +18,8 @@ from odingw.errors import ConfigError
 from odingw.state.redis.errors import RedisAwayError, RedisRefusedError, refusal
 from odingw.state.redis.patience import Patience
 
-CONNECT_TIMEOUT: Final = 5.0
-"""Seconds that making a connection may take."""
+CONNECT_TIMEOUT: Final = 2.0
+"""Seconds that making a connection may take; a SYN that is lost is sent again after one."""
 
 REPLY_TIMEOUT: Final = 2.0
 """Seconds that Redis may take to answer; one that takes longer counts as away.
