@@ -8,7 +8,7 @@ import txredisapi  # type: ignore[import-untyped]  # it has no types
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimeoutError
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -78,6 +78,7 @@ class Link:
 
     def close(self) -> None:
         """Cut the connection."""
+        self._protocol.why = self._protocol.why or "closed by this gateway"
         if self._protocol.transport is not None:
             self._protocol.transport.abortConnection()
 
@@ -205,6 +206,8 @@ class CommandProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredi
 
 
 def _reason(error: BaseException | None) -> str:
+    if isinstance(error, ConnectionDone):
+        return "Redis has closed the connection"
     if isinstance(error, SSL.Error) and error.args and error.args[0]:
         return str(error.args[0][-1][-1])
-    return str(error) or type(error).__name__
+    return str(error).rstrip(".") or type(error).__name__
