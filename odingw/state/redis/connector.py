@@ -69,9 +69,6 @@ class Connector:
                 self._nodes.append(node)
         raise _together(failed)
 
-    def forget(self) -> None:
-        """Do nothing: every call looks addresses up anew."""
-
     async def _open(self, node: Node, _: str = "", protocol: type[Any] | None = None) -> Link:
         address = self._address
         try:

@@ -43,7 +43,9 @@ class Meter(Protocol):
 
 
 class Words:
-    """Tells operators of trouble with Redis, each reason once until it is over.
+    """Tells operators of trouble with a Redis, each reason once until it is over.
+
+    One is for one link and those that follow it; in a cluster each has its own.
 
     Args:
         meter: counts.
