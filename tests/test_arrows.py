@@ -19,7 +19,7 @@ LAYERS = {
     "fetch": {"errors", "http_proxies"},
     "tokens": {"documents", "errors"},
     "grid": {"errors"},
-    "state": {"config", "grid", "errors"},
+    "state": {"config", "grid", "errors", "secret_files"},
     "rpc": {"documents", "grid", "tokens", "errors"},
     "config": {"documents", "escapes", "secret_files", "tokens", "errors"},
     "master_key": {"config", "escapes", "secret_files", "tokens", "errors"},
