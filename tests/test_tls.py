@@ -415,6 +415,13 @@ class BadFilesTests(SynchronousTestCase):
         short = self.file("short.pem", weak)
         short_key = self.file("short.key", weak_key)
         odd = self.folder / "a\nb"
+        own_key = load_pem_private_key(self.key, None)
+        own = x509.load_pem_x509_certificate(self.own)
+        der_key = self.file(
+            "der.key",
+            own_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+        )
+        der = self.file("der.pem", own.public_bytes(Encoding.DER))
         table: list[tuple[CertificateFiles, Path, str]] = [
             (CertificateFiles(missing, good), missing, "No such file"),
             (CertificateFiles(good_key, missing), missing, "No such file"),
@@ -427,6 +434,8 @@ class BadFilesTests(SynchronousTestCase):
             (CertificateFiles(not_key, good), not_key, "no usable private key"),
             (CertificateFiles(secret, good), secret, "without a passphrase"),
             (CertificateFiles(good_key, text), text, "no usable certificate"),
+            (CertificateFiles(der_key, good), der_key, "with: openssl pkey -inform DER -in FILE"),
+            (CertificateFiles(good_key, der), der, "with: openssl x509 -inform DER -in FILE"),
             (CertificateFiles(good_key, not_cert), not_cert, "no usable certificate"),
             (CertificateFiles(good_key, cut), cut, "cut off"),
             (CertificateFiles(good_key, good, text), text, "no usable certificate"),
