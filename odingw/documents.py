@@ -205,17 +205,17 @@ def half_in(document: object) -> LoneSurrogate | None:
     stack: list[tuple[str, object]] = [("", document)]
     while stack:
         path, value = stack.pop()
+        inner: list[tuple[str, object]] = []
         if isinstance(value, str) and not is_unicode(value):
-            return LoneSurrogate(path[:_LONGEST_PATH], document)
+            return LoneSurrogate(path, document)
         if isinstance(value, Mapping):
             if not all(is_unicode(name) for name in value if isinstance(name, str)):
-                return LoneSurrogate(path[:_LONGEST_PATH], document)
+                return LoneSurrogate(path, document)
             dot = "." if path else ""
-            stack += [
-                (f"{path}{dot}{name}", inner) for name, inner in reversed(list(value.items()))
-            ]
+            inner = [(f"{dot}{name}", each) for name, each in value.items()]
         elif isinstance(value, list | tuple):
-            stack += [(f"{path}[{index}]", value[index]) for index in reversed(range(len(value)))]
+            inner = [(f"[{index}]", each) for index, each in enumerate(value)]
+        stack += [((path + step)[:_LONGEST_PATH], each) for step, each in reversed(inner)]
     return None
 
 
