@@ -8,7 +8,7 @@ spoils no more than the entry of a list that holds it. Base64 with or without pa
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from json import JSONDecodeError
 from typing import Any, AnyStr, Final, NamedTuple
@@ -26,6 +26,7 @@ _MARK: Final = MARK.decode()
 _MARK_ESCAPED: Final = re.compile(rb"\\u[fF][eE][fF][fF]")
 _ABSENT: Final = re.compile(rb'\s*(?:null|""|\[(?:[\s,]|null|""|\[\s*\])*\])\s*')
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_NESTED: Final = (dict, list, tuple, Mapping)
 _LONGEST_PATH: Final = 80
 _TOO_DEEP: Final = "nested too deeply"
 _MOST_DIGITS: Final = 400
@@ -202,21 +203,39 @@ def half_in(document: object) -> LoneSurrogate | None:
     with suppress(TypeError, ValueError, RecursionError):
         msgspec.json.encode(document)
         return None
-    stack: list[tuple[str, object]] = [("", document)]
-    while stack:
-        path, value = stack.pop()
-        inner: list[tuple[str, object]] = []
-        if isinstance(value, str) and not is_unicode(value):
-            return LoneSurrogate(path, document)
-        if isinstance(value, Mapping):
-            if not all(is_unicode(name) for name in value if isinstance(name, str)):
-                return LoneSurrogate(path, document)
-            dot = "." if path else ""
-            inner = [(f"{dot}{name}", each) for name, each in value.items()]
-        elif isinstance(value, list | tuple):
-            inner = [(f"[{index}]", each) for index, each in enumerate(value)]
-        stack += [((path + step)[:_LONGEST_PATH], each) for step, each in reversed(inner)]
+    # Member by member: who is hostile writes millions, and a list of them would take seconds.
+    path: list[str] = []
+    levels = [iter([("", document)])]
+    while levels:
+        for step, value in levels[-1]:
+            if isinstance(value, str):
+                if value.isascii() or is_unicode(value):
+                    continue
+                return _half(document, path, step)
+            if isinstance(value, _NESTED) and value:
+                if isinstance(value, Mapping) and not _has_good_names(value):
+                    return _half(document, path, step)
+                levels.append(_members(value))
+                path.append(step)
+                break
+        else:
+            levels.pop()
+            del path[-1:]
     return None
+
+
+def _half(document: object, path: list[str], step: str) -> LoneSurrogate:
+    return LoneSurrogate("".join((*path, step)).removeprefix(".")[:_LONGEST_PATH], document)
+
+
+def _has_good_names(value: Mapping[Any, object]) -> bool:
+    return all(is_unicode(name) for name in value if isinstance(name, str))
+
+
+def _members(value: Mapping[Any, object] | Sequence[object]) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        return ((f".{name}", inner) for name, inner in value.items())
+    return ((f"[{index}]", inner) for index, inner in enumerate(value))
 
 
 def in_ascii(entries: Iterable[object]) -> list[Raw]:
