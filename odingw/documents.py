@@ -27,6 +27,8 @@ _MARK_ESCAPED: Final = re.compile(rb"\\u[fF][eE][fF][fF]")
 _ABSENT: Final = re.compile(rb'\s*(?:null|""|\[(?:[\s,]|null|""|\[\s*\])*\])\s*')
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _NESTED: Final = (dict, list, tuple, Mapping)
+_DEEPEST: Final = 10_000
+"""More than JSON that can be read nests: a value that a function made may hold itself."""
 _LONGEST_PATH: Final = 80
 _TOO_DEEP: Final = "nested too deeply"
 _MOST_DIGITS: Final = 400
@@ -213,6 +215,8 @@ def half_in(document: object) -> LoneSurrogate | None:
                     continue
                 return _half(document, path, step)
             if isinstance(value, _NESTED) and value:
+                if len(levels) > _DEEPEST:
+                    return None
                 if isinstance(value, Mapping) and not _has_good_names(value):
                     return _half(document, path, step)
                 levels.append(_members(value))

@@ -403,6 +403,14 @@ class SurrogateTests(SynchronousTestCase):
         self.assertEqual(list(found.customers), ["acme"])
         self.assertIn("maxPeers must be a whole number", found.problems[0])
 
+    def test_a_customer_that_holds_itself(self) -> None:
+        """A function that makes customers may return what no document can be."""
+        odd = customer(object=object(), numbers=(1, float("nan")), name="x")
+        odd["self"] = [odd]
+        self.assertEqual(list(directory([odd]).customers), ["acme"])
+        [problem] = directory([{**odd, "name": ("\ud83d",)}]).problems
+        self.assertEqual(problem, f"customer 'acme' is taken without its name[0]: {HALF}")
+
     def test_what_is_ignored_costs_nobody_anything(self) -> None:
         """A name that was cut in the middle of a character, for one."""
         found, problems = ENTRIES[1].read({"name": "Bad \ud83d"})
