@@ -1,6 +1,6 @@
 """Starts of ``twistd odingw`` that need not import everything again.
 
-Most of a start's processor time goes into imports. So one process for all tests imports what a
+Most of a start's processor time goes into imports. So a process beside the tests imports what a
 gateway needs, and each start forks it: what runs then is ``twistd``, from its command line on.
 Started by its path, this file is that process.
 """
@@ -72,7 +72,10 @@ class Fork:
         self.stdout: IO[str] | None = (
             None if output is None else os.fdopen(output, encoding="utf-8")
         )
-        self.pid = int(self._lines.readline())
+        told = self._lines.readline()
+        if not told:
+            raise RuntimeError("the process that forks gateways has ended")
+        self.pid = int(told)
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
