@@ -43,8 +43,10 @@ from odingw.config.place import (
 from odingw.customers import refresher, static_directory
 from odingw.errors import ConfigError
 from odingw.escapes import in_text
+from odingw.fetch import without_user
 from odingw.file_state import FileState, file_state
 from odingw.gateway import Gateway
+from odingw.http_proxies import HttpProxies
 from odingw.key_files import check_keys
 from odingw.listeners import Entry, listeners
 from odingw.master_key import MasterKeys, make
@@ -303,6 +305,13 @@ class GatewayService(Service):
                 "CUSTOMERS COME OVER PLAIN HTTP: whoever is on the way can add customers of their "
                 "own; let gateway.customer_source.url begin with https"
             )
+        urls = [without_user(source.url)] if source is not None and source.url is not None else []
+        if self._gateway.turn.current is not None:
+            # Over http a JWK set comes from this host, and directly.
+            sets = self._gateway.turn.current.settings.jwk_urls
+            urls += [url for url in sets if url.lower().startswith("https:")]
+        for problem in HttpProxies.from_environment().problems(urls):
+            _log.warn("{problem}; nothing can be fetched through it", problem=problem)
         if not gateway.customers and source is None:
             _log.warn(
                 "no customer is configured, so nobody is let in; add [[gateway.customers]] with an "
@@ -381,7 +390,7 @@ class GatewayService(Service):
         if keys and keys != self._master_keys:
             _log.warn("other master keys are configured; they count from the next start on")
         self._refresher.set_static(static_directory(config.gateway.customers))
-        self._refresher.refresh()
+        self._refresher.refresh(again=True)
 
     def _renew(self, description: str, entry: Entry, *, force: bool) -> None:
         tls = entry.listener.tls

@@ -17,6 +17,7 @@ from odingw.config.place import (
     DEFAULT_INTERNAL,
     is_turn_alone,
     of_known_servers,
+    trusted,
     trusts_unix_sockets,
 )
 from odingw.errors import FORBIDDEN, ConfigError, RpcError
@@ -154,7 +155,7 @@ class PlaceTests(SynchronousTestCase):
                 self.roles(text + 'listen.internal = ["tcp:5"]\n')
 
     def test_unix_sockets_are_on_this_host(self) -> None:
-        for text, trusted in (
+        for text, wanted in (
             ("", True),
             ('listen.internal = ["unix:x"]\ngateway.internal.allow = ["10.0.0.0/8"]\n', True),
             ('gateway.internal.allow = ["10.0.0.0/8"]\n', False),
@@ -163,7 +164,18 @@ class PlaceTests(SynchronousTestCase):
             ('gateway.internal.allow = ["::/0"]\n', True),
             ('gateway.internal.allow = ["127.0.0.2"]\n', False),
         ):
-            self.assertEqual(trusted, trusts_unix_sockets(config_of(self, text)), text)
+            self.assertEqual(wanted, trusts_unix_sockets(config_of(self, text)), text)
+
+    def test_whom_the_start_warns_of(self) -> None:
+        listen = 'listen.public = ["tcp:7000", "unix:x", "haproxy:tcp:7003"]\n'
+        for networks, said in (
+            ('"127.0.0.0/8"', "endpoints tcp:7000, unix:x without users"),
+            ('"10.0.0.0/8"', "endpoints tcp:7000 without users"),
+        ):
+            text = f"{listen}gateway.internal.allow = [{networks}]\n"
+            self.assertIn(said, trusted(config_of(self, text)) or "", text)
+        text = 'listen.public = ["unix:x"]\ngateway.internal.allow = ["10.0.0.0/8"]\n'
+        self.assertIsNone(trusted(config_of(self, text)))
 
     def test_known_servers(self) -> None:
         """They are warned of where nobody has said that they may go on."""

@@ -218,6 +218,16 @@ class JwkTests(SynchronousTestCase):
         ):
             self.assertIn("a JSON object expected", self.cause(value), value)
 
+    def test_the_member_of_a_wrong_type_is_named(self) -> None:
+        for name, value in (
+            *(("kty", 5), ("kid", 5), ("alg", ["RS256"]), ("use", {}), ("n", True)),
+            *(("e", 65537), ("key_ops", "verify"), ("key_ops", [5]), ("key_ops", [["verify"]])),
+        ):
+            cause = self.cause({**public_jwk("RSA"), name: value})
+            self.assertTrue(cause.endswith(f"; its {name} is something else"), cause)
+        for lacking in ({}, {"kty": ""}):
+            self.assertTrue(self.cause(lacking).endswith("; its kty is absent"))
+
 
 class SetTests(SynchronousTestCase):
     def test_good_keys(self) -> None:

@@ -18,6 +18,7 @@ from odingw.config.place import internal_endpoints
 from odingw.customers import Directory, SourceError, directory
 from odingw.customers.sources import MAX_BYTES, decoded
 from odingw.errors import ConfigError
+from odingw.files import read_file
 
 if TYPE_CHECKING:
     from odingw.tap import Checked
@@ -165,8 +166,7 @@ def _read(source: str, timeout: float) -> tuple[str, bytes]:
     else:
         bare = source
         try:
-            with Path(source).open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
+            data = read_file(Path(source), max_bytes=MAX_BYTES)
         except OSError as error:
             raise Failed(f"{source}: {error.strerror}") from None
     if len(data) > MAX_BYTES:

@@ -133,7 +133,9 @@ def trusted(config: Config) -> str | None:
     shared = [
         endpoint
         for endpoint in internal_endpoints(config)
-        if endpoint in config.listen.public and not is_proxied(endpoint)
+        if endpoint in config.listen.public
+        and not is_proxied(endpoint)
+        and (trusts_unix_sockets(config) or not is_unix(endpoint))
     ]
     if internal.users or not shared:
         return None

@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 from odingw.config import CustomerConfig
 from odingw.config.types import LONGEST_NAME
-from odingw.documents import half_in, is_absent, whole
+from odingw.documents import half_in, is_absent, unseen, whole
 from odingw.errors import KeyMaterialError, OdingwError
 from odingw.tokens import KeyType, is_key_id_of, load_public_jwk
 
@@ -128,7 +128,7 @@ def directory(documents: Sequence[object]) -> Directory:
                 raise _RefusedError("accessKeys must be a list")
             if half := half_in({"id": customer_id}):
                 raise _RefusedError(str(half))
-            if wrong := _too_long(customer_id):
+            if wrong := _unfit(customer_id):
                 raise _RefusedError(f"id {wrong}")
         except _RefusedError as error:
             problems.add(f"{name} is refused: {error}")
@@ -229,10 +229,10 @@ def _key(customer: Customer, access_key: object) -> CustomerKey:
         namespace = customer.id
     if not isinstance(namespace, str):
         raise KeyMaterialError("namespace must be a text")
-    if wrong := _too_long(namespace):
+    if wrong := _unfit(namespace):
         raise KeyMaterialError(f"namespace {wrong}")
     jwk = load_public_jwk(access_key.get("publicKey"))
-    if wrong := _too_long(jwk.kid):
+    if wrong := _unfit(jwk.kid):
         raise KeyMaterialError(f"its kid {wrong}")
     if is_key_id_of(jwk.kid, KeyType.DERIVED):
         # Found first as a customer's, it would lock out the server whose key has this id.
@@ -240,9 +240,13 @@ def _key(customer: Customer, access_key: object) -> CustomerKey:
     return CustomerKey(jwk.kid, jwk.public_key, namespace, customer)
 
 
-def _too_long(name: str) -> str:
-    """Say that a name cannot be kept; empty: it can."""
-    return f"must have at most {LONGEST_NAME} characters" if len(name) > LONGEST_NAME else ""
+def _unfit(name: str) -> str:
+    """Say why an id or namespace cannot be kept; empty: it can."""
+    if len(name) > LONGEST_NAME:
+        return f"must have at most {LONGEST_NAME} characters"
+    if char := unseen(name):
+        return f"must not have {char}, which nobody sees"
+    return "" if name.strip() or not name else "must not be white space alone"
 
 
 def _called(position: int, access_key: object) -> str:

@@ -18,6 +18,7 @@ from odingw.documents import NotJsonError, read_document
 from odingw.errors import ConfigError, FetchError, OdingwError
 from odingw.fetch import Clock, get, origin_of, without_user
 from odingw.file_state import FileState, file_state
+from odingw.files import read_file
 
 T = TypeVar("T")
 
@@ -154,12 +155,9 @@ class FileSource:
     def _read(self) -> list[object]:
         self._seen = file_state(self._path)
         try:
-            with self._path.open("rb") as file:
-                data = file.read(self._max_bytes + 1)
+            data = read_file(self._path, max_bytes=self._max_bytes, pipes=False)
         except OSError as error:
             raise SourceError(error.strerror or type(error).__name__) from None
-        if len(data) > self._max_bytes:
-            raise SourceError(f"it is larger than {self._max_bytes} bytes")
         return decoded(data)
 
 

@@ -11,6 +11,7 @@ OKP, Ed25519            EdDSA, Ed25519 (RFC 9864)
 ======================  ========================================
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
@@ -27,13 +28,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from jwt.algorithms import Algorithm, ECAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError, structs
 from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
-from odingw.documents import in_ascii, is_absent_json, is_nothing, lone_surrogate, unmarked
+from odingw.documents import in_ascii, is_absent_json, lone_surrogate, unmarked
 from odingw.errors import NOT_JSON, KeyMaterialError
 from odingw.tokens import base64url
+from odingw.tokens.jwk_use import PRIVATE, OtherUseError, check_use
 from odingw.tokens.keys import KEY_BYTES, SIGNATURE_BYTES, other_form
 
 MAX_JWKS: Final = 100
@@ -196,14 +198,6 @@ class _Jwk(Struct):
     y: _Text = None
 
 
-_PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi", "oth")
-"""The private members of a key pair (RFC 7518, section 6; RFC 8037, section 2)."""
-
-
-class _OtherUseError(KeyMaterialError):
-    """A key is for something else than signatures."""
-
-
 class _Named(Struct):
     kid: str
 
@@ -221,10 +215,12 @@ def jwk(document: bytes | Raw, source: str) -> VerifyingKey:
     try:
         _check_use(_use.decode(document))
         value = _one_jwk.decode(document)
+    except ValidationError as error:
+        _refuse(_wrong_type(error))
     except NOT_JSON:
         _refuse(str(lone_surrogate(bytes(document)) or _SHAPE))
     if not value.kty:
-        _refuse(_SHAPE)
+        _refuse(f"{_SHAPE}; its kty is absent")
     build = _TYPES.get(value.kty)
     if build is None:
         _refuse(_WANTED_TYPE)
@@ -240,36 +236,18 @@ def jwk(document: bytes | Raw, source: str) -> VerifyingKey:
 
 
 def _check_use(value: _Use) -> None:
-    """Refuse a key that is not for signatures, whatever else is wrong with it.
-
-    By its ``use``, ``key_ops`` and ``alg`` (RFC 7517, sections 4.2 to 4.4), or by a curve that has
-    no signatures (RFC 8037, section 3.2).
-
-    Raises:
-        _OtherUseError: it is for something else.
-        KeyMaterialError: it is for its holder alone.
-    """
-    private = (getattr(value, name) for name in _PRIVATE)
-    if any(member is not UNSET and not is_absent_json(member) for member in private):
-        _refuse("it holds a private key, so anybody who can read it can sign")
-    if isinstance(value.use, str) and value.use not in ("", "sig"):
-        if value.use.lower().startswith("sig"):
-            _refuse('its use must be "sig", in these letters')
-        raise _OtherUseError("its use is not sig")
-    if isinstance(value.key_ops, list):
-        operations = [name for name in value.key_ops if not is_nothing(name)]
-        if operations == ["sign"]:
-            _refuse('its key_ops must be ["verify"], as "sign" is for a private key')
-        if operations and "verify" not in operations and all(map(_is_text, operations)):
-            raise _OtherUseError("verify is not among its key_ops")
-    if isinstance(value.alg, str) and value.alg.startswith(_ENCRYPTION):
-        raise _OtherUseError("its alg is none that is accepted: it encrypts")
-    if value.kty == "OKP" and value.crv in _AGREEMENT:
-        raise _OtherUseError("its curve has no signatures")
+    members: dict[str, object] = structs.asdict(value)
+    for name in PRIVATE:
+        member: Raw | UnsetType = getattr(value, name)
+        # What is in it need not be read.
+        members[name] = None if member is UNSET or is_absent_json(member) else "…"
+    check_use(members)
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def _wrong_type(error: ValidationError) -> str:
+    """Name the member that msgspec found to be of another type."""
+    found = _MEMBER.search(str(error))
+    return f"{_SHAPE}; its {found[1]} is something else" if found else _SHAPE
 
 
 class KeyList(Struct, frozen=True):
@@ -312,7 +290,7 @@ def jwk_set(document: bytes, name: str) -> KeyList:
             break
         try:
             keys.append(jwk(part, name))
-        except _OtherUseError:
+        except OtherUseError:
             continue
         except KeyMaterialError as error:
             problems.append(f"key {number}{_shown_kid(part)} of {name} is skipped: {error}")
@@ -326,7 +304,7 @@ def _parts(document: bytes) -> list[Raw]:
         KeyMaterialError: it is no JWK set.
     """
     try:
-        parts = msgspec.structs.astuple(_set.decode(unmarked(document)).keys)
+        parts = structs.astuple(_set.decode(unmarked(document)).keys)
     except NOT_JSON:
         half = lone_surrogate(document)
         found = half and isinstance(half.document, dict) and half.document.get("keys")
@@ -426,12 +404,7 @@ _SHAPE: Final = (
     "a JSON object expected, with a text as kty, texts as kid, alg, use, crv, n, e, x and y, and a "
     "list of texts as key_ops, where it has them"
 )
-_ENCRYPTION: Final = (
-    *("RSA1_5", "RSA-OAEP", "ECDH-", "HPKE-", "ML-KEM-"),
-    *("PBES2-", "A128", "A192", "A256", "dir"),
-)
-"""How the algorithms begin that encrypt (RFC 7518, sections 4.1 and 5.1, and later ones)."""
-_AGREEMENT: Final = ("X25519", "X448")
+_MEMBER: Final = re.compile(r"at `\$\.(\w+)")
 _LONGEST_PEM: Final = 8192
 _WANTED_TYPE: Final = "it must be an RSA, EC (P-256, P-384) or Ed25519 key"
 _TYPES: Final = {"RSA": _rsa, "EC": _ec, "OKP": _okp}

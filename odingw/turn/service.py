@@ -104,14 +104,15 @@ class TurnService:
             ConfigError: the settings cannot be used; those in force stay.
         """
         file, settings = self._read(config)
+        known = self.current.jwk_sets if self.current else {}
         self._config, self._file = config, file
         if settings is None:
             self.stop_serving()
         elif self.current is None or settings != self.current.settings:
             self._take(settings)
-        if self.current is not None:
-            for jwk_set in self.current.jwk_sets.values():
-                jwk_set.refresh()
+        # New ones are just being fetched, and those that are gone do nothing any more.
+        for jwk_set in known.values():
+            jwk_set.refresh()
 
     def poll(self) -> None:
         """Take the TurnRest file if it has changed.

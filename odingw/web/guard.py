@@ -15,7 +15,28 @@ from odingw.web.address import client_address, is_trusted, socket_peer, within
 from odingw.web.attempts import Attempts
 from odingw.web.host import Host, parse_host
 
-_PROXY_TRACES: Final = (b"origin", b"forwarded", b"via", b"x-real-ip")
+_PROXY_TRACES: Final = frozenset(
+    (
+        # Proxies and content delivery networks.
+        *(b"forwarded", b"via", b"cdn-loop", b"client-ip", b"x-real-ip", b"x-client-ip"),
+        *(b"x-cluster-client-ip", b"true-client-ip", b"fastly-client-ip", b"fly-client-ip"),
+        *(
+            b"proxy-client-ip",
+            b"proxy-connection",
+            b"wl-proxy-client-ip",
+            b"x-original-for",
+            b"x-original-host",
+        ),
+        # Browsers, and who would change the protocol behind a proxy's back (RFC 7540, 3.2).
+        *(b"origin", b"upgrade", b"http2-settings"),
+    )
+)
+"""What ODIN servers do not send, in small letters."""
+
+_TRACES_BEGIN: Final = (
+    *(b"x-forwarded", b"x-original-forwarded", b"x-envoy-", b"x-amzn-", b"x-azure-"),
+    *(b"cf-", b"sec-fetch-", b"sec-ch-"),
+)
 
 _DIRECT: Final = (b"HTTP/1.1", Request.clientproto)
 """What ODIN servers speak, and what a request says whose headers alone are known.
@@ -48,12 +69,10 @@ def is_foreign(request: Request) -> bool:
 
 def shows_proxy(request: Request, trusted: Sequence[Trusted]) -> bool:
     """Tell whether a request shows that it came through something; it need not show that."""
-    headers = request.requestHeaders
     if request.clientproto not in _DIRECT or is_trusted(socket_peer(request), trusted):
         return True
-    return any(headers.hasHeader(name) for name in _PROXY_TRACES) or any(
-        name.lower().startswith(b"x-forwarded-") for name, _ in headers.getAllRawHeaders()
-    )
+    names = (name.lower() for name, _ in request.requestHeaders.getAllRawHeaders())
+    return any(name in _PROXY_TRACES or name.startswith(_TRACES_BEGIN) for name in names)
 
 
 def is_local_name(request: Request, names: Iterable[str] = ()) -> bool:
@@ -68,9 +87,9 @@ def is_local_name(request: Request, names: Iterable[str] = ()) -> bool:
     host = _host(request)
     if host is None:
         return False
-    if host.name in ("", "localhost") or host.address is not None:
-        return True
     name = host.name.removesuffix(".")
+    if not host.name or name == "localhost" or host.address is not None:
+        return True
     return any(fnmatchcase(name, pattern) for pattern in names)
 
 

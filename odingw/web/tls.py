@@ -6,6 +6,7 @@ certificate it was opened with; whoever connects after a renewal is shown the ne
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,7 @@ from zope.interface import implementer  # type: ignore[import-untyped]  # zope h
 from odingw.documents import MARK
 from odingw.errors import ConfigError
 from odingw.file_state import FileState, file_state
+from odingw.files import read_file
 from odingw.secret_files import UnsafeFileError, read_secret
 
 _MINIMUM: Final = TLSVersion.TLSv1_2
@@ -270,7 +272,8 @@ def _fits(key: PrivateKeyTypes, certificate: Certificate) -> bool:
 
 
 def _dh_parameters(path: Path) -> bytes:
-    data = _read(path)
+    # OpenSSL opens it once more, and again with each new context.
+    data = _read(path, partial(read_file, pipes=False))
     try:
         SSL.Context(SSL.TLS_METHOD).load_tmp_dh(bytes(path))
     except SSL.Error:
@@ -281,7 +284,7 @@ def _dh_parameters(path: Path) -> bytes:
     return data
 
 
-def _read(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
+def _read(path: Path, read: Callable[[Path], bytes] = read_file) -> bytes:
     try:
         # Files that were put together have byte order marks in the middle.
         return read(path).replace(MARK, b"")

@@ -359,4 +359,32 @@ BOUNDS: Final[tuple[Weakness, ...]] = (
             ),
         ),
     ),
+    Weakness(
+        "grid-config-keys",
+        NEITHER,
+        "a configuration of many short keys costs 0.5 to 2.5 s of ``sfu.GridConfig``",
+        "5000 names, values and brackets at most",
+        "tests/test_grid_config.py::RefusedTests::test_many_short_keys",
+        (
+            Edit(
+                "odingw/rpc/toml_outline.py",
+                "        if count > MOST_TOKENS:\n",
+                "        if False:\n",
+            ),
+        ),
+    ),
+    Weakness(
+        "file-size",
+        NEITHER,
+        "a file without an end, such as ``/dev/zero``, takes all memory",
+        "16 MiB at most",
+        "tests/test_files.py::ReadTests::test_how_large_it_may_be",
+        (
+            Edit(
+                "odingw/files.py",
+                "    while len(data) <= max_bytes:\n",
+                "    while len(data) <= 2**26:\n",
+            ),
+        ),
+    ),
 )

@@ -133,4 +133,12 @@ INTERNAL: Final[tuple[Weakness, ...]] = (
             ),
         ),
     ),
+    Weakness(
+        "internal-traces",
+        NEITHER,
+        "a proxy with headers of its own, or a page on this host, gets private keys without users",
+        "headers of delivery networks, of browsers and of a change to HTTP/2 are traces too",
+        "tests/test_http.py::OpenInternalTests::test_traces_of_a_proxy_or_a_browser_are_refused",
+        (Edit("odingw/web/guard.py", '    *(b"cf-", b"sec-fetch-", b"sec-ch-"),\n', ""),),
+    ),
 )

@@ -293,4 +293,62 @@ KEYS: Final[tuple[Weakness, ...]] = (
         "tests/test_documents.py::SurrogateTests::test_one_customer_of_a_list",
         (Edit("odingw/documents.py", "        if half is None:\n", "        if True:\n"),),
     ),
+    Weakness(
+        "file-pipe",
+        NEITHER,
+        "a key file, configuration or list of customers that becomes a pipe stops the gateway",
+        "while it runs pipes are refused and nothing is waited for; before, 30 s at most",
+        "tests/test_files.py::ReadTests::test_a_pipe_while_the_reactor_runs",
+        (
+            Edit(
+                "odingw/files.py",
+                "        if stat.S_ISFIFO(status.st_mode) and not (pipes and patience):\n",
+                "        if False:\n",
+            ),
+        ),
+    ),
+    Weakness(
+        "customer-key-use",
+        NEITHER,
+        "a customer's key for encryption, or one shown with its private half, is taken",
+        "refused by the rule for JWK sets: ``use``, ``key_ops``, ``alg`` and private members",
+        "tests/test_tokens_keys.py::JwkTests::test_a_key_for_something_else",
+        (Edit("odingw/tokens/keys.py", "        check_use(jwk)\n", "        pass\n"),),
+    ),
+    Weakness(
+        "customer-unseen",
+        NEITHER,
+        "an id, namespace or key id has characters that nobody sees, so two look the same",
+        "refused, with the character in the log",
+        "tests/test_customer_directory.py::DirectoryTests::test_names_that_nobody_sees",
+        (
+            Edit(
+                "odingw/customers/directory.py",
+                "    if char := unseen(name):\n",
+                '    if char := "":\n',
+            ),
+        ),
+    ),
+    Weakness(
+        "reload-lost",
+        NEITHER,
+        "keys that are withdrawn while a fetch runs stay good until the next one, SIGHUP or not",
+        "a reload fetches again when the present fetch has ended",
+        "tests/test_turn_jwks.py::TimingTests::test_an_operator_may_ask_while_a_fetch_runs",
+        (Edit("odingw/turn/jwks.py", "            self._again = True\n", "            pass\n"),),
+    ),
+    Weakness(
+        "reload-lost-customers",
+        NEITHER,
+        "a customer who is taken out while a fetch runs is let in until the next one",
+        "a reload fetches again when the present fetch has ended",
+        "tests/test_customers.py::RefresherTests::test_a_fetch_that_is_asked_for_anew_follows_the_present_one",
+        (
+            Edit(
+                "odingw/customers/refresher.py",
+                "        if self._again and not self._stopped:\n",
+                "        if False:\n",
+            ),
+        ),
+    ),
 )
