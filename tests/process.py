@@ -82,8 +82,12 @@ class GatewayProcess:
         own = f'[gateway]\nmaster_key = "{MASTER_KEY}"\n{consent}{lasting}{gateway}'
         self.config.write_text(before + own)
 
-    def start(self) -> Self:
-        """Start, from a folder that is not the project's, and wait until it listens."""
+    def start(self, until: str = "has started") -> Self:
+        """Start, from a folder that is not the project's, and wait until it serves.
+
+        Args:
+            until: what its log must say, if not that.
+        """
         self.process = subprocess.Popen(
             [
                 *self.twistd,
@@ -101,7 +105,7 @@ class GatewayProcess:
             text=True,
         )
         self._hear(self.process)
-        self.wait_for("has started")
+        self.wait_for(until)
         return self
 
     def _hear(self, process: "subprocess.Popen[str]") -> None:

@@ -68,7 +68,7 @@ LAYERS = {
 }
 """What each part may import of the others; ``gateway`` and ``tap`` put everything together."""
 
-FREE = {"gateway", "key_files", "listeners", "options", "stores", "tap"}
+FREE = {"gateway", "key_files", "listeners", "options", "ports", "stores", "tap"}
 PURE = {"tokens", "grid", "rpc"}
 IMPURE = ("klein", "os", "random", "secrets", "time", "twisted", "treq")
 

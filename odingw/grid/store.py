@@ -112,6 +112,9 @@ class Store(Protocol):
             ConfigError: what is configured cannot be used.
         """
 
+    def ready(self) -> Awaitable[None]:
+        """Wait until the store has begun: from then on it knows what others have stored."""
+
     def stop(self) -> Awaitable[None]:
         """End, and wait until what is left is stored."""
 

@@ -8,7 +8,7 @@ for.
 from collections.abc import Callable, Iterable, Set
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from odingw.errors import NOT_JSON, ConfigError, Reason, Refused
@@ -229,6 +229,10 @@ class LocalStore:
         self._put(rows)
         self._grids.resume(now)
         self._journal.open(file)
+
+    def ready(self) -> Deferred[None]:
+        """Wait for nothing: ``start`` has read the file."""
+        return succeed(None)
 
     def stop(self) -> Deferred[None]:
         """Store what is left, and close the file."""
