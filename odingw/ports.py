@@ -109,10 +109,10 @@ class Ports:
         for entry in self._entries.values():
             if entry.listener.tcp is not None:
                 entry.listener.tcp.unbind()
-        return DeferredList([maybeDeferred(_close, port) for port in self._ports])
+        return DeferredList([maybeDeferred(close_port, port) for port in self._ports])
 
 
-def _close(port: Any) -> Any:
+def close_port(port: Any) -> Any:
     """Close a port, after all that wait there have been let in: else they would be cut."""
     if hasattr(port, "numberAccepts"):
         port.numberAccepts = _BACKLOG

@@ -6,12 +6,15 @@ import signal
 import socket
 import tempfile
 import time
+from contextlib import ExitStack
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.error import CannotListenError
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
+from odingw.ports import close_port
 from odingw.web.early import TcpEndpoint
 from odingw.web.endpoints import listener
 from tests.ports import free_port
@@ -79,6 +82,22 @@ class EarlyTests(LoopbackCase):
             with socket.create_connection((HOST, host.port)):
                 pass
 
+    async def test_who_waits_to_be_let_in_is_when_the_port_closes(self) -> None:
+        endpoint = self.endpoint()
+        endpoint.bind()
+        port: Any = await endpoint.listen(Answers())
+        number = port.getHost().port
+        with ExitStack() as stack:
+            waiting = [
+                stack.enter_context(socket.create_connection((HOST, number), START_TIME))
+                for _ in range(20)
+            ]
+            await close_port(port)
+            self.assertTrue(refuses(number))
+            for wire in waiting:
+                wire.sendall(b"hello")
+                self.assertEqual(b"hello", await deferToThread(wire.recv, 5))
+
     def test_let_go(self) -> None:
         endpoint = self.endpoint(number := free_port())
         endpoint.bind()
@@ -97,6 +116,32 @@ class EarlyTests(LoopbackCase):
         ):
             found = listener(reactor, text, tls=None).tcp
             self.assertEqual(there, found is not None, text)
+
+
+class StopTests(SynchronousTestCase):
+    def test_who_has_just_come_is_answered(self) -> None:
+        """Its first request may be under way while the gateway listens no more."""
+        gateway = GatewayProcess(customer()).start()
+        self.addCleanup(gateway.stop)
+        with (
+            socket.create_connection((HOST, gateway.port), START_TIME) as new,
+            socket.create_connection((HOST, gateway.port), START_TIME) as silent,
+        ):
+            # Once this is answered, the others have been let in.
+            self.assertEqual(200, gateway.request("GET", "/ping")[0])
+            assert gateway.process is not None
+            gateway.process.terminate()
+            end = time.monotonic() + START_TIME
+            while not refuses(gateway.port):
+                self.assertLess(time.monotonic(), end)
+            new.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+            reply = b""
+            while piece := new.recv(65536):
+                reply += piece
+            self.assertIn(b"Connection: close", reply)
+            self.assertTrue(reply.endswith(b"pong"), reply)
+            self.assertEqual(b"", silent.recv(1))
+        self.assertEqual(0, gateway.process.wait(START_TIME))
 
 
 class StartTests(SynchronousTestCase):

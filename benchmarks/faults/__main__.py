@@ -26,6 +26,7 @@ from benchmarks.faults import (
     oom,
     outage,
     ports,
+    rolling,
     slow,
     storm,
     tlsgarbage,
@@ -127,6 +128,12 @@ def _deploy(options: argparse.Namespace) -> list[Found]:
     return [deploy.run(plan), crash.run(alone)]
 
 
+def _rolling(options: argparse.Namespace) -> list[Found]:
+    rounds = options.rounds or (1 if options.quick else 4)
+    small = {"rooms": 1000, "hurry": 5.0} if options.quick else {}
+    return [rolling.run(rolling.Plan(rounds=rounds, seed=options.seed, **small))]
+
+
 def _slow(options: argparse.Namespace) -> list[Found]:
     plan = slow.Plan(connections=1000, header_timeout=3) if options.quick else slow.Plan()
     return [slow.run(plan)]
@@ -164,6 +171,7 @@ KINDS: Final[dict[str, Callable[[argparse.Namespace], list[Found]]]] = {
     "fleet": _fleet,
     "outage": _outage,
     "deploy": _deploy,
+    "rolling": _rolling,
     "ports": lambda _: [ports.run(ports.Plan())],
 }
 """What each kind runs, given the options."""
