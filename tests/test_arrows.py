@@ -61,6 +61,7 @@ LAYERS = {
         "options",
         "secret_files",
         "sim",
+        "stores",
         "tap",
         "tokens",
         "turn",

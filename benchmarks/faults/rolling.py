@@ -134,6 +134,7 @@ class _Rolling:
             changes = {
                 "10.0.0.11:7000": f"{HOST}:{one.port}",
                 "10.0.0.12:7000": f"{HOST}:{two.port}",
+                "keepalive_timeout 2s": f"keepalive_timeout {2000 / self.plan.hurry:.0f}ms",
                 "listen 443": f"listen {HOST}:{{front}}",
                 "/etc/nginx/gateway.pem": str(self.folder / "chain.pem"),
                 "/etc/nginx/gateway.key": str(self.folder / "key.pem"),

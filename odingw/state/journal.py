@@ -40,6 +40,9 @@ IDLE_DELAY: Final = 0.25
 
 _RETRY: Final = 1.0
 
+_BACKUP_PAUSE: Final = 0.001
+"""Seconds between two steps of a backup: it takes a core to a third at most."""
+
 InThread: TypeAlias = Callable[..., Deferred[Any]]
 """Runs a function in the one thread that works on the file."""
 
@@ -86,6 +89,7 @@ class Journal:
         self._urgent = False
         self._writing: Deferred[None] | None = None
         self._closed = False
+        self._looking = self._backing_up = False
         self._broken: JournalBrokenError | None = None
 
     def open(self, file: JournalFile) -> None:
@@ -100,6 +104,11 @@ class Journal:
     def places(self, pool: str) -> PlaceLog:
         """Return what is known of a pool's reservations in the file."""
         return self._pools[pool].places
+
+    def look(self) -> None:
+        """Look at the file, and whether somebody wants a backup of it; with the next group."""
+        self._looking = True
+        self.changed()
 
     def changed(self) -> None:
         """Take note that grids may have changed, which nobody waits for."""
@@ -187,6 +196,33 @@ class Journal:
             self.stored = number
             self._succeeded()
             await self._tell(waiting, None)
+            await self._look_for_wish(file)
+
+    async def _look_for_wish(self, file: JournalFile) -> None:
+        if not self._looking or self._backing_up or self._closed:
+            return
+        self._looking = False
+        if await self._in_thread(file.is_backup_wanted):
+            self._backing_up = True
+            Deferred.fromCoroutine(self._back_up(file)).addErrback(
+                lambda failure: _log.failure("the backup failed", failure)
+            )
+
+    async def _back_up(self, file: JournalFile) -> None:
+        """Make a backup, a step at a time: groups are written in between."""
+        told: list[str] = []
+        try:
+            while not self._closed and not await self._in_thread(file.back_up, told.append):
+                await self._rest()
+        finally:
+            self._backing_up = False
+        for what in told:
+            _log.info("a backup of the journal was {what}", what=what)
+
+    def _rest(self) -> Deferred[None]:
+        rested: Deferred[None] = Deferred()
+        self._timer.callLater(_BACKUP_PAUSE, lambda: rested.callback(None))
+        return rested
 
     async def _tell(self, waiting: list[Deferred[None]], error: Exception | None) -> None:
         """Tell those who wait, few at a time: each of them has work to do then."""

@@ -13,13 +13,14 @@ In WAL mode a commit with ``synchronous = FULL`` is one sync of the write-ahead 
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from odingw.errors import ConfigError
 from odingw.state.file_place import Watch, is_used, move_aside
+from odingw.state.journal_request import Backup, request
 
 APPLICATION: Final = 0x6F64696E
 """Marks an SQLite file as one of odingw's (``PRAGMA application_id``)."""
@@ -116,10 +117,13 @@ class JournalFile:
         self.moved_to: Path | None = None
         # What is open is given up, and what was at the path moved away.
         self._replacing = False
+        # It is new, and what is known is not written to it yet.
+        self._empty = False
         self._synchronous = synchronous
         self._migrations = migrations
         self._fingerprint = fingerprint
         self._watches: tuple[Watch, ...] = ()
+        self._backup: Backup | None = None
         try:
             self._connection = self._open()
         except JournalBrokenError:
@@ -193,6 +197,7 @@ class JournalFile:
         for watch, what in zip(self._watches, ("", "-wal"), strict=False):
             if fate := watch.lost():
                 raise JournalLostError(f"{self.path}{what} {fate} while it was open")
+        self._empty = False
 
     def _written(self) -> None:
         for watch in self._watches:
@@ -216,11 +221,39 @@ class JournalFile:
             self._connection = self._open()
         except (ConfigError, JournalBrokenError, sqlite3.Error) as error:
             raise JournalError(str(error)) from None
-        self._replacing = False
+        self._replacing, self._empty = False, True
         return self.moved_to
+
+    def is_backup_wanted(self) -> bool:
+        """Tell whether somebody has asked for a backup that is not made yet."""
+        try:
+            return not request(self.path).stat().st_size
+        except OSError:
+            return False
+
+    def back_up(self, report: Callable[[str], object]) -> bool:
+        """Go on with the backup that somebody has asked for, between two pieces of groups.
+
+        Args:
+            report: told in one line what became of it.
+
+        Returns:
+            Whether there is nothing more to do.
+        """
+        if self._replacing or self._empty:
+            return False
+        if self._backup is None:
+            self._backup = Backup(self._connection, self.path, report)
+        if not self._backup.step():
+            return False
+        self._backup = None
+        return True
 
     def close(self) -> None:
         """Close the file; what was written is folded into it."""
+        if self._backup is not None:
+            self._backup.abandon()
+            self._backup = None
         self._connection.close()
         for watch in self._watches:
             watch.close()
