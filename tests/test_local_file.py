@@ -99,6 +99,7 @@ class SchemaTests(FaultCase):
             for made in (path, Path(f"{path}-wal")):
                 self.assertEqual(0o600, made.stat().st_mode & 0o777)
             moved = file.start_anew()
+            assert moved is not None
             found = file._connection.execute("PRAGMA synchronous").fetchone()[0]
             self.assertEqual(number, found)
             for made in (path, moved):

@@ -33,7 +33,7 @@ def refuses(port: int) -> bool:
 
 
 class EarlyTests(LoopbackCase):
-    def endpoint(self, port: int = 0, host: str = HOST, *, reuse_port: bool = False) -> TcpEndpoint:
+    def endpoint(self, port: int = 0, host: str = HOST, *, reuse_port: bool = False) -> Any:
         endpoint = TcpEndpoint(reactor, host, port, 100, reuse_port)
         self.addCleanup(endpoint.unbind)
         return endpoint

@@ -28,6 +28,7 @@ from benchmarks.faults import (
     ports,
     rolling,
     slow,
+    slowsync,
     storm,
     tlsgarbage,
 )
@@ -129,9 +130,10 @@ def _deploy(options: argparse.Namespace) -> list[Found]:
 
 
 def _rolling(options: argparse.Namespace) -> list[Found]:
-    rounds = options.rounds or (1 if options.quick else 4)
-    small = {"rooms": 1000, "hurry": 5.0} if options.quick else {}
-    return [rolling.run(rolling.Plan(rounds=rounds, seed=options.seed, **small))]
+    plan = rolling.Plan(rounds=options.rounds or 4, seed=options.seed)
+    if options.quick:
+        plan = rolling.Plan(rounds=options.rounds or 1, rooms=1000, hurry=5, seed=options.seed)
+    return [rolling.run(plan)]
 
 
 def _slow(options: argparse.Namespace) -> list[Found]:
@@ -158,6 +160,7 @@ KINDS: Final[dict[str, Callable[[argparse.Namespace], list[Found]]]] = {
     "storm": _storm,
     "clock": lambda options: [clock.run(clock.Plan(seconds=1.5 if options.quick else 5))],
     "disk": lambda options: [disk.run(disk.Plan(seconds=2 if options.quick else 20))],
+    "slowsync": lambda options: [slowsync.run(slowsync.Plan(seconds=4 if options.quick else 20))],
     "descriptors": lambda options: [
         descriptors.run(descriptors.Plan(seconds=1 if options.quick else 5))
     ],
