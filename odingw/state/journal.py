@@ -184,12 +184,13 @@ class Journal:
             self._measured(None)
             for pool, changes in group:
                 pool.changes.add(changes)
-            if isinstance(error, JournalBrokenError):
-                await self._start_anew(file, error)
-            else:
+            anew = isinstance(error, JournalBrokenError) and await self._start_anew(file, error)
+            if not anew and not self._broken:
                 self._complain(str(error))
             self._stop_placing()
             await self._tell(waiting, StoreUnavailableError(str(error)))
+            if anew:
+                await self._note_everything()
             if not isinstance(error, JournalError | JournalBrokenError):
                 raise
         else:
@@ -286,8 +287,8 @@ class Journal:
         for pool in self._pools.values():
             pool.grid.may_place = allowed
 
-    async def _start_anew(self, file: JournalFile, error: JournalBrokenError) -> None:
-        """Replace a file by one that all that is known is written to."""
+    async def _start_anew(self, file: JournalFile, error: JournalBrokenError) -> bool:
+        """Replace a file by one that is empty; return whether that worked."""
         self._broken = self._broken or error
         lost = isinstance(self._broken, JournalLostError)
         what = str(self._broken) if lost else "the journal was damaged"
@@ -295,7 +296,7 @@ class Journal:
             moved = await self._in_thread(file.start_anew)
         except JournalError as reason:
             self._complain(f"{what}, and cannot be replaced: {reason}")
-            return
+            return False
         self._broken, self.trouble = None, what
         where = f"{'what was there' if lost else 'it'} is now {moved}, and " if moved else ""
         _log.error(
@@ -304,8 +305,18 @@ class Journal:
             what=what,
             where=where,
         )
-        for pool in self._pools.values():
-            pool.changes.add(pool.grid.ledger.everything())
+        return True
+
+    async def _note_everything(self) -> None:
+        for pool in list(self._pools.values()):
+            parts = pool.grid.ledger.everything_in_parts()
+            while True:
+                with self.steps:
+                    part = next(parts, None)
+                    if part is None:
+                        break
+                    pool.changes.add(part)
+                await self._slices.pause()
 
 
 class _Pool:
