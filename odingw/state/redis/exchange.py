@@ -16,10 +16,10 @@ from msgspec import Struct, msgpack
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from odingw.errors import OdingwError
 from odingw.grid.changes import Changes
 from odingw.grid.grid import Grid
 from odingw.grid.ledger import BaseRow
+from odingw.state.redis.errors import RedisAwayError as RedisAwayError
 from odingw.state.redis.layout import Group, Keys, Message, Operation, read_base_key
 from odingw.state.redis.replica import Replica
 from odingw.state.slices import Slices, Timer
@@ -48,10 +48,6 @@ _ANSWERED: Final = frozenset({"X", "R", "D", "B", "p", "c", "T", "t", "K", "A", 
 
 _IN_THE_GRID: Final = frozenset({"S", "k", "-k", "B", "r", "-r", "p", "-p", "-b", "c", "H"})
 """Codes of the operations that say what the grid has done already."""
-
-
-class RedisAwayError(OdingwError):
-    """Redis did not answer."""
 
 
 Commit: TypeAlias = Callable[[Keys, Sequence[str | bytes]], Deferred[Any]]
