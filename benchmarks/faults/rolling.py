@@ -36,6 +36,9 @@ COLUMNS: Final = (
     "stopped s",
     "started s",
 )
+INTERVAL: Final = 5.0
+"""Seconds between two reports of a server, as it is by default."""
+
 FRONTS: Final = ("reuse_port", "haproxy", "nginx")
 
 
@@ -111,7 +114,7 @@ class _Rolling:
             for index, port in enumerate(self.internal)
         ]
         self.servers = [
-            Server(f"sfu{index}.test:4433", self.internal, 2.0, first=index)
+            Server(f"sfu{index}.test:4433", self.internal, INTERVAL, first=index)
             for index in range(plan.servers)
         ]
         self.names = [f"room-{index}" for index in range(plan.rooms)]
