@@ -2,19 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from odingw.errors import OdingwError
 from odingw.listeners import Entry
+from odingw.web.last_call import close_ports
 from odingw.web.site import GatewaySite
-
-_BACKLOG: Final = 1024
-"""Connections that are accepted at most when a port closes."""
 
 _log = Logger("odingw")
 
@@ -30,6 +28,7 @@ class Ports:
         entries: what to listen on, by endpoint string.
         make_site: makes what an endpoint serves.
         remedy: returns what to do about an endpoint that cannot be had.
+        reactor: the reactor.
 
     Attributes:
         sites: what is served.
@@ -40,11 +39,13 @@ class Ports:
         entries: Mapping[str, Entry],
         make_site: Callable[[Entry], GatewaySite],
         remedy: Callable[[str], str],
+        reactor: Any,
     ) -> None:
         self.sites: list[GatewaySite] = []
         self._entries = entries
         self._make_site = make_site
         self._remedy = remedy
+        self._reactor = reactor
         self._ports: list[Any] = []
         self._closed: list[Callable[[], object]] = []
 
@@ -109,13 +110,4 @@ class Ports:
         for entry in self._entries.values():
             if entry.listener.tcp is not None:
                 entry.listener.tcp.unbind()
-        return DeferredList([maybeDeferred(close_port, port) for port in self._ports])
-
-
-def close_port(port: Any) -> Any:
-    """Close a port, after all that wait there have been let in: else they would be cut."""
-    if hasattr(port, "numberAccepts"):
-        port.numberAccepts = _BACKLOG
-        port.reactor.callLater(0, port.doRead)
-    # It closes in the next turn of the reactor, right after that.
-    return port.stopListening()
+        return close_ports(self._ports, self._reactor)

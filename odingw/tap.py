@@ -104,7 +104,7 @@ class GatewayService(Service):
         self._reactor = reactor
         self._listeners = listeners(config, reactor, options.origin())
         self._complaints: dict[str, str] = {}
-        self._ports = Ports(self._listeners, self._site, self._remedy)
+        self._ports = Ports(self._listeners, self._site, self._remedy, reactor)
         self._serving = False
         self._waiting: Deferred[None] | None = None
         self._refresher = refresher(config.gateway, reactor)

@@ -113,7 +113,7 @@ class Store(Protocol):
         """
 
     def ready(self) -> Awaitable[None]:
-        """Wait until the store has begun: from then on it knows what others have stored."""
+        """Wait until what is stored is known here, for the first time."""
 
     def stop(self) -> Awaitable[None]:
         """End, and wait until what is left is stored."""

@@ -231,7 +231,7 @@ class LocalStore:
         self._journal.open(file)
 
     def ready(self) -> Deferred[None]:
-        """Wait for nothing: ``start`` has read the file."""
+        """Wait for nothing: the file is read at the start."""
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
