@@ -86,9 +86,9 @@ class FileTests(SourceTestCase):
 
     def test_what_is_no_list(self) -> None:
         for data, cause in (
-            (b"", "it is not JSON: Input data was truncated"),
-            (b"[1", "it is not JSON: Input data was truncated"),
-            (b"[secret]", "it is not JSON: JSON is malformed: invalid character (byte 1)"),
+            (b"", "it is not JSON: it ends too early"),
+            (b"[1", "it is not JSON: it ends too early"),
+            (b"[secret]", "it is not JSON: line 1, column 2: Expecting value"),
             (b'["\xff"]', "it is not JSON: "),
             (b"[" * 100, "it is not JSON: "),
             (b"{}", "neither a list of customers nor an object with one"),
@@ -205,8 +205,8 @@ class UrlTests(SourceTestCase):
 
     def test_what_is_no_list(self) -> None:
         for body, cause in (
-            (b"<html>", "it is not JSON: JSON is malformed: invalid character (byte 0)"),
-            (b"", "it is not JSON: Input data was truncated"),
+            (b"<html>", "it is not JSON: line 1, column 1: Expecting value"),
+            (b"", "it is not JSON: it ends too early"),
             (b"{}", 'neither a list of customers nor an object with one as "customers"'),
         ):
             source = self.source(lambda _, body=body: body)  # type: ignore[misc]  # a default

@@ -122,7 +122,7 @@ class JwkTests(SynchronousTestCase):
             ("RSA", {"kty": "EC"}, "crv must be one of P-256, P-384"),
             ("RSA", {"kty": "oct"}, "must be an RSA, EC (P-256, P-384) or Ed25519 key"),
             ("P-256", {"crv": "P-384"}, "its numbers make no key"),
-            ("Ed25519", {"crv": "X25519"}, "crv must be Ed25519"),
+            ("Ed25519", {"crv": "X25519"}, "its curve has no signatures"),
         ):
             self.assertIn(cause, self.cause(public_jwk(kind, **members)), members)
 
@@ -263,13 +263,20 @@ class SetTests(SynchronousTestCase):
             b'{"keys": [}',
             b'{"keys": []',
             b'{"keys": []} x',
-            json.dumps(public_jwk("RSA")).encode(),
             b"[" * MAX_BYTES,
             b'{"keys": ' + b"[" * MAX_BYTES,
             b'{"keys": [' + b'{"a": ' * 100_000,
         ):
             error = self.assertRaises(KeyMaterialError, jwk_set, text, "a set")
             self.assertEqual(str(error), "it is not a JSON object with a list of keys", text[:50])
+        for document_, what in (
+            (public_jwk("RSA"), "a JWK as JSON text"),
+            ({"issuer": "https://a", "jwks_uri": "https://a/jwks"}, "an OpenID configuration"),
+        ):
+            error = self.assertRaises(
+                KeyMaterialError, jwk_set, json.dumps(document_).encode(), "a set"
+            )
+            self.assertIn(f"a list of keys, but {what}; name the URL", str(error))
 
     def test_many_keys(self) -> None:
         key = public_jwk("Ed25519")

@@ -40,7 +40,7 @@ from odingw.client import (
     Unauthorized,
     UnexpectedReply,
 )
-from odingw.documents import unmarked
+from odingw.documents import NotJsonError, half_in, read_document
 from odingw.errors import TokenError
 from odingw.tokens import parse
 
@@ -250,9 +250,11 @@ def _arguments(document: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if document is not None:
         try:
-            found = json.loads(_contents(document))
-        except (ValueError, RecursionError):
-            raise click.UsageError("--params: not JSON") from None
+            found = read_document(_contents(document))
+        except NotJsonError as error:
+            raise click.UsageError(f"--params: not JSON: {error}") from None
+        if half := half_in(found):
+            raise click.UsageError(f"--params: {half}")
         if not isinstance(found, dict):
             raise click.UsageError('--params: not a JSON object, such as {"ban_time": 60}')
     for pair in pairs:
@@ -263,13 +265,13 @@ def _arguments(document: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def _contents(text: str) -> str:
+def _contents(text: str) -> bytes:
     if not text.startswith("@"):
-        return text
+        return text.encode("utf-8", "surrogateescape")
     if text == "@-":
-        return unmarked(standard_input().read()).decode("utf-8", "replace")
+        return standard_input().read()
     try:
-        return Path(text[1:]).read_text("utf-8-sig")
+        return Path(text[1:]).read_bytes()
     except OSError as error:
         raise click.UsageError(f"--params: {text[1:]}: {error.strerror}") from None
 

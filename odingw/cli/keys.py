@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from odingw.cli.options import Duration, access_key_options, epilog, json_option
 from odingw.cli.output import REFUSED, Failed, emit, plain, standard_input
 from odingw.cli.tables import facts, show
-from odingw.documents import unmarked_text
+from odingw.documents import without_marks
 from odingw.errors import NOT_JSON, KeyMaterialError, TokenError
 from odingw.tokens import AccessKey, PublicJwk, TokenGenerator, check_signature, parse
 
@@ -35,7 +35,7 @@ def read_access_key(text: str | None) -> AccessKey:
             "--access-key-file FILE"
         )
     try:
-        return AccessKey(unmarked_text(text).strip())
+        return AccessKey(without_marks(text).strip())
     except KeyMaterialError as error:
         raise click.UsageError(f"{_access_key_source()}: {error}") from None
 
@@ -258,7 +258,7 @@ def decode(text: str, access_key: str | None, as_json: bool) -> None:
     if text == "-":
         text = standard_input().readline(65536).decode("utf-8", "replace")
     try:
-        jws = parse(unmarked_text(text).strip().removeprefix("Bearer "))
+        jws = parse(without_marks(text).strip().removeprefix("Bearer "))
         claims = msgspec.json.decode(jws.payload, type=dict[str, Any])
     except TokenError as error:
         raise Failed(f"this is no JWT: {error.message}") from None

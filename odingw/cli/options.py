@@ -306,10 +306,10 @@ def _check_key_file(file: TextIO) -> None:
 
 def first_line(file: TextIO) -> str:
     """Return the first line of a file, without what surrounds it."""
-    from odingw.documents import unmarked_text
+    from odingw.documents import without_marks
 
     try:
-        return unmarked_text(file.readline(65536)).strip()
+        return without_marks(file.readline(65536)).strip()
     except OSError as error:
         raise Failed(f"{file.name}: {error.strerror}") from None
 

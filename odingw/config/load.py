@@ -26,7 +26,7 @@ from odingw.config.sections import Config, State, Tls
 from odingw.config.state_address import StateAddress
 from odingw.config.turn import BESIDE_FILE, Turn
 from odingw.config.types import key_text
-from odingw.documents import lines, without_marks
+from odingw.documents import lines, unmarked_values, without_marks
 from odingw.errors import KeyMaterialError
 from odingw.secret_files import UnsafeFileError, read_secret
 from odingw.tokens import decode_master_key, decode_master_keys, master_key_lines
@@ -135,7 +135,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     source = str(path)
     data = _read_bytes(path, source, "", any_owner=True)
     try:
-        text = data.decode()
+        # Files that were put together have byte order marks in the middle.
+        text = without_marks(data.decode())
     except UnicodeDecodeError as error:
         number = data.count(b"\n", 0, error.start) + 1
         raise config_error(
@@ -163,7 +164,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
             source, f"line {line}, column {column}", f"invalid TOML: {found[1]}"
         ) from None
     _check_depth(document, source)
-    return document
+    values: dict[str, Any] = unmarked_values(document)
+    return values
 
 
 def _check_depth(document: dict[str, Any], source: str) -> None:
@@ -256,12 +258,7 @@ def _convert_users(
         "" if wanted is str else ' or { password = "…", servers = ["…"] }'
     )
     for name, value in users.items():
-        user: str | InternalUser = convert(value, wanted, source, f"{at}.{key_text(name)}", advice)
-        users[name] = (
-            without_marks(user)
-            if isinstance(user, str)
-            else replace(user, password=without_marks(user.password))
-        )
+        users[name] = convert(value, wanted, source, f"{at}.{key_text(name)}", advice)
 
 
 def _resolve(config: Config, folder: Path, state_in: Path) -> Config:

@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
-from odingw.documents import lone_surrogate, read_json
-from odingw.errors import NOT_JSON, ConfigError, FetchError, OdingwError
+from odingw.documents import NotJsonError, read_document
+from odingw.errors import ConfigError, FetchError, OdingwError
 from odingw.fetch import Clock, get, origin_of, without_user
 from odingw.file_state import FileState, file_state
 
@@ -239,11 +239,9 @@ def decoded(data: bytes) -> list[object]:
         SourceError: there is none in it.
     """
     try:
-        return listed(read_json(data))
-    except NOT_JSON as error:
-        raise SourceError(
-            str(lone_surrogate(data) or f"it is not JSON: {one_line(error)}")
-        ) from None
+        return listed(read_document(data))
+    except NotJsonError as error:
+        raise SourceError(f"it is not JSON: {error}") from None
 
 
 def listed(value: object) -> list[object]:

@@ -23,6 +23,7 @@ from odingw.grid.rooms import room_hash
 from odingw.grid.store import GridStore
 from odingw.grid.tasks import Delivery
 from odingw.grid.values import Event, Reported, ReportsElsewhere, RoomView, ServerReport
+from odingw.hosts import is_host
 from odingw.rpc.grid_config import extend, reports_elsewhere
 from odingw.rpc.openrpc import NoParams
 from odingw.rpc.report_rooms import ReportedRooms
@@ -54,9 +55,7 @@ DEFAULT_PORT: Final = 4433
 """Port of a server that does not name its public endpoint."""
 
 # What is allowed is matched against the whole text, so that must be what clients connect to.
-_ADDRESS: Final = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?):([1-9][0-9]{0,4})"
-)
+_ADDRESS: Final = re.compile(r"(.+):([1-9][0-9]{0,4})", re.DOTALL)
 _MAX_PORT: Final = 65535
 
 _MOST_CLIENTS: Final = 2.0**31
@@ -328,7 +327,7 @@ class ServerApi:
 
 def _is_address(text: str) -> bool:
     found = _ADDRESS.fullmatch(text)
-    return found is not None and int(found[1]) <= _MAX_PORT
+    return found is not None and is_host(found[1]) and int(found[2]) <= _MAX_PORT
 
 
 class _Rooms:

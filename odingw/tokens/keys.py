@@ -11,7 +11,7 @@ from typing import Final, Self
 import msgspec
 from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
-from odingw.documents import unmarked_text
+from odingw.documents import without_marks
 from odingw.errors import KeyMaterialError
 from odingw.tokens import base64url
 from odingw.tokens.other_forms import AS_DER, AS_X, pem_or_der
@@ -156,7 +156,7 @@ def other_form(text: str, ending: str = AS_DER) -> str:
         One line without anything of the text; empty: it is nothing that is known.
     """
     with suppress(KeyMaterialError):
-        AccessKey(unmarked_text(text).strip())
+        AccessKey(without_marks(text).strip())
         return "an access key, which is a secret; show its public half: odingw access-key show"
     return pem_or_der(text, ending)
 

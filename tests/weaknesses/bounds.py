@@ -265,8 +265,8 @@ BOUNDS: Final[tuple[Weakness, ...]] = (
         (
             Edit(
                 "odingw/documents.py",
-                "        if not isinstance(error, ValidationError):\n",
-                "        if True:\n",
+                "    except ValidationError:\n        # No types",
+                "    except UnicodeError:\n        # No types",
             ),
         ),
     ),
@@ -279,8 +279,8 @@ BOUNDS: Final[tuple[Weakness, ...]] = (
         (
             Edit(
                 "odingw/customers/directory.py",
-                "    if len(name) > LONGEST_NAME:\n",
-                "    if False:\n",
+                'characters" if len(name) > LONGEST_NAME else ""',
+                'characters" if False else ""',
             ),
         ),
     ),

@@ -221,4 +221,76 @@ KEYS: Final[tuple[Weakness, ...]] = (
             ),
         ),
     ),
+    Weakness(
+        "jwks-by-proxy",
+        NEITHER,
+        "an HTTP proxy on the way can change the keys that come over http from this host",
+        "what comes over http from this host alone takes no detour",
+        "tests/test_fetch.py::RealProxyTests::test_keys_over_http_take_no_detour",
+        (
+            Edit(
+                "odingw/fetch.py",
+                'if target.scheme == b"http" and self._http_anywhere:',
+                'if target.scheme == b"http":',
+            ),
+        ),
+    ),
+    Weakness(
+        "proxy-refusal",
+        NEITHER,
+        "whatever an HTTP proxy answers to CONNECT, TLS and the request are sent into it",
+        "a status of 2xx alone is a tunnel; others are named in the log, without the proxy's words",
+        "tests/test_fetch.py::HostileProxyTests::test_other_answers",
+        (Edit("odingw/http_proxies.py", 'elif not status[1].startswith(b"2"):', "elif False:"),),
+    ),
+    Weakness(
+        "proxy-answer",
+        NEITHER,
+        "an HTTP proxy answers CONNECT without end",
+        "16 KiB at most",
+        "tests/test_fetch.py::HostileProxyTests::test_other_answers",
+        (Edit("odingw/http_proxies.py", "if len(self._head) > _LONGEST_HEAD:", "if False:"),),
+    ),
+    Weakness(
+        "customers-swapped",
+        NEITHER,
+        "a customer who was removed is let in for an interval, where links to the list are swapped",
+        "the file behind the links is looked at",
+        "tests/test_customer_watch.py::PollTests::test_links_that_are_swapped",
+        (Edit("odingw/file_state.py", "path.stat()", "path.lstat()"),),
+    ),
+    Weakness(
+        "customers-hang",
+        NEITHER,
+        "a file system that hangs takes one of the few threads for each look at the list",
+        "one thread; the next look waits until it is back",
+        "tests/test_customer_watch.py::PollTests::test_a_file_system_that_hangs",
+        (
+            Edit(
+                "odingw/customers/sources.py", "        if self._running:\n", "        if False:\n"
+            ),
+        ),
+    ),
+    Weakness(
+        "key-no-unicode",
+        NEITHER,
+        "one key of a JWK set that is no Unicode keeps out the users of all the others",
+        "that key alone is left out, with its id and the member in the log",
+        "tests/test_documents.py::SurrogateTests::test_one_entry_of_a_list",
+        (
+            Edit(
+                "odingw/turn/keys.py",
+                "        if not isinstance(found, list):\n",
+                "        if True:\n",
+            ),
+        ),
+    ),
+    Weakness(
+        "customer-no-unicode",
+        NEITHER,
+        "one customer that is no Unicode keeps all changes of the list from being read",
+        "that customer alone is refused, with the member in the log",
+        "tests/test_documents.py::SurrogateTests::test_one_customer_of_a_list",
+        (Edit("odingw/documents.py", "        if half is None:\n", "        if True:\n"),),
+    ),
 )
