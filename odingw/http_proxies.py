@@ -101,7 +101,7 @@ class HttpProxies:
             try:
                 self.find(_uri(url.encode()))
             except FetchError as error:
-                found[str(error)] = None
+                found[f"{error}; until then nothing is fetched through it"] = None
         return tuple(found)
 
     def find(self, uri: URI) -> HttpProxy | None:

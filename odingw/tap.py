@@ -318,13 +318,9 @@ class GatewayService(Service):
                 "CUSTOMERS COME OVER PLAIN HTTP: whoever is on the way can add customers of their "
                 "own; let gateway.customer_source.url begin with https"
             )
-        urls = [without_user(source.url)] if source is not None and source.url is not None else []
-        if self._gateway.turn.current is not None:
-            # Over http a JWK set comes from this host, and directly.
-            sets = self._gateway.turn.current.settings.jwk_urls
-            urls += [url for url in sets if url.lower().startswith("https:")]
-        for problem in HttpProxies.from_environment().problems(urls):
-            _log.warn("{problem}; nothing can be fetched through it", problem=problem)
+        if source is not None and source.url is not None:
+            for problem in HttpProxies.from_environment().problems([without_user(source.url)]):
+                _log.warn("{problem}", problem=problem)
         if not gateway.customers and source is None:
             _log.warn(
                 "no customer is configured, so nobody is let in; add [[gateway.customers]] with an "

@@ -36,6 +36,7 @@ LAYERS = {
         "errors",
         "file_state",
         "fetch",
+        "http_proxies",
         "secret_files",
     },
     "web": {

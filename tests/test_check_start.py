@@ -61,7 +61,7 @@ class CheckTests(SynchronousTestCase):
             'turn.jwk_urls = ["https://a.test/", "http://127.0.0.1/"]\n'
             'turn.turn_uris = ["turn:t.example"]\nturn.secret_keys = ["a secret"]\n'
         )
-        said = "HTTPS_PROXY names no proxy; write http://host:port; nothing can be fetched"
+        said = "HTTPS_PROXY names no proxy; write http://host:port; until then nothing is fetched"
         for variables, text, warned in (
             ({"HTTPS_PROXY": "http://[::1"}, customers, True),
             ({"HTTPS_PROXY": "socks5://h:1"}, keys, True),

@@ -75,7 +75,10 @@ class FindTests(SynchronousTestCase):
 
     def test_what_cannot_be_fetched(self) -> None:
         proxies = HttpProxies({"https": "x y", "no": "direct.test"})
-        said = ("HTTPS_PROXY names no proxy; write http://host:port",)
+        said = (
+            "HTTPS_PROXY names no proxy; write http://host:port; until then nothing is fetched "
+            "through it",
+        )
         self.assertEqual(said, proxies.problems(["https://a.test/", "https://b.test/"]))
         self.assertEqual((), proxies.problems(["https://direct.test/", "http://a.test/"]))
 

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from odingw.config import Turn as TurnConfig
+from odingw.http_proxies import HttpProxies
 from odingw.rpc.callers import CustomerKey
 from odingw.turn.auth import TurnAuthenticator
 from odingw.turn.jwks import JwkSet
@@ -170,6 +171,9 @@ class TurnService:
         if old is not None:
             self._end(old, jwk_sets)
             _log.info("the TURN settings have changed")
+        # Over http a set comes from this host, and directly.
+        distant = [url for url in settings.jwk_urls if url.lower().startswith("https:")]
+        self._warn(HttpProxies.from_environment().problems(distant))
         self.current = new
         if self._running:
             for url, jwk_set in jwk_sets.items():

@@ -279,8 +279,8 @@ BOUNDS: Final[tuple[Weakness, ...]] = (
         (
             Edit(
                 "odingw/customers/directory.py",
-                'characters" if len(name) > LONGEST_NAME else ""',
-                'characters" if False else ""',
+                "    if len(name) > LONGEST_NAME:\n",
+                "    if False:\n",
             ),
         ),
     ),
