@@ -65,8 +65,12 @@ def access_key() -> None:
         "odingw access-key new --json | jq -r .access_key",
     )
 )
-@click.option("--customer", metavar="ID", default="acme", show_default=True, help="Whose it is.")
-@click.option("--namespace", metavar="NAME", help="Of its rooms; without it, the customer's id.")
+@click.option("--customer", metavar="ID", default="acme", show_default=True, help="Customer id.")
+@click.option(
+    "--namespace",
+    metavar="NAME",
+    help="Namespace of the customer's rooms.  [default: the customer's id]",
+)
 @click.option(
     "--out",
     metavar="FILE",
@@ -107,8 +111,12 @@ def _write(path: Path, key: AccessKey) -> None:
         "pass acme | odingw access-key show --access-key-file -",
     ),
 )
-@click.option("--customer", metavar="ID", default="acme", show_default=True, help="Whose it is.")
-@click.option("--namespace", metavar="NAME", help="Of its rooms; without it, the customer's id.")
+@click.option("--customer", metavar="ID", default="acme", show_default=True, help="Customer id.")
+@click.option(
+    "--namespace",
+    metavar="NAME",
+    help="Namespace of the customer's rooms.  [default: the customer's id]",
+)
 @access_key_options
 @json_option
 def inspect(access_key: str | None, customer: str, namespace: str | None, as_json: bool) -> None:

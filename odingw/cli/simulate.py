@@ -66,7 +66,8 @@ _RATE: Final = click.FloatRange(0, 1_000_000)
     type=Url(),
     envvar=INTERNAL_VARIABLE,
     show_envvar=True,
-    help=f"The server API. Without it, /internal at --url; without that too, {DEFAULT_INTERNAL}.",
+    help="The server API. Default: /internal at --url, "
+    f"or {DEFAULT_INTERNAL} if --url is not given.",
 )
 @click.option(
     "--servers", type=_COUNT, default=3, show_default=True, help="Simulated ODIN servers."
@@ -101,7 +102,7 @@ _RATE: Final = click.FloatRange(0, 1_000_000)
     type=Duration(0.001),
     default="30s",
     show_default=True,
-    help="How long clients come, or, without any, servers report.",
+    help="How long clients arrive; with --rate 0, how long servers report.",
 )
 @click.option(
     "--spread",
