@@ -69,7 +69,7 @@ def access_key() -> None:
 @click.option(
     "--namespace",
     metavar="NAME",
-    help="Namespace of the customer's rooms.  [default: the customer's id]",
+    help="Namespace of the customer's rooms; without it, the customer's id.",
 )
 @click.option(
     "--out",
@@ -115,7 +115,7 @@ def _write(path: Path, key: AccessKey) -> None:
 @click.option(
     "--namespace",
     metavar="NAME",
-    help="Namespace of the customer's rooms.  [default: the customer's id]",
+    help="Namespace of the customer's rooms; without it, the customer's id.",
 )
 @access_key_options
 @json_option
@@ -181,11 +181,11 @@ def _toml(text: str) -> str:
     f"One of {', '.join(METHODS)}.",
 )
 @click.option(
-    "--lifetime", type=Duration(1), default="5m", show_default=True, help="How long it is good."
+    "--lifetime", type=Duration(1), default="5m", show_default=True, help="How long it is valid."
 )
 @click.option("--server", metavar="ADDRESS", help="The one server to place a new room on.")
 @click.option("--tag", "tags", metavar="TEXT", multiple=True, help="A tag; may be repeated.")
-@click.option("--audience", metavar="NAME", help="Whom it is for (aud), such as gateway.")
+@click.option("--audience", metavar="NAME", help="Who may accept it (aud), such as gateway.")
 @access_key_options
 @json_option
 def token(
