@@ -39,6 +39,9 @@ _ROW_TIME: Final = 0.005
 _PIECE: Final = 16384
 """Bytes of a chunked body that are decoded in one step."""
 
+_HEADER_SIZE: Final = 140
+"""Bytes of memory that a header has beside its own, once it has been read."""
+
 _LINE_END: Final = b"\r\n"
 _END: Final = 2 * _LINE_END
 """Ends a request's headers."""
@@ -61,7 +64,7 @@ class GatewayChannel(HTTPChannel):
         refused: whether anything that still comes in is ignored.
         body_limit: how many bytes the body of the request at hand may have; negative while its
             headers are not known.
-        held: how many bytes are kept of requests that are not complete or not in work.
+        held: how many bytes requests take that are not complete or not in work.
     """
 
     # A dictionary of more than thirty attributes, or one that loses some (Twisted deletes _command,
@@ -72,6 +75,7 @@ class GatewayChannel(HTTPChannel):
         "_blocked",
         "_closing",
         "_command",
+        "_head_size",
         "_input",
         "_longest_head",
         "_path",
@@ -107,6 +111,7 @@ class GatewayChannel(HTTPChannel):
         self.host = ""
         self.refused = False
         self._input = b""
+        self._head_size = 0
         self._longest_head = 0
         self._at = 0
         self._awaited: tuple[Deadlines[GatewayChannel], float] | None = None
@@ -250,6 +255,7 @@ class GatewayChannel(HTTPChannel):
         lines = data[start:end].split(_LINE_END)
         if self._is_head_too_long(lines):
             return False
+        self._head_size = end - start + _HEADER_SIZE * len(lines)
         try:
             for line in lines:
                 self.lineReceived(line)
@@ -318,7 +324,7 @@ class GatewayChannel(HTTPChannel):
         if decoder is not None:
             self._await(self.site.body)
             if self.body_limit <= self.site.limits.body:
-                waiting += self.requests[-1].content.tell()
+                waiting += self._head_size + self.requests[-1].content.tell()
         else:
             self._await(self.site.head if waiting and not stuck else None)
         if waiting != self.held:
