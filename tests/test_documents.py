@@ -5,6 +5,7 @@ import re
 import tracemalloc
 from base64 import b64encode
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -343,6 +344,11 @@ class ShapeTests(AuthTestCase):
             self.assertIn(why, found.problems[0])
 
 
+def _moved(to: list[object], entries: list[object]) -> list[object]:
+    to.extend(entries)
+    return []
+
+
 def _told(answer: dict[str, Any]) -> tuple[int, str]:
     error = answer["error"]
     return error["code"], error["data"]["detail"]
@@ -450,10 +456,10 @@ class SurrogateTests(SynchronousTestCase):
         self.assertEqual([7, 8], [answer["id"] for answer in answers])
 
     def test_a_batch_is_bounded_before_it_is_written_anew(self) -> None:
-        written: list[int] = []
-        self.patch(jsonrpc, "in_ascii", lambda entries: written.append(len(entries)) or [])
+        written: list[object] = []
+        self.patch(jsonrpc, "in_ascii", partial(_moved, written))
         self.assertRaises(ValueError, ask, b"[" + b"1," * 20_000 + b'"\\ud83d"]')
-        self.assertLess(written[0], 100)
+        self.assertIn(len(written), range(1, 100))
 
     def test_the_way_to_it_is_bounded(self) -> None:
         """Whoever is hostile chooses long names above long lists."""

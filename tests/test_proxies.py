@@ -14,11 +14,9 @@ from typing import Final
 import trustme
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.doc_sessions import blocks
 from tests.process import ACCESS_KEY, GatewayProcess, customer, free_port, token
-from tests.proxies import NGINX_DEFAULTS, Haproxy, Nginx, Proxy, program
+from tests.proxies import NGINX_DEFAULTS, Haproxy, Nginx, Proxy, documented, program
 from tests.smuggling.http2 import fields, is_over, talk
-from tests.test_docs import DOCS
 from tests.test_internal import DefaultProcess
 from tests.test_smuggling import KEY, statuses
 
@@ -284,20 +282,6 @@ class PrivateKeyTests(SynchronousTestCase):
 class DocumentedTests(SynchronousTestCase):
     """The configurations that ``operations.rst`` shows."""
 
-    def block(self, caption: str) -> str:
-        """Return an example by its caption."""
-        page = (DOCS / "operations.rst").read_text("utf-8")
-        (found,) = (block.text for block in blocks(page) if block.caption == caption)
-        return found
-
-    def example(self, caption: str, changes: dict[str, str]) -> str:
-        """Return an example, changed so that it runs here; each change must have a place."""
-        text = self.block(caption)
-        for old, new in changes.items():
-            self.assertIn(old, text)
-            text = text.replace(old, new)
-        return text
-
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory(prefix="odingw-tls-")
         self.addCleanup(folder.cleanup)
@@ -351,7 +335,7 @@ class DocumentedTests(SynchronousTestCase):
 
     def nginx(self, gateway: GatewayProcess) -> Nginx:
         """Return nginx before a gateway."""
-        text = self.example(
+        text = documented(
             "nginx, on the gateway's host",
             {
                 "127.0.0.1:7000": f"127.0.0.1:{gateway.port}",
@@ -373,7 +357,7 @@ class DocumentedTests(SynchronousTestCase):
     def test_the_gateway_behind_nginx(self) -> None:
         """Clients come through nginx, and ODIN servers with a password beside it."""
         internal = free_port()
-        text = self.example(
+        text = documented(
             "odingw.toml, behind nginx",
             {
                 "tcp:7000:": "tcp:{port}:",
@@ -396,7 +380,7 @@ class DocumentedTests(SynchronousTestCase):
             'trusted_proxies = ["127.0.0.1"]\n',
             "haproxy",
         )
-        text = self.example(
+        text = documented(
             "HAProxy, before a fleet",
             {
                 "bind :443": "bind 127.0.0.1:{front}",

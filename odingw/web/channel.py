@@ -60,6 +60,7 @@ class GatewayChannel(HTTPChannel):
     Attributes:
         outbox: what must arrive with the replies of this connection.
         busy: whether a request is being answered.
+        fresh: whether nothing has come in yet.
         host: the peer's address, as far as connections are counted by it.
         refused: whether anything that still comes in is ignored.
         body_limit: how many bytes the body of the request at hand may have; negative while its
@@ -88,6 +89,7 @@ class GatewayChannel(HTTPChannel):
         "_version",
         "body_limit",
         "busy",
+        "fresh",
         "held",
         "host",
         "outbox",
@@ -107,6 +109,7 @@ class GatewayChannel(HTTPChannel):
         super().__init__()
         self.body_limit = 0
         self.busy = False
+        self.fresh = True
         self.held = 0
         self.host = ""
         self.refused = False
@@ -170,6 +173,7 @@ class GatewayChannel(HTTPChannel):
                 if self.refused:
                     return
             self.outbox.next_request()
+            self.fresh = False
         self._input += data
         if (
             self._awaited is self.site.head
