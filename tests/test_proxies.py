@@ -333,12 +333,8 @@ class DocumentedTests(SynchronousTestCase):
         for request in attempts():
             self.assertNotIn(KEY, self.ask(proxy, request.http1()), request.http1())
 
-    def test_nginx(self) -> None:
-        gateway = self.serve(
-            '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
-            'trusted_proxies = ["127.0.0.1"]\n',
-            "nginx",
-        )
+    def nginx(self, gateway: GatewayProcess) -> Nginx:
+        """Return nginx before a gateway."""
         text = documented(
             "nginx, on the gateway's host",
             {
@@ -348,7 +344,35 @@ class DocumentedTests(SynchronousTestCase):
                 "/etc/ssl/voice.example.key": str(self.key),
             },
         )
-        self.check(Nginx(text), 404)
+        return Nginx(text)
+
+    def test_nginx(self) -> None:
+        gateway = self.serve(
+            '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
+            'trusted_proxies = ["127.0.0.1"]\n',
+            "nginx",
+        )
+        self.check(self.nginx(gateway), 403)
+
+    def test_the_gateway_behind_nginx(self) -> None:
+        """Clients come through nginx, and ODIN servers with a password beside it."""
+        internal = free_port()
+        text = documented(
+            "odingw.toml, behind nginx",
+            {
+                "tcp:7000:": "tcp:{port}:",
+                "tcp:7002:interface=10.0.0.11": f"tcp:{internal}:interface=127.0.0.1",
+                '"…"': '"a long password"',
+                "10.0.0.0/8": "127.0.0.0/8",
+            },
+        )
+        gateway = GatewayProcess(customer(), f'{text}[state]\nurl = "memory:"\n')
+        gateway.options = ("--admin", f"tcp:{gateway.admin}:interface=127.0.0.1")
+        self.addCleanup(gateway.stop)
+        self.check(self.nginx(gateway.start()), 403)
+        server = Request(GRID_CONFIG, b"/internal", b"127.0.0.1", basic("odin", "a long password"))
+        self.assertIn(KEY, exchange(internal, server.http1()))
+        self.assertEqual([401], statuses(exchange(internal, Request(GRID_CONFIG).http1())))
 
     def test_haproxy(self) -> None:
         gateway = self.serve(

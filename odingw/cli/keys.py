@@ -65,8 +65,12 @@ def access_key() -> None:
         "odingw access-key new --json | jq -r .access_key",
     )
 )
-@click.option("--customer", metavar="ID", default="acme", show_default=True, help="Whose it is.")
-@click.option("--namespace", metavar="NAME", help="Of its rooms; without it, the customer's id.")
+@click.option("--customer", metavar="ID", default="acme", show_default=True, help="Customer id.")
+@click.option(
+    "--namespace",
+    metavar="NAME",
+    help="Namespace of the customer's rooms; without it, the customer's id.",
+)
 @click.option(
     "--out",
     metavar="FILE",
@@ -107,8 +111,12 @@ def _write(path: Path, key: AccessKey) -> None:
         "pass acme | odingw access-key show --access-key-file -",
     ),
 )
-@click.option("--customer", metavar="ID", default="acme", show_default=True, help="Whose it is.")
-@click.option("--namespace", metavar="NAME", help="Of its rooms; without it, the customer's id.")
+@click.option("--customer", metavar="ID", default="acme", show_default=True, help="Customer id.")
+@click.option(
+    "--namespace",
+    metavar="NAME",
+    help="Namespace of the customer's rooms; without it, the customer's id.",
+)
 @access_key_options
 @json_option
 def inspect(access_key: str | None, customer: str, namespace: str | None, as_json: bool) -> None:
@@ -173,11 +181,11 @@ def _toml(text: str) -> str:
     f"One of {', '.join(METHODS)}.",
 )
 @click.option(
-    "--lifetime", type=Duration(1), default="5m", show_default=True, help="How long it is good."
+    "--lifetime", type=Duration(1), default="5m", show_default=True, help="How long it is valid."
 )
 @click.option("--server", metavar="ADDRESS", help="The one server to place a new room on.")
 @click.option("--tag", "tags", metavar="TEXT", multiple=True, help="A tag; may be repeated.")
-@click.option("--audience", metavar="NAME", help="Whom it is for (aud), such as gateway.")
+@click.option("--audience", metavar="NAME", help="Who may accept it (aud), such as gateway.")
 @access_key_options
 @json_option
 def token(
