@@ -35,7 +35,9 @@ from odingw.config.parts import is_forgeable
 from odingw.config.place import (
     DEFAULT_INTERNAL,
     addressless,
+    contradiction,
     internal_endpoints,
+    is_turn_alone,
     of_known_servers,
     served,
     trusted,
@@ -47,11 +49,11 @@ from odingw.file_state import FileState, file_state
 from odingw.gateway import Gateway
 from odingw.key_files import check_keys
 from odingw.listeners import Entry, listeners
-from odingw.master_key import MasterKeys, make
+from odingw.master_key import MasterKeys, make, without_master_key
 from odingw.ops import logs
 from odingw.ops.systemd import Notifier
 from odingw.options import Options
-from odingw.stores import check_store, known_servers
+from odingw.stores import check_store, known_servers, servers_without
 from odingw.web import twisted_private
 from odingw.web.site import GatewaySite
 
@@ -295,15 +297,16 @@ class GatewayService(Service):
         for warning in self.keys.warnings:
             _log.warn("{warning}", warning=warning)
         _log.info("{served}", served=served(self._config))
-        for warning in filter(None, (trusted(self._config), addressless(self._config))):
-            _log.warn("{warning}", warning=warning)
+        for look in (trusted, contradiction, addressless):
+            if warning := look(self._config):
+                _log.warn("{warning}", warning=warning)
         source = gateway.customer_source
         if source is not None and source.url is not None and is_forgeable(source.url):
             _log.warn(
                 "CUSTOMERS COME OVER PLAIN HTTP: whoever is on the way can add customers of their "
                 "own; let gateway.customer_source.url begin with https"
             )
-        if not gateway.customers and source is None:
+        if not gateway.customers and source is None and not is_turn_alone(self._config):
             _log.warn(
                 "no customer is configured, so nobody is let in; add [[gateway.customers]] with an "
                 "access key's public_key, or a [gateway.customer_source]"
@@ -436,8 +439,11 @@ def check(options: Options) -> Checked:
     finally:
         globalLogPublisher.removeObserver(observer)
     warnings += static_directory(config.gateway.customers).problems
-    if warning := of_known_servers(config, known_servers(config.state)):
+    known = known_servers(config.state)
+    if warning := of_known_servers(config, len(known.servers), known.internal):
         warnings.append(warning)
+    if service.keys.keys and (unknown := servers_without(known, service.keys.keys)):
+        warnings.append(without_master_key(unknown))
     return Checked(config, service.keys, list(dict.fromkeys(warnings)))
 
 

@@ -74,7 +74,7 @@ def check(config: Path | None, turn_config: str | None, as_json: bool) -> None:
 def _words(value: Any) -> Any:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ", ".join(value) if isinstance(value, list) else value
+    return ", ".join(value) or "nowhere" if isinstance(value, list) else value
 
 
 def _load(path: Path | None, turn_config: str | None) -> "Checked":

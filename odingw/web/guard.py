@@ -23,9 +23,7 @@ _DIRECT: Final = (b"HTTP/1.1", Request.clientproto)
 nginx before 1.29.7 spoke HTTP/1.0 to what is behind it; from then on, like others, HTTP/1.1.
 """
 
-HOW_TO_OPEN: Final = (
-    "set gateway.internal.users (and the addresses of the ODIN servers in gateway.internal.allow)"
-)
+HOW_TO_OPEN: Final = "set gateway.internal.users"
 
 
 def _header(request: Request, name: bytes) -> str | None:
@@ -179,6 +177,11 @@ class InternalGuard:
                 raise self._refuse("requests from web pages are not accepted")
         else:
             address = socket_peer(request)
+            if address is not None and within(address, self._trusted):
+                raise self._refuse(
+                    f"{address} is in listen.trusted_proxies, and without users what comes "
+                    f"through proxies is not accepted; {HOW_TO_OPEN}"
+                )
             if proxied or shows_proxy(request, self._trusted):
                 raise self._refuse(
                     "without users, requests from browsers and through proxies are not "
@@ -190,7 +193,9 @@ class InternalGuard:
                     f"no unix socket counts as in gateway.internal.allow; {HOW_TO_OPEN}"
                 )
         elif not within(address, self._allow):
-            raise self._refuse(f"{address} is not in gateway.internal.allow; {HOW_TO_OPEN}")
+            raise self._refuse(
+                f"{address} is not in gateway.internal.allow; add its network there"
+            )
         if not self._users:
             if not is_local_name(request):
                 raise self._refuse(
