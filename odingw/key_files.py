@@ -12,12 +12,14 @@ import attrs
 from odingw.config import Config, state_folder
 from odingw.config.errors import config_error
 from odingw.config.types import key_text
+from odingw.errors import KeyMaterialError
 from odingw.escapes import in_text
 from odingw.listeners import Entry
 from odingw.master_key import FILE_NAME, MasterKeys, find
 from odingw.options import Options
 from odingw.secret_files import UnsafeFileError, check_writers, warnings
 from odingw.stores import check_master_keys
+from odingw.tokens import KeyType, is_key_id_of, key_id, load_public_jwk
 from odingw.turn.settings import SHORT_SECRET
 
 _PUBLISHED_X: Final = frozenset(
@@ -47,7 +49,7 @@ def check_keys(config: Config, options: Options, entries: Iterable[Entry]) -> Ma
     if not options["new-masterkey"]:
         check_master_keys(config.state, found.keys, file)
     more = _of_files(config, options.name, file, entries)
-    weak = (*_published_access_keys(config), *_short_passwords(config))
+    weak = (*_published_access_keys(config), *_short_passwords(config), *_odd_key_ids(config))
     return attrs.evolve(found, warnings=(*found.warnings, *weak, *more))
 
 
@@ -97,6 +99,22 @@ def _published_access_keys(config: Config) -> Iterator[str]:
                     f"THE ACCESS KEY OF CUSTOMER {in_text(customer.id)} IS PUBLISHED: odingw's "
                     "documentation shows it, and everybody can make tokens with it; make another "
                     "one (odingw access-key new)"
+                )
+
+
+def _odd_key_ids(config: Config) -> Iterator[str]:
+    """Yield a line for each id that has the form of one made from a key, and is not of its key."""
+    for customer in config.gateway.customers:
+        for key in customer.access_keys:
+            try:
+                jwk = load_public_jwk(key.public_key)
+            except KeyMaterialError:
+                continue
+            own = key_id(jwk.public_key, KeyType.CUSTOMER)
+            if is_key_id_of(jwk.kid, KeyType.CUSTOMER) and jwk.kid != own:
+                yield (
+                    f"customer {in_text(customer.id)}: kid {in_text(jwk.kid)} is not that of its x, "
+                    f"which has {own}; copy both anew (odingw access-key show)"
                 )
 
 

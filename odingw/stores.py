@@ -181,6 +181,5 @@ def servers_without(known: KnownKey, keys: Sequence[bytes]) -> list[str]:
     return [
         address
         for address, kid in known.given.items()
-        if address in known.servers
-        and not any(server_key(key, address).kid == kid for key in keys)
+        if address in known.servers and not any(server_key(key, address).kid == kid for key in keys)
     ]

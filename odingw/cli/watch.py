@@ -40,7 +40,11 @@ from odingw.grid.rooms import base_of
     show_default=True,
     help="What servers are sorted by, the most first.",
 )
-@click.option("--once", is_flag=True, help="Print what is now, and end; so without a terminal.")
+@click.option(
+    "--once",
+    is_flag=True,
+    help="Print once and exit. This is the default when there is no terminal.",
+)
 @admin_options
 @json_option
 def top(admin: Address, interval: float, sort: str, once: bool, as_json: bool) -> None:

@@ -193,9 +193,7 @@ class InternalGuard:
                     f"no unix socket counts as in gateway.internal.allow; {HOW_TO_OPEN}"
                 )
         elif not within(address, self._allow):
-            raise self._refuse(
-                f"{address} is not in gateway.internal.allow; add its network there"
-            )
+            raise self._refuse(f"{address} is not in gateway.internal.allow; add its network there")
         if not self._users:
             if not is_local_name(request):
                 raise self._refuse(
