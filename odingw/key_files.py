@@ -113,8 +113,8 @@ def _odd_key_ids(config: Config) -> Iterator[str]:
             own = key_id(jwk.public_key, KeyType.CUSTOMER)
             if is_key_id_of(jwk.kid, KeyType.CUSTOMER) and jwk.kid != own:
                 yield (
-                    f"customer {in_text(customer.id)}: kid {in_text(jwk.kid)} is not that of its x, "
-                    f"which has {own}; copy both anew (odingw access-key show)"
+                    f"customer {in_text(customer.id)}: kid {in_text(jwk.kid)} is not that of its "
+                    f"x, which has {own}; copy both anew (odingw access-key show)"
                 )
 
 

@@ -123,8 +123,8 @@ def without_master_key(addresses: Sequence[str]) -> str:
         names += f" and {len(addresses) - _NAMED} more"
     return (
         f"{names}: given a key that is derived from a master key that is not configured, so "
-        "clients may be refused there; add that master key after the first one (gateway.master_keys, "
-        "or the next line of the file), or restart the server"
+        "clients may be refused there; add that master key after the first one "
+        "(gateway.master_keys, or the next line of the file), or restart the server"
     )
 
 
@@ -166,8 +166,8 @@ def _short(keys: tuple[bytes, ...], where: str, change: str) -> Iterator[str]:
     for number, key in enumerate(keys, 1):
         if len(key) < _BYTES:
             yield (
-                f"{where}: master key {number} has {len(key)} bytes, and whoever guesses it can sign "
-                f"room tokens; make one of {_BYTES} ({NEW_KEY}), and {change}"
+                f"{where}: master key {number} has {len(key)} bytes, and whoever guesses it can "
+                f"sign room tokens; make one of {_BYTES} ({NEW_KEY}), and {change}"
             )
 
 

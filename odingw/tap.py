@@ -298,8 +298,8 @@ class GatewayService(Service):
             _log.warn("{warning}", warning=warning)
         _log.info("{served}", served=served(self._config))
         for look in (trusted, contradiction, addressless):
-            if warning := look(self._config):
-                _log.warn("{warning}", warning=warning)
+            if found := look(self._config):
+                _log.warn("{warning}", warning=found)
         source = gateway.customer_source
         if source is not None and source.url is not None and is_forgeable(source.url):
             _log.warn(

@@ -396,3 +396,24 @@ class TlsTests(TestCase):
             self.assertRaises(
                 ValueError, AsyncGatewayClient, reactor, self.peer.url, TOKEN, verify=path
             )
+
+    def test_plain_http(self) -> None:
+        """A port that wants TLS says nothing that could be read."""
+        url = self.peer.url.replace("https:", "http:")
+        with GatewayClient(url, TOKEN) as client:
+            error = self.assertRaises(TransportError, client.connect)
+        self.assertIn("does it want https?", str(error))
+
+    def test_commands(self) -> None:
+        options = ("--token", TOKEN, "--url", self.peer.url)
+        ended = odingw("call", "Connect", *options, "--insecure")
+        self.assertNotIn("InsecureRequestWarning", ended.err)
+        self.assertEqual(0, ended.status, ended)
+        for command in (["simulate", "--rate", "0"], ["customers"]):
+            url = [self.peer.url] if command == ["customers"] else ["--url", self.peer.url]
+            ended = odingw(*command, *url)
+            self.assertEqual(3, ended.status)
+            self.assertIn("see --ca-file", ended.err)
+            for more in (["--insecure"], ["--ca-file", self.trusted]):
+                ended = odingw(*command, *url, *more)
+                self.assertEqual(1, ended.status, "it is no gateway, but it is spoken to")

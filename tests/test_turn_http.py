@@ -126,6 +126,15 @@ class CredentialTests(TurnCase):
             self.assertIn("ttl", reply["error"]["data"]["detail"])
             self.assertEqual("*", headers["Access-Control-Allow-Origin"])
 
+    def test_an_unknown_key_is_named_to_the_caller_and_in_the_log(self) -> None:
+        for kid in ("zz", "yy"):
+            token = jwt.encode(claims(), RSA_KEY, "RS256", {"kid": kid})
+            status, _, body = self.ask({"Authorization": f"Bearer {token}"})
+            self.assertEqual(401, status)
+            self.assertIn(f"no configured key has the kid {kid}", str(body))
+        log = self.gateway.wait_for("a token for TURN is refused: no configured key has the kid")
+        self.assertEqual(1, log.count("no configured key has the kid"), "a line a minute")
+
     def test_preflight(self) -> None:
         status, headers, _ = self.ask(method="OPTIONS")
         self.assertEqual(200, status)

@@ -177,8 +177,8 @@ def _fetch(gateway: Address, token: str) -> Credentials:
     try:
         if response.status_code == 200:
             return msgspec.json.decode(body, type=Credentials)
-        error = msgspec.json.decode(body)["error"]
-        message = ": ".join((error["message"], *_detail(error)))
+        refusal = msgspec.json.decode(body)["error"]
+        message = ": ".join((refusal["message"], *_detail(refusal)))
         raise Failed(f"{url}: {message} (HTTP status {response.status_code})")
     except (LookupError, TypeError, *NOT_JSON):
         raise Failed(

@@ -38,8 +38,8 @@ MAX_DEPTH: Final = 64
 _TOO_DEEP: Final = f"tables and lists are nested too deeply; use at most {MAX_DEPTH} levels"
 
 _JSON: Final = (
-    "this looks like JSON, and odingw is configured in TOML; docs/migrating-gateway.rst says how to "
-    "carry the existing gateway's configuration over; name a TurnRest file with --turn-config"
+    "this looks like JSON, and odingw is configured in TOML; docs/migrating-gateway.rst says how "
+    "to carry the existing gateway's configuration over; name a TurnRest file with --turn-config"
 )
 
 # Twisted does not say so itself.

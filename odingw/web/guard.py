@@ -177,14 +177,12 @@ class InternalGuard:
                 raise self._refuse("requests from web pages are not accepted")
         else:
             address = socket_peer(request)
-            if address is not None and within(address, self._trusted):
-                raise self._refuse(
-                    f"{address} is in listen.trusted_proxies, and without users what comes "
-                    f"through proxies is not accepted; {HOW_TO_OPEN}"
-                )
             if proxied or shows_proxy(request, self._trusted):
+                proxy = ""
+                if within(address, self._trusted):
+                    proxy = f"{address} is in listen.trusted_proxies; "
                 raise self._refuse(
-                    "without users, requests from browsers and through proxies are not "
+                    f"{proxy}without users, requests from browsers and through proxies are not "
                     f"accepted; {HOW_TO_OPEN}"
                 )
         if address is None:
