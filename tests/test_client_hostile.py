@@ -28,6 +28,7 @@ from odingw.client import (
 )
 from odingw.client.values import Connection
 from tests.client_peer import Answer, Peer, http_reply, in_turn, rpc
+from tests.terminal import odingw
 from tests.jwk_server import reactor
 from tests.process import free_port
 

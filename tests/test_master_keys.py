@@ -290,7 +290,7 @@ class KnownKeyTests(KeyCase):
                 self.check("--new-masterkey")
 
     def test_servers_whose_key_is_known_no_more_are_named(self) -> None:
-        """The new key has signed, and the old one is taken out before all servers have restarted."""
+        """The old one is taken out before all servers have restarted."""
         self.remember(OLD, A, B).close()
         JournalFile(self.journal, "normal", fingerprint=fingerprint(NEW)).close()
         self.configure(f'master_keys = ["{text(NEW)}", "{text(OLD)}"]')

@@ -129,7 +129,7 @@ class CredentialTests(TurnCase):
     def test_an_unknown_key_is_named_to_the_caller_and_in_the_log(self) -> None:
         for kid in ("zz", "yy"):
             token = jwt.encode(claims(), RSA_KEY, "RS256", {"kid": kid})
-            status, _, body = self.ask({"Authorization": f"Bearer {token}"})
+            status, _, body = self.ask(authorization=f"Bearer {token}")
             self.assertEqual(401, status)
             self.assertIn(f"no configured key has the kid {kid}", str(body))
         log = self.gateway.wait_for("a token for TURN is refused: no configured key has the kid")

@@ -136,7 +136,7 @@ INTERNAL: Final[tuple[Weakness, ...]] = (
     Weakness(
         "internal-contradiction",
         NEITHER,
-        "operators open ``/internal`` wider, as ODIN servers beside a trusted proxy are refused unsaid",
+        "ODIN servers beside a trusted proxy are refused unsaid, so somebody opens ``/internal``",
         "the start and ``check`` name the contradiction, and the refusal its cause",
         f"{_TESTS}PlaceTests::test_servers_beside_a_trusted_proxy",
         (
