@@ -28,9 +28,9 @@ from odingw.client import (
 )
 from odingw.client.values import Connection
 from tests.client_peer import Answer, Peer, http_reply, in_turn, rpc
-from tests.terminal import odingw
 from tests.jwk_server import reactor
 from tests.process import free_port
+from tests.terminal import odingw
 
 TOKEN = "eyJhbGciOi.very.secret"
 CONNECTED = {"address": "sfu:4433", "token": "room token"}
@@ -362,7 +362,8 @@ class AsyncTests(TestCase):
 class TlsTests(TestCase):
     def setUp(self) -> None:
         authority = trustme.CA()
-        self.peer = Peer(GOOD, certificate=authority.issue_cert("127.0.0.1", "localhost"))
+        self.certificate = authority.issue_cert("127.0.0.1", "localhost")
+        self.peer = Peer(GOOD, certificate=self.certificate)
         self.addCleanup(self.peer.stop)
         self.trusted = self.mktemp()
         authority.cert_pem.write_to_path(self.trusted)
@@ -410,8 +411,10 @@ class TlsTests(TestCase):
         ended = odingw("call", "Connect", *options, "--insecure")
         self.assertNotIn("InsecureRequestWarning", ended.err)
         self.assertEqual(0, ended.status, ended)
+        peer = Peer(says(http_reply("200 OK", b"{}")), certificate=self.certificate)
+        self.addCleanup(peer.stop)
         for command in (["simulate", "--rate", "0"], ["customers"]):
-            url = [self.peer.url] if command == ["customers"] else ["--url", self.peer.url]
+            url = [peer.url] if command == ["customers"] else ["--url", peer.url]
             ended = odingw(*command, *url)
             self.assertEqual(3, ended.status)
             self.assertIn("see --ca-file", ended.err)
