@@ -1,6 +1,7 @@
 """``odingw.client`` over real sockets, against peers that answer badly, late or not at all."""
 
 import socket
+import subprocess
 import threading
 from gzip import compress
 from pathlib import Path
@@ -30,7 +31,7 @@ from odingw.client.values import Connection
 from tests.client_peer import Answer, Peer, http_reply, in_turn, rpc
 from tests.jwk_server import reactor
 from tests.process import free_port
-from tests.terminal import odingw
+from tests.terminal import command, environment, odingw
 
 TOKEN = "eyJhbGciOi.very.secret"
 CONNECTED = {"address": "sfu:4433", "token": "room token"}
@@ -38,6 +39,7 @@ BUSY: dict[str, Any] = {"code": -32029, "message": "too many requests", "data": 
 SHORT = 0.3
 
 GOOD = rpc(result=CONNECTED)
+KEY = ("--rate", "0")
 LIMITED = rpc("429 Too Many Requests", error=BUSY)
 
 
@@ -411,13 +413,19 @@ class TlsTests(TestCase):
         ended = odingw("call", "Connect", *options, "--insecure")
         self.assertNotIn("InsecureRequestWarning", ended.err)
         self.assertEqual(0, ended.status, ended)
-        peer = Peer(says(http_reply("200 OK", b"{}")), certificate=self.certificate)
+        peer = Peer(says(http_reply("{}")), certificate=self.certificate)
         self.addCleanup(peer.stop)
-        for command in (["simulate", "--rate", "0"], ["customers"]):
-            url = [peer.url] if command == ["customers"] else ["--url", peer.url]
-            ended = odingw(*command, *url)
+        for ended in (odingw("customers", peer.url), odingw("simulate", "--url", peer.url, *KEY)):
             self.assertEqual(3, ended.status)
             self.assertIn("see --ca-file", ended.err)
-            for more in (["--insecure"], ["--ca-file", self.trusted]):
-                ended = odingw(*command, *url, *more)
-                self.assertEqual(1, ended.status, "it is no gateway, but it is spoken to")
+        for more in (("--insecure",), ("--ca-file", self.trusted)):
+            ended = odingw("customers", peer.url, *more)
+            self.assertEqual(1, ended.status, "it has no customers, but it is spoken to")
+        # In a process of its own, as its reactor runs but once.
+        arguments = ("simulate", "--url", peer.url, "--insecure", "--spread", "0", *KEY)
+        done = subprocess.run(
+            command(*arguments), env=environment(), capture_output=True, text=True, check=False
+        )
+        self.assertEqual(1, done.returncode, done.stderr)
+        self.assertIn("could not start", done.stderr)
+        self.assertNotIn("see --ca-file", done.stderr)

@@ -361,7 +361,7 @@ class KeySetTests(SynchronousTestCase):
 class UnknownKeyTests(TurnCase):
     """Where access keys alone count."""
 
-    before = (
+    before = BEFORE.partition("[turn]")[0] + (
         '[turn]\nsecret_keys = ["a secret of some length"]\nturn_uris = ["turn:t.example"]\n'
         "access_keys = true\nwatch_servers = false\n"
     )
