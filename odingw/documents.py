@@ -33,6 +33,7 @@ _LONGEST_PATH: Final = 80
 _TOO_DEEP: Final = "nested too deeply"
 _MOST_DIGITS: Final = 400
 """Digits of an integer that is read as it is; those of the largest double are 309."""
+_TOO_LARGE: Final = 10**_MOST_DIGITS
 
 
 class LoneSurrogate(NamedTuple):
@@ -244,7 +245,19 @@ def _members(value: Mapping[Any, object] | Sequence[object]) -> Iterator[tuple[s
 
 def in_ascii(entries: Iterable[object]) -> list[Raw]:
     """Return entries of a list as JSON, for what cannot be written as UTF-8."""
-    return [Raw(json.dumps(entry).encode()) for entry in entries]
+    return [Raw(_written(entry).encode()) for entry in entries]
+
+
+def _written(value: object) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        # JSON cannot write an infinite number, but one that is read as such.
+        return json.dumps(json.loads(json.dumps(value), parse_constant=_infinite))
+
+
+def _infinite(name: str) -> int:
+    return -_TOO_LARGE if name.startswith("-") else _TOO_LARGE
 
 
 def is_unicode(text: str) -> bool:

@@ -11,6 +11,7 @@ from odingw.errors import ConfigError
 from odingw.grid.store import Store
 from odingw.grid.values import GridSettings
 from odingw.ops.metrics import Metrics
+from odingw.state import backup
 from odingw.state.journal_file import JournalBrokenError, JournalFile, check_path
 from odingw.state.known_key import KnownKey, fingerprint, known_key
 from odingw.state.local import LocalStore
@@ -106,6 +107,39 @@ def check_store(state: State) -> None:
         from odingw.state.redis.tls import client_options
 
         client_options(state, address.nodes[0][0])
+
+
+def back_up(state: State, target: Path) -> int:
+    """Copy what a store holds to a new file, while gateways use it; return how many records.
+
+    The file is a journal, whatever the store is.
+
+    Raises:
+        ConfigError: that cannot be done; the text says why, and no file is left.
+    """
+    return backup.back_up(_journal(state), target)
+
+
+def restore(state: State, source: Path) -> tuple[int, Path | None]:
+    """Put a backup in the place of what a store holds, which no gateway may be using.
+
+    Returns:
+        How many records there are now, and where the files went that were there; None: there were
+        none.
+
+    Raises:
+        ConfigError: that cannot be done; the text says why, and nothing was changed.
+    """
+    return backup.restore(_journal(state), source)
+
+
+def _journal(state: State) -> Path:
+    address = state.address
+    if address.shared:
+        raise ConfigError("state.url: backups of a Redis are not made yet; use its own files")
+    if address.path is None:
+        raise ConfigError('state.url: "memory:" keeps nothing that could be backed up')
+    return address.path
 
 
 def check_master_keys(state: State, keys: Sequence[bytes], missing: Path) -> None:

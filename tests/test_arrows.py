@@ -63,6 +63,7 @@ LAYERS = {
         "options",
         "secret_files",
         "sim",
+        "stores",
         "tap",
         "tokens",
         "turn",
@@ -70,7 +71,7 @@ LAYERS = {
 }
 """What each part may import of the others; ``gateway`` and ``tap`` put everything together."""
 
-FREE = {"gateway", "key_files", "listeners", "options", "stores", "tap"}
+FREE = {"gateway", "key_files", "listeners", "options", "ports", "stores", "tap"}
 PURE = {"tokens", "grid", "rpc"}
 IMPURE = ("klein", "os", "random", "secrets", "time", "twisted", "treq")
 

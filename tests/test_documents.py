@@ -2,8 +2,10 @@
 
 import json
 import re
+import tracemalloc
 from base64 import b64encode
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +20,7 @@ from odingw.customers import directory
 from odingw.customers.sources import decoded
 from odingw.documents import MARK, is_absent, is_absent_json, lone_surrogate, whole
 from odingw.errors import NOT_JSON, PARSE_ERROR, ConfigError, KeyMaterialError, TokenError
+from odingw.rpc import jsonrpc
 from odingw.rpc.client_api import CLIENT_API
 from odingw.rpc.jsonrpc import Engine, Method, Reply
 from odingw.rpc.server_methods import SERVER_API
@@ -341,6 +344,11 @@ class ShapeTests(AuthTestCase):
             self.assertIn(why, found.problems[0])
 
 
+def _moved(to: list[object], entries: list[object]) -> list[object]:
+    to.extend(entries)
+    return []
+
+
 def _told(answer: dict[str, Any]) -> tuple[int, str]:
     error = answer["error"]
     return error["code"], error["data"]["detail"]
@@ -439,6 +447,30 @@ class SurrogateTests(SynchronousTestCase):
         self.assertEqual((-32602, f"a: {HALF}"), _told(answers[0]))
         self.assertEqual("hi", answers[1]["result"])
         self.assertEqual((-32600, f"id: {HALF}"), _told(answers[2]))
+
+    def test_a_batch_beside_a_number_that_nobody_holds(self) -> None:
+        answers = ask(
+            b'[{"jsonrpc":"2.0","id":7,"method":"hello","params":{"a":-1e400}},'
+            b'{"jsonrpc":"2.0","id":8,"method":"hello","params":"\\ud83d"}]'
+        )
+        self.assertEqual([7, 8], [answer["id"] for answer in answers])
+
+    def test_a_batch_is_bounded_before_it_is_written_anew(self) -> None:
+        written: list[object] = []
+        self.patch(jsonrpc, "in_ascii", partial(_moved, written))
+        self.assertRaises(ValueError, ask, b"[" + b"1," * 20_000 + b'"\\ud83d"]')
+        self.assertIn(len(written), range(1, 100))
+
+    def test_the_way_to_it_is_bounded(self) -> None:
+        """Whoever is hostile chooses long names above long lists."""
+        data = b'{"' + b"k" * 30_000 + b'":[' + b"0," * 30_000 + b'"\\ud800"]}'
+        tracemalloc.start()
+        found = lone_surrogate(data)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found is not None
+        self.assertEqual("k" * 80, found.member)
+        self.assertLess(most, 20 * len(data))
 
     def test_a_member_that_begins_alike(self) -> None:
         body = b'{"jsonrpc":"2.0","id":7,"method":"hello","paramsx":"\\ud83d"}'

@@ -47,10 +47,9 @@ _SECONDS: Final = "10s"
 def check(config: Path | None, turn_config: str | None, as_json: bool) -> None:
     """Check a configuration.
 
-    Looks at everything in CONFIG (TOML) that a start looks at, certificates, TURN settings and
-    the place of the state among it, and listens nowhere. Status 1 if the gateway would not start;
-    what it would start with but warn of goes to standard error. Without CONFIG, the built-in
-    configuration is checked.
+    Checks all that a start checks in CONFIG (TOML), also certificates, TURN settings and the
+    place of the state, but does not listen. Status 1 if the gateway would not start. Warnings go
+    to standard error. Without CONFIG, the built-in configuration is checked.
     """
     try:
         checked = _load(config, turn_config)

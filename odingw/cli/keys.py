@@ -185,11 +185,11 @@ def _toml(text: str) -> str:
     f"One of {', '.join(METHODS)}.",
 )
 @click.option(
-    "--lifetime", type=Duration(1), default="5m", show_default=True, help="How long it is good."
+    "--lifetime", type=Duration(1), default="5m", show_default=True, help="How long it is valid."
 )
 @click.option("--server", metavar="ADDRESS", help="The one server to place a new room on.")
 @click.option("--tag", "tags", metavar="TEXT", multiple=True, help="A tag; may be repeated.")
-@click.option("--audience", metavar="NAME", help="Whom it is for (aud), such as gateway.")
+@click.option("--audience", metavar="NAME", help="Who may accept it (aud), such as gateway.")
 @access_key_options
 @json_option
 def token(

@@ -37,6 +37,10 @@ SECTIONS: Final = {
         "undrain": ("calls:undrain", "Let a server take new rooms again."),
         "unban": ("calls:unban", "Lift the ban of a room or a user."),
     },
+    "Keep": {
+        "backup": ("backup:backup", "Copy the state to a file while gateways use it."),
+        "restore": ("backup:restore", "Put a backup in the place of the state."),
+    },
     "Test": {
         "check": ("check:check", "Check a configuration."),
         "customers": ("check:customers", "Check a list of customers."),

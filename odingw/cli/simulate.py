@@ -110,10 +110,10 @@ _RATE: Final = click.FloatRange(0, 1_000_000)
     type=Duration(),
     default="2s",
     show_default=True,
-    help="The time over which the servers start, and so report.",
+    help="The servers start, and so report, spread over this time.",
 )
 @click.option("--keep-alive", is_flag=True, help="Clients share connections; real ones do not.")
-@click.option("--seed", metavar="N", type=int, help="Of all chance, to repeat a run.")
+@click.option("--seed", metavar="N", type=int, help="Seed of the random numbers, to repeat a run.")
 @access_key_options
 @tls_options
 @json_option
@@ -136,12 +136,12 @@ def simulate(
 ) -> None:
     """Put simulated servers and clients on a gateway, and measure.
 
-    Servers take their settings from /internal and report; clients come at a rate whatever becomes
-    of those before them, with tokens of the access key, and join the server that they are sent
-    to. A user and password for /internal go into its URL; prefer ODINGW_INTERNAL for that.
+    Servers get their settings from /internal and report. Clients arrive at a fixed rate, with
+    tokens made with the access key, and join the server that the gateway names. A user and
+    password for /internal go into its URL; prefer ODINGW_INTERNAL for that.
 
-    Real clients of the same gateway would be sent to the simulated servers too: never do this
-    to a gateway in use.
+    The gateway would send real clients to the simulated servers too: never do this to a gateway
+    in use.
 
     Ctrl-C ends it early, with the summary. Status 1 if the servers could not start, no client
     came, no call was granted, or the gateway broke the wire reference.

@@ -31,14 +31,14 @@ from odingw.grid.rooms import base_of
     type=Duration(0.1),
     default="2s",
     show_default=True,
-    help="Between two looks.",
+    help="Time between two updates.",
 )
 @click.option(
     "--sort",
     type=click.Choice(SORTS),
     default=SORTS[0],
     show_default=True,
-    help="What servers are sorted by, the most first.",
+    help="What servers are sorted by, highest first.",
 )
 @click.option(
     "--once",

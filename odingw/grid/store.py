@@ -112,6 +112,9 @@ class Store(Protocol):
             ConfigError: what is configured cannot be used.
         """
 
+    def ready(self) -> Awaitable[None]:
+        """Wait until what is stored is known here, for the first time."""
+
     def stop(self) -> Awaitable[None]:
         """End, and wait until what is left is stored."""
 

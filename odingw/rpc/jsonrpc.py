@@ -265,7 +265,7 @@ class Engine(Generic[C]):
             half = _half(body)
             if half is None or not isinstance(half.document, list):
                 raise
-            return in_ascii(half.document)
+            return in_ascii(half.document[: self._batch + 1])
 
     async def _handle_batch(
         self, parts: list[Raw], context: C, allowed: Container[str] | None

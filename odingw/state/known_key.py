@@ -3,8 +3,8 @@
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Mapping, Set
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Set
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
@@ -50,16 +50,28 @@ def known_key(path: Path) -> KnownKey:
             return KnownKey()
         if not _size(wal):
             return _read(path)
-        # SQLite reads what is not folded into the file yet only where it may write.
-        with tempfile.TemporaryDirectory(prefix="odingw-check-") as folder:
-            copy = Path(folder) / "journal"
-            shutil.copyfile(path, copy)
-            shutil.copyfile(wal, f"{copy}-wal")
+        with copied(path) as copy:
             return _read(copy, "mode=rw")
     except sqlite3.Error as error:
         raise JournalBrokenError(f"{path}: {error}") from None
     except OSError as error:
         raise JournalBrokenError(f"{path}: {error.strerror}") from None
+
+
+@contextmanager
+def copied(path: Path) -> Iterator[Path]:
+    """Copy a journal with what is not folded into it yet, which SQLite reads only from its own.
+
+    Raises:
+        OSError: it cannot be copied.
+    """
+    wal = Path(f"{path}-wal")
+    with tempfile.TemporaryDirectory(prefix="odingw-check-") as folder:
+        copy = Path(folder) / "journal"
+        shutil.copyfile(path, copy)
+        if _size(wal):
+            shutil.copyfile(wal, f"{copy}-wal")
+        yield copy
 
 
 def _size(path: Path) -> int:

@@ -8,7 +8,7 @@ for.
 from collections.abc import Callable, Iterable, Set
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from odingw.errors import NOT_JSON, ConfigError, Reason, Refused
@@ -230,6 +230,10 @@ class LocalStore:
         self._grids.resume(now)
         self._journal.open(file)
 
+    def ready(self) -> Deferred[None]:
+        """Wait for nothing: the file is read at the start."""
+        return succeed(None)
+
     def stop(self) -> Deferred[None]:
         """Store what is left, and close the file."""
         return self._journal.close().addBoth(self._stopped)
@@ -272,7 +276,7 @@ class LocalStore:
         events = self._grids.tick(now)
         for pool in self._pools.values():
             pool.tidy()
-        self._journal.changed()
+        self._journal.look()
         return events
 
     def _new_grid(self, name: str, usage: Usage) -> Grid:

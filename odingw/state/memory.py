@@ -112,6 +112,10 @@ class MemoryStore(Grids):
     def start(self, now: float) -> None:
         """Begin; there is nothing to do."""
 
+    def ready(self) -> Deferred[None]:
+        """Wait for nothing."""
+        return succeed(None)
+
     def stop(self) -> Deferred[None]:
         """End; there is nothing to do."""
         return succeed(None)

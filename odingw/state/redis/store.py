@@ -111,6 +111,7 @@ class RedisStore:
         self._pause: tuple[Any, Deferred[None]] | None = None
         self._running: Deferred[None] | None = None
         self._started = False
+        self._waiting: list[Deferred[None]] = []
 
     def start(self, now: float) -> None:
         """Begin to connect."""
@@ -163,6 +164,9 @@ class RedisStore:
         if self.trouble:
             self.trouble = ""
             _log.info("the state is shared by Redis")
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
 
     async def _sync(self, pool: RedisGrid, link: Connection, run: str) -> None:
         exchange = pool.exchange
@@ -187,6 +191,15 @@ class RedisStore:
         results, _ = await exchange.commit([(("H", fresh, str(LEASE)),)])
         epoch, seq, others = results[0]
         return epoch, seq, others
+
+    def ready(self) -> Deferred[None]:
+        """Wait for the first synchronisation."""
+        waiter: Deferred[None] = Deferred()
+        if self._started:
+            waiter.callback(None)
+        else:
+            self._waiting.append(waiter)
+        return waiter
 
     def stop(self) -> Deferred[None]:
         """Commit what is left, say goodbye, and cut the connections."""
