@@ -21,9 +21,10 @@ from odingw.state.thread import OneThread
 from odingw.tokens import server_key
 
 _WAYS_OUT: Final = (
-    "nothing was made or changed: restore the old key, or name both in gateway.master_keys, or "
-    "in the file, one a line, the new one first, and restart the servers one by one; if the old "
-    "one is lost, start once with --new-masterkey, and restart all servers"
+    "nothing was made or changed: restore the old key, or put the new key on the first line of the "
+    "file and the old one on the second (or name both in gateway.master_keys, the new one first), "
+    "and restart the servers one by one; if the old one is lost, start once with --new-masterkey, "
+    "and restart all servers"
 )
 
 
@@ -35,6 +36,7 @@ def make_store(
     metrics: Metrics,
     clock: Callable[[], float],
     master_keys: Sequence[bytes],
+    internal: str,
     fatal: Callable[[str], None],
 ) -> Store:
     """Return the store; nothing is opened before its ``start`` is called.
@@ -48,6 +50,7 @@ def make_store(
         clock: the gateway's steady clock.
         master_keys: of which gateways that share a store have the first one in common, or are
             about to.
+        internal: the endpoints that serve ``/internal``; a file remembers them.
         fatal: called with one line if the store turns out not to be for this gateway.
 
     Raises:
@@ -78,7 +81,12 @@ def make_store(
     return LocalStore(
         settings,
         pick,
-        lambda: JournalFile(path, state.synchronous, fingerprint=fingerprint(master_keys[0])),
+        lambda: JournalFile(
+            path,
+            state.synchronous,
+            fingerprint=fingerprint(master_keys[0]),
+            internal=internal,
+        ),
         thread,
         reactor,
         metrics.stored,
@@ -168,8 +176,8 @@ def check_master_keys(state: State, keys: Sequence[bytes], missing: Path) -> Non
         )
     if known.given and not _is_among(known, keys):
         raise ConfigError(
-            f"state.url: {_servers(known)} in {path} have keys of another master key than the "
-            f"configured; {_WAYS_OUT}"
+            f"state.url: {_servers(known)} in {path} have keys derived from a master key that is "
+            f"not configured; {_WAYS_OUT}"
         )
 
 
@@ -187,16 +195,25 @@ def _is_among(known: KnownKey, keys: Sequence[bytes]) -> bool:
     )
 
 
-def known_servers(state: State) -> int:
-    """Return how many servers a file knows, as far as it can be read beside a gateway that runs.
+def known_servers(state: State) -> KnownKey:
+    """Return what a file knows of servers, as far as it can be read beside a gateway that runs.
 
     What is in a Redis, the start of a gateway tells.
     """
     path = state.address.path
     if path is None:
-        return 0
+        return KnownKey()
     try:
-        return known_key(path).servers
+        return known_key(path)
     except JournalBrokenError:
         # The start of a gateway says what is wrong with it.
-        return 0
+        return KnownKey()
+
+
+def servers_without(known: KnownKey, keys: Sequence[bytes]) -> list[str]:
+    """Return the addresses of the known servers whose keys come from none of these master keys."""
+    return [
+        address
+        for address, kid in known.given.items()
+        if address in known.servers and not any(server_key(key, address).kid == kid for key in keys)
+    ]

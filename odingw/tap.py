@@ -34,7 +34,9 @@ from odingw.config.parts import is_forgeable
 from odingw.config.place import (
     DEFAULT_INTERNAL,
     addressless,
+    contradiction,
     internal_endpoints,
+    is_turn_alone,
     of_known_servers,
     served,
     trusted,
@@ -48,12 +50,12 @@ from odingw.gateway import Gateway
 from odingw.http_proxies import HttpProxies
 from odingw.key_files import check_keys
 from odingw.listeners import Entry, listeners
-from odingw.master_key import MasterKeys, make
+from odingw.master_key import MasterKeys, make, without_master_key
 from odingw.ops import logs
 from odingw.ops.systemd import Notifier
 from odingw.options import Options
 from odingw.ports import PortError, Ports
-from odingw.stores import check_store, known_servers
+from odingw.stores import check_store, known_servers, servers_without
 from odingw.web import twisted_private
 from odingw.web.site import GatewaySite
 
@@ -310,8 +312,9 @@ class GatewayService(Service):
         for warning in self.keys.warnings:
             _log.warn("{warning}", warning=warning)
         _log.info("{served}", served=served(self._config))
-        for warning in filter(None, (trusted(self._config), addressless(self._config))):
-            _log.warn("{warning}", warning=warning)
+        for look in (trusted, contradiction, addressless):
+            if found := look(self._config):
+                _log.warn("{warning}", warning=found)
         source = gateway.customer_source
         if source is not None and source.url is not None and is_forgeable(source.url):
             _log.warn(
@@ -321,7 +324,7 @@ class GatewayService(Service):
         if source is not None and source.url is not None:
             for problem in HttpProxies.from_environment().problems([without_user(source.url)]):
                 _log.warn("{problem}", problem=problem)
-        if not gateway.customers and source is None:
+        if not gateway.customers and source is None and not is_turn_alone(self._config):
             _log.warn(
                 "no customer is configured, so nobody is let in; add [[gateway.customers]] with an "
                 "access key's public_key, or a [gateway.customer_source]"
@@ -454,8 +457,11 @@ def check(options: Options) -> Checked:
     finally:
         globalLogPublisher.removeObserver(observer)
     warnings += static_directory(config.gateway.customers).problems
-    if warning := of_known_servers(config, known_servers(config.state)):
+    known = known_servers(config.state)
+    if warning := of_known_servers(config, len(known.servers), known.internal):
         warnings.append(warning)
+    if service.keys.keys and (unknown := servers_without(known, service.keys.keys)):
+        warnings.append(without_master_key(unknown))
     return Checked(config, service.keys, list(dict.fromkeys(warnings)))
 
 

@@ -204,6 +204,10 @@ class NameTests(SynchronousTestCase):
         error = str(self.assertRaises(KeyMaterialError, static_key, text, ""))
         self.assertIn(f"not {PRIVATE}", error)
 
+    def test_a_path(self) -> None:
+        for text in ("jwks.json", "/etc/keys/acme.pem", "./a.pub", "file:///jwks.json"):
+            self.assertIn("the path of a file; ", pem_or_der(text, AS_DER), text)
+
     def test_what_is_nothing_known(self) -> None:
         for text in ("", "x", "{", "{}", '{"kty"', "[]", "null", "A" * 40, "ssh-", "a.example"):
             self.assertEqual("", pem_or_der(text, AS_DER), text)
@@ -230,12 +234,12 @@ class CommandTests(SynchronousTestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def made(self, form: Form, ending: str) -> str:
-        """Run the command; return what it prints."""
+    def made(self, form: Form, ending: str, file: str = "") -> str:
+        """Run the command on a file, which holds the text itself; return what it prints."""
         said = pem_or_der(form.text, ending)
         command = said.partition(" with: ")[2]
         self.assertTrue(command, said)
-        (self.folder / "FILE").write_text(form.text)
+        (self.folder / "FILE").write_text(file or form.text)
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         run = subprocess.run(
             ["/bin/sh", "-c", command],
@@ -258,6 +262,13 @@ class CommandTests(SynchronousTestCase):
             if form.kind == "Ed25519" and form.makes and not form.text.startswith("{"):
                 x = self.made(form, AS_X).rstrip("=")
                 self.assertEqual(x, public_jwk("Ed25519")["x"], form.what)
+
+    def test_what_was_copied_out_of_a_pem_file(self) -> None:
+        """The base64 alone is written, and at hand is the file."""
+        pem = _certificate("RSA").public_bytes(Encoding.PEM).decode()
+        body = pem.partition("\n")[2].partition("---")[0]
+        for text in (body, "".join(body.split())):
+            self.assertEqual(self.made(Form("RSA", text, ""), AS_DER, pem), spki_text("RSA"))
 
     def test_keys_that_are_good_elsewhere(self) -> None:
         for text in (spki_text("Ed25519"), spki_text("Ed25519").rstrip("=")):

@@ -81,8 +81,7 @@ class AccessKeyTests(SynchronousTestCase):
             "": "access key: 33 bytes in base64 expected, got 0",
             TEXT[:-4]: "access key: 33 bytes in base64 expected, got 30",
             TEXT + "AAAA": "access key: 33 bytes in base64 expected, got 36",
-            TEXT + "\n": "access key: not base64",
-            " " + TEXT: "access key: not base64",
+            f"{TEXT[:4]} {TEXT[4:]}": "access key: not base64",
             TEXT.replace("/", "_"): "access key: not base64",
             TEXT[:-1]: "access key: not base64",
             TEXT[:-1] + "é": "access key: not base64",
@@ -91,6 +90,11 @@ class AccessKeyTests(SynchronousTestCase):
         }
         for text, message in cases.items():
             self.assertEqual(refusal(AccessKey, text), message)
+
+    def test_white_space_around_it(self) -> None:
+        """As a file has it that was read whole."""
+        for text in (f"{TEXT}\n", f" {TEXT}\r\n", f"\ufeff\t{TEXT}".removeprefix("\ufeff")):
+            self.assertEqual(TEXT, AccessKey(text).text)
 
     @given(st.binary(min_size=31, max_size=31))
     def test_generated_keys_are_accepted(self, body: bytes) -> None:

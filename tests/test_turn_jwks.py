@@ -102,7 +102,7 @@ class TimingTests(SynchronousTestCase):
         [request] = self.web.requests
         self.assertEqual((request.method, request.uri), (b"GET", b"/keys?token=secret"))
         self.assertEqual(
-            self.lines(), ["info: JWK set https://issuer.test/keys has 1 keys that can be used"]
+            self.lines(), ["info: JWK set https://issuer.test/keys has one key that can be used"]
         )
 
     def test_it_is_kept_for_a_while(self) -> None:
@@ -266,8 +266,8 @@ class TimingTests(SynchronousTestCase):
         self.assertEqual(
             self.lines(),
             [
-                "warn: JWK set https://issuer.test/keys was not fetched, the last 0 keys stay: "
-                "no whole answer within 10 s"
+                "warn: JWK set https://issuer.test/keys was not fetched, and no key of it is known"
+                ": no whole answer within 10 s"
             ],
         )
 
@@ -288,7 +288,7 @@ class TimingTests(SynchronousTestCase):
         self.assertEqual(self.kids, [])
         self.assertEqual(
             self.lines("warn"),
-            ["warn: JWK set https://issuer.test/keys has 0 keys that can be used"],
+            ["warn: JWK set https://issuer.test/keys has no keys that can be used"],
         )
 
     def test_failures_are_tried_again_sooner_and_logged_once(self) -> None:
@@ -309,7 +309,7 @@ class TimingTests(SynchronousTestCase):
             self.lines("info"),
             [
                 "info: JWK set https://issuer.test/keys is fetched again",
-                "info: JWK set https://issuer.test/keys has 1 keys that can be used",
+                "info: JWK set https://issuer.test/keys has one key that can be used",
             ],
         )
         self.clock.advance(REFRESH - 1)

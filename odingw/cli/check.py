@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import click
 import requests
 
-from odingw.cli.options import Duration, Url, address, epilog, json_option
+from odingw.cli.options import Duration, Url, address, epilog, json_option, tls_options
 from odingw.cli.output import Failed, complain, emit, standard_input
 from odingw.cli.state import open_session, unreachable
 from odingw.cli.tables import cell, facts, show, table
@@ -74,7 +74,7 @@ def check(config: Path | None, turn_config: str | None, as_json: bool) -> None:
 def _words(value: Any) -> Any:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ", ".join(value) if isinstance(value, list) else value
+    return ", ".join(value) or "nowhere" if isinstance(value, list) else value
 
 
 def _load(path: Path | None, turn_config: str | None) -> "Checked":
@@ -123,15 +123,16 @@ def _state_file(url: str) -> str | None:
 @click.option(
     "--timeout", type=Duration(0.001), default=_SECONDS, show_default=True, help="Of a URL."
 )
+@tls_options
 @json_option
-def customers(source: str, timeout: float, as_json: bool) -> None:
+def customers(source: str, timeout: float, verify: bool | str, as_json: bool) -> None:
     """Check a list of customers.
 
     Reads it as gateway.customer_source does, and shows the customers and keys that the gateway
     would take from it. Status 1 if anything would be left out, with a line for each on standard
     error.
     """
-    name, data = _read(source, timeout)
+    name, data = _read(source, timeout, verify)
     try:
         documents = decoded(data)
     except SourceError as error:
@@ -147,10 +148,10 @@ def customers(source: str, timeout: float, as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
-def _read(source: str, timeout: float) -> tuple[str, bytes]:
+def _read(source: str, timeout: float, verify: bool | str) -> tuple[str, bytes]:
     """Return what to call a source, and what it holds."""
     if source.startswith(("http://", "https://")):
-        place = address(Url().convert(source, None, None), None, timeout, verify=True)
+        place = address(Url().convert(source, None, None), None, timeout, verify)
         bare = urlsplit(place.url)._replace(query="", fragment="").geturl()
         with open_session(place) as session:
             try:

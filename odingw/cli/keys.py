@@ -23,8 +23,12 @@ METHODS = ("Connect", "RoomClose", "RoomUpdate", "RoomBanClient", "RoomSendMessa
 """What a token's ``sub`` may name."""
 
 
-def read_access_key(text: str | None) -> AccessKey:
+def read_access_key(text: str | None, instead: str = "") -> AccessKey:
     """Return an access key.
+
+    Args:
+        text: it, if it was given.
+        instead: what a token can be given with in its place.
 
     Raises:
         UsageError: there is none, or it is not one; the message does not repeat it.
@@ -32,10 +36,10 @@ def read_access_key(text: str | None) -> AccessKey:
     if not text:
         raise click.UsageError(
             "an access key is needed: ODINGW_ACCESS_KEY, ODINGW_ACCESS_KEY_FILE or "
-            "--access-key-file FILE"
+            "--access-key-file FILE" + (f"; or a token: {instead}" if instead else "")
         )
     try:
-        return AccessKey(without_marks(text).strip())
+        return AccessKey(without_marks(text))
     except KeyMaterialError as error:
         raise click.UsageError(f"{_access_key_source()}: {error}") from None
 

@@ -19,6 +19,7 @@ from odingw.cli.options import (
     address,
     epilog,
     json_option,
+    tls_options,
     url_option,
 )
 from odingw.cli.output import Failed, emit, ended_by
@@ -114,9 +115,11 @@ _RATE: Final = click.FloatRange(0, 1_000_000)
 @click.option("--keep-alive", is_flag=True, help="Clients share connections; real ones do not.")
 @click.option("--seed", metavar="N", type=int, help="Seed of the random numbers, to repeat a run.")
 @access_key_options
+@tls_options
 @json_option
 def simulate(
     access_key: str | None,
+    verify: bool | str,
     url: str,
     internal_url: str | None,
     servers: int,
@@ -155,15 +158,15 @@ def simulate(
         seed=seed,
     )
     key = read_access_key(access_key) if rate else None
-    place = address(url, None, _REACH, verify=True)
-    server_api = address(_servers_url(internal_url, url), None, _REACH, verify=True)
+    place = address(url, None, _REACH, verify)
+    server_api = address(_servers_url(internal_url, url), None, _REACH, verify)
     _reach(place)
     _reach(server_api)
     with _bar() as progress:
-        run = Run(place.url, _with_user(server_api), plan, key, progress)
+        run = Run(place.url, _with_user(server_api), plan, key, progress, verify)
         try:
             in_reactor(run.work)
-        except OdingwError as error:
+        except (OdingwError, ValueError) as error:
             raise Failed(f"the servers could not start: {error}") from None
     summary = run.summary()
     if as_json:

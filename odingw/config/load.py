@@ -37,6 +37,11 @@ MAX_DEPTH: Final = 64
 
 _TOO_DEEP: Final = f"tables and lists are nested too deeply; use at most {MAX_DEPTH} levels"
 
+_JSON: Final = (
+    "this looks like JSON, and odingw is configured in TOML; docs/migrating-gateway.rst says how "
+    "to carry the existing gateway's configuration over; name a TurnRest file with --turn-config"
+)
+
 # Twisted does not say so itself.
 _quote: Callable[[str], str] = quoteStringArgument
 
@@ -147,6 +152,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise config_error(source, "", _TOO_DEEP) from None
     except ValueError as error:
+        if text.lstrip().startswith("{"):
+            raise config_error(source, "", _JSON) from None
         # TOMLDecodeError, or what int() says about thousands of digits.
         found = _POSITION.fullmatch(str(error))
         if found is None and (digits := _MANY_DIGITS.search(text)):

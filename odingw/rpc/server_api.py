@@ -276,7 +276,7 @@ class ServerApi:
                 version=view.version,
                 disabled=view.disabled,
                 drained=view.drained,
-                key_id=self._keys.signing(view.address, view.kid).kid,
+                key_id=view.kid,
                 report=ReportInfo(view.load, view.clients, found.reported(view.address)),
                 first_seen=_date(view.first_seen),
                 last_seen=_date(view.last_seen),

@@ -35,6 +35,8 @@ MIGRATIONS: Final = (
     "DELETE FROM record WHERE kind = 'place'",
     # Of the master key that servers are given keys of; at most one row.
     "CREATE TABLE master_key (fingerprint TEXT NOT NULL)",
+    # Where servers could report; at most one row.
+    "CREATE TABLE internal (endpoints TEXT NOT NULL)",
 )
 """What makes version n of the schema of version n - 1; a file's version is its ``user_version``."""
 
@@ -46,6 +48,15 @@ _UPSERT: Final = (
 _DELETE: Final = f"DELETE FROM record WHERE (kind, pool, key) IN (SELECT {_KEY} FROM json_each(?))"  # noqa: S608  -- constants
 
 _BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def fact(connection: sqlite3.Connection, table: str, column: str) -> str:
+    """Return what a table of at most one row says; empty: nothing, or there is no such table."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    if table not in tables:
+        return ""
+    found = connection.execute(f"SELECT {column} FROM {table}").fetchone()  # noqa: S608  -- constants
+    return str(found[0]) if found else ""
 
 
 def check_path(path: Path) -> None:
@@ -98,6 +109,8 @@ class JournalFile:
         migrations: what makes one version of the schema of the one before.
         fingerprint: of the master key that servers are given keys of from now on; empty: what the
             file says stays.
+        internal: the endpoints that serve ``/internal`` from now on; empty: what the file says
+            stays.
 
     Attributes:
         moved_to: where a damaged file was moved; None: there was none.
@@ -112,6 +125,7 @@ class JournalFile:
         synchronous: str,
         migrations: tuple[str, ...] = MIGRATIONS,
         fingerprint: str = "",
+        internal: str = "",
     ) -> None:
         self.path = path
         self.moved_to: Path | None = None
@@ -121,7 +135,10 @@ class JournalFile:
         self._empty = False
         self._synchronous = synchronous
         self._migrations = migrations
-        self._fingerprint = fingerprint
+        self._facts = {
+            ("master_key", "fingerprint"): fingerprint,
+            ("internal", "endpoints"): internal,
+        }
         self._watches: tuple[Watch, ...] = ()
         self._backup: Backup | None = None
         try:
@@ -320,17 +337,12 @@ class JournalFile:
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {newest}")
             connection.execute("COMMIT")
-        if self._fingerprint:
-            self._keep_fingerprint(connection)
-
-    def _keep_fingerprint(self, connection: sqlite3.Connection) -> None:
-        found = connection.execute("SELECT fingerprint FROM master_key").fetchone()
-        if found == (self._fingerprint,):
-            return
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("DELETE FROM master_key")
-        connection.execute("INSERT INTO master_key VALUES (?)", (self._fingerprint,))
-        connection.execute("COMMIT")
+        for (table, column), value in self._facts.items():
+            if value and fact(connection, table, column) != value:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608  -- constants
+                connection.execute(f"INSERT INTO {table} VALUES (?)", (value,))  # noqa: S608
+                connection.execute("COMMIT")
 
     def _move_aside(self) -> Path | None:
         """Rename what is at the path; return the new name, or None if nothing was there."""

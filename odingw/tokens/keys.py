@@ -181,7 +181,7 @@ def other_form(text: str, ending: str = AS_DER) -> str:
         One line without anything of the text; empty: it is nothing that is known.
     """
     with suppress(KeyMaterialError):
-        AccessKey(without_marks(text).strip())
+        AccessKey(without_marks(text))
         return "an access key, which is a secret; show its public half: odingw access-key show"
     return pem_or_der(text, ending)
 
@@ -273,10 +273,10 @@ class AccessKey:
     """A customer's access key: a secret key with a version and a checksum around it.
 
     Args:
-        text: 44 characters of standard base64.
+        text: 44 characters of standard base64; white space around them does not count.
 
     Attributes:
-        text: the secret that was given.
+        text: the secret that was given, without white space.
         secret_key: the key in it.
 
     Raises:
@@ -286,6 +286,7 @@ class AccessKey:
     __slots__ = ("secret_key", "text")
 
     def __init__(self, text: str) -> None:
+        text = text.strip()
         try:
             raw = base64.b64decode(text, validate=True)
         except ValueError:

@@ -22,7 +22,9 @@ AS_X: Final = "-outform DER | tail -c 32 | base64 -w0 | tr +/ -_"
 _FILE: Final = ""
 """The command reads FILE as it is; else this is what turns FILE into what the command reads."""
 
-_FROM_BASE64: Final = "base64 -d FILE | "
+_FROM_BASE64: Final = "grep -v -e -- FILE | base64 -d | "
+"""Also where FILE is the PEM file out of whose middle the text was taken."""
+
 _FROM_BASE64URL: Final = "tr -- -_ +/ < FILE | base64 -d | "
 _FROM_HEX: Final = "tr a-f A-F < FILE | basenc --base16 -d | "
 
@@ -56,6 +58,9 @@ _ED25519_BLOB: Final = "AAAAC3NzaC1lZDI1NTE5"
 """How the key of an Ed25519 begins in base64 (RFC 8709, section 4)."""
 
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
+_PATH: Final = re.compile(
+    r"file:\S+|[^\s:{}]+\.(?:json|jwks?|pem|pub|der|crt|cer|key|txt)", re.IGNORECASE
+)
 _HEX_KEY: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _RAW_BYTES: Final = 32
 _RAW: Final = {
@@ -88,6 +93,8 @@ def pem_or_der(text: str, ending: str) -> str:
     text = without_marks(text).strip()
     if _URL.match(text):
         return "a URL; that of a JWK set belongs among those of JWK sets"
+    if _PATH.fullmatch(text):
+        return "the path of a file; write the key that is in it"
     return (
         _pem(text, _FILE, ending)
         or _ssh(text, ending)

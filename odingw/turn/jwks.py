@@ -183,9 +183,11 @@ class JwkSet:
         self.fetches_failed += 1
         if cause != self._cause:
             self._log.warn(
-                "JWK set {jwk_set} was not fetched, the last {count} keys stay: {cause}",
+                "JWK set {jwk_set} was not fetched, {kept}: {cause}",
                 jwk_set=self.name,
-                count=len(self.keys),
+                kept=f"its last {_keys(len(self.keys))} stay"
+                if self.keys
+                else "and no key of it is known",
                 cause=cause,
             )
             self._cause = cause
@@ -198,9 +200,9 @@ class JwkSet:
         self.keys = keys
         self._log.emit(
             LogLevel.info if keys else LogLevel.warn,
-            "JWK set {jwk_set} has {count} keys that can be used",
+            "JWK set {jwk_set} has {keys} that can be used",
             jwk_set=self.name,
-            count=len(keys),
+            keys=_keys(len(keys)),
         )
 
     def _report(self, problems: tuple[str, ...]) -> None:
@@ -211,3 +213,9 @@ class JwkSet:
             self._log.warn("{problem}", problem=problem)
         if len(new) > PROBLEMS_LOGGED:
             self._log.warn("{count} more problems", count=len(new) - PROBLEMS_LOGGED)
+
+
+def _keys(count: int) -> str:
+    if count == 1:
+        return "one key"
+    return f"{count or 'no'} keys"

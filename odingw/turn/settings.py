@@ -1,6 +1,7 @@
 """The TURN settings in force, checked in one place for both files that they can be written in."""
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, get_type_hints
 from urllib.parse import urlsplit
@@ -23,6 +24,8 @@ MAX_USERNAME: Final = 508
 
 With more, Chromium gathers no relay, or throws.
 """
+
+_FILE: Final = re.compile(r"file:|[./~]|[^:]+\.(json|jwks?)\Z", re.IGNORECASE)
 
 SHORT_SECRET: Final = 16
 """Characters; a shorter secret gets a warning."""
@@ -375,6 +378,11 @@ def _uris(turn: Turn, key: str, scheme: Scheme, place: _Place) -> tuple[str, ...
 def _check_jwk_url(url: str) -> None:
     """Refuse URLs whose answer could be forged; they are not repeated, as they may hold secrets."""
     wanted = 'write a URL such as "https://login.example.com/jwks"'
+    if _FILE.match(url):
+        raise ValueError(
+            "a JWK set cannot be read from a file; serve it over http on this host, or convert "
+            "its keys for public_keys"
+        )
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError(f"it holds a character that must be percent-encoded; {wanted}")
     try:

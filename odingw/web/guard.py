@@ -44,9 +44,7 @@ _DIRECT: Final = (b"HTTP/1.1", Request.clientproto)
 nginx before 1.29.7 spoke HTTP/1.0 to what is behind it; from then on, like others, HTTP/1.1.
 """
 
-HOW_TO_OPEN: Final = (
-    "set gateway.internal.users (and the addresses of the ODIN servers in gateway.internal.allow)"
-)
+HOW_TO_OPEN: Final = "set gateway.internal.users"
 
 
 def _header(request: Request, name: bytes) -> str | None:
@@ -199,8 +197,11 @@ class InternalGuard:
         else:
             address = socket_peer(request)
             if proxied or shows_proxy(request, self._trusted):
+                proxy = ""
+                if within(address, self._trusted):
+                    proxy = f"{address} is in listen.trusted_proxies; "
                 raise self._refuse(
-                    "without users, requests from browsers and through proxies are not "
+                    f"{proxy}without users, requests from browsers and through proxies are not "
                     f"accepted; {HOW_TO_OPEN}"
                 )
         if address is None:
@@ -209,7 +210,7 @@ class InternalGuard:
                     f"no unix socket counts as in gateway.internal.allow; {HOW_TO_OPEN}"
                 )
         elif not within(address, self._allow):
-            raise self._refuse(f"{address} is not in gateway.internal.allow; {HOW_TO_OPEN}")
+            raise self._refuse(f"{address} is not in gateway.internal.allow; add its network there")
         if not self._users:
             if not is_local_name(request):
                 raise self._refuse(
