@@ -190,7 +190,7 @@ class TimingTests(SynchronousTestCase):
 
     def test_a_set_without_a_usable_key_says_so(self) -> None:
         self.set.start()
-        said = ["warn: JWK set https://issuer.test/keys has 0 keys that can be used"]
+        said = ["warn: JWK set https://issuer.test/keys has no keys that can be used"]
         self.assertEqual(said, self.lines())
         self.clock.advance(REFRESH)
         self.assertEqual((2, said), (self.fetches, self.lines()))
