@@ -30,6 +30,7 @@ LAYERS = {
     "turn": {
         "config",
         "documents",
+        "escapes",
         "tokens",
         "hosts",
         "rpc",
@@ -53,7 +54,7 @@ LAYERS = {
         "secret_files",
     },
     "client": {"documents", "tokens", "errors"},
-    "sim": {"escapes", "tokens", "errors"},
+    "sim": {"client", "escapes", "tokens", "errors"},
     "cli": {
         "client",
         "config",
