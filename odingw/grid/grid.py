@@ -104,13 +104,7 @@ class Grid:
 
     def report(self, report: ServerReport, now: float) -> Reported:
         """Take in what a server says of itself and its rooms."""
-        steps = self.report_in_steps(report, now)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                reported: Reported = end.value
-                return reported
+        return finish(self.report_in_steps(report, now))
 
     def report_in_steps(self, report: ServerReport, now: float) -> Generator[None, None, Reported]:
         """Take in a report bit by bit; between two steps the grid serves everybody else."""
@@ -197,6 +191,18 @@ class Grid:
         server.drained = drained
         self._changes.server(address)
         self._registry.list_open_servers()
+
+    def disable(self, address: str) -> None:
+        """Write a server off until it reports again.
+
+        Raises:
+            Refused: there is no such server (``server_not_found``).
+        """
+        server = self._registry.servers.get(address)
+        if server is None:
+            raise Refused(Reason.SERVER_NOT_FOUND)
+        if not server.disabled:
+            self._registry.disable(server, True)
 
     def excuse(self, now: float) -> None:
         """Count every server as just heard: the gateway itself was not there to listen."""
@@ -337,3 +343,13 @@ class Grid:
             registry.reserve(room, key, admission.customer, ends, now)
         elif registry.reserve(room, key, admission.customer, ends, now) and room.growth is not None:
             growth.join(room.growth, now)
+
+
+def finish(steps: Generator[None, None, Reported]) -> Reported:
+    """Take in a report to its end at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            reported: Reported = end.value
+            return reported

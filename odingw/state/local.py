@@ -5,10 +5,10 @@ a ban, a drain. Killed at any moment and started again, the gateway knows all th
 for.
 """
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence, Set
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from odingw.errors import NOT_JSON, ConfigError, Reason, Refused
@@ -32,7 +32,7 @@ from odingw.grid.values import (
 )
 from odingw.state.journal import InThread, Journal, StoreUnavailableError
 from odingw.state.journal_file import JournalBrokenError, JournalError, JournalFile
-from odingw.state.memory import Grids
+from odingw.state.memory import Grids, pages_of, take_in
 from odingw.state.places import PlacesRow, latest
 from odingw.state.rows import KINDS, PLACES, TASK, decode, put
 from odingw.state.slices import Slices, Timer
@@ -89,9 +89,12 @@ class LocalGrid:
         for base in [base for base, group in self._unsaved.items() if group <= stored]:
             del self._unsaved[base]
 
-    def report(self, report: ServerReport, now: float) -> Eventual[Reported]:
+    def report(
+        self, report: ServerReport, now: float, *, take: bool = False
+    ) -> Eventual[Reported]:
         """Take in a report; what is lost of it, the next one says again."""
-        return self._slices.run(self._grid.report_in_steps(report, now), self._journal.changed)
+        steps = take_in(self._grid, report, now, take=take)
+        return self._slices.run(steps, self._journal.changed)
 
     def command(self, command: Command, now: float) -> Eventual[None]:
         """Queue a task; accepted when it is stored."""
@@ -122,6 +125,12 @@ class LocalGrid:
         """Let a server take no new rooms, or take them again."""
         self._check_trouble()
         self._grid.drain(address, drained)
+        return self._saved()
+
+    def disable(self, address: str) -> Eventual[None]:
+        """Write a server off until it reports again."""
+        self._check_trouble()
+        self._grid.disable(address)
         return self._saved()
 
     def give_key(self, address: str, kid: str, now: float) -> Eventual[str]:
@@ -156,9 +165,9 @@ class LocalGrid:
         """Yield all servers."""
         return self._grid.servers()
 
-    def rooms(self) -> Iterable[RoomView]:
-        """Yield all rooms that are reported or reserved."""
-        return self._grid.rooms()
+    def pages(self) -> AsyncIterator[Sequence[RoomView]]:
+        """Yield all rooms that are reported or reserved, page by page."""
+        return pages_of(self._grid)
 
     def _check_trouble(self) -> None:
         if self._journal.trouble:
@@ -229,6 +238,10 @@ class LocalStore:
         self._put(rows)
         self._grids.resume(now)
         self._journal.open(file)
+
+    def ready(self) -> Deferred[None]:
+        """Wait for nothing: the file is read at the start."""
+        return succeed(None)
 
     def stop(self) -> Deferred[None]:
         """Store what is left, and close the file."""
@@ -309,5 +322,5 @@ class LocalStore:
             pools.setdefault(pool, []).append(row)
         for pool, rows in pools.items():
             ledger = self._grids.pool(pool).ledger
-            for key, place in sorted(latest(rows), key=lambda item: (item[1].ends, item[0])):
+            for key, place in sorted(latest(rows), key=lambda item: item[1].ends):
                 ledger.put_place(key, place)

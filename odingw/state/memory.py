@@ -1,13 +1,23 @@
 """State in this process's memory alone: it forgets everything when the process ends."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
+from itertools import islice
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
 
-from odingw.grid.grid import Grid
-from odingw.grid.store import Eventual
+from odingw.grid.grid import Grid, finish
+from odingw.grid.store import PAGE, Eventual
 from odingw.grid.usage import Usage
-from odingw.grid.values import Event, GridSettings, Paused, Reported, ServerReport, UsageView
+from odingw.grid.values import (
+    Event,
+    GridSettings,
+    Paused,
+    Reported,
+    RoomView,
+    ServerReport,
+    UsageView,
+)
 from odingw.state.slices import Slices
 
 
@@ -64,6 +74,22 @@ class Grids:
         return tuple(events)
 
 
+def take_in(
+    grid: Grid, report: ServerReport, now: float, *, take: bool
+) -> Generator[None, None, Reported]:
+    """Take in a report bit by bit and, if asked to, the tasks for its server."""
+    reported = yield from grid.report_in_steps(report, now)
+    delivery = grid.take(report.address) if take else None
+    return replace(reported, delivery=delivery) if delivery is not None else reported
+
+
+async def pages_of(grid: Grid) -> AsyncIterator[Sequence[RoomView]]:
+    """Yield all rooms of a grid, page by page."""
+    views = grid.rooms()
+    while page := list(islice(views, PAGE)):
+        yield page
+
+
 class _MemoryGrid(Grid):
     """A grid that takes in large reports step by step.
 
@@ -84,11 +110,16 @@ class _MemoryGrid(Grid):
         super().__init__(settings, usage, pick)
         self._slices = slices
 
-    def report(self, report: ServerReport, now: float) -> Eventual[Reported]:  # type: ignore[override]  # stores' callers expect either
+    def report(  # type: ignore[override]  # stores' callers expect either
+        self, report: ServerReport, now: float, *, take: bool = False
+    ) -> Eventual[Reported]:
         """Take in what a server says of itself and its rooms."""
-        if self._slices is None:
-            return super().report(report, now)
-        return self._slices.run(self.report_in_steps(report, now))
+        steps = take_in(self, report, now, take=take)
+        return finish(steps) if self._slices is None else self._slices.run(steps)
+
+    def pages(self) -> AsyncIterator[Sequence[RoomView]]:
+        """Yield all rooms, page by page."""
+        return pages_of(self)
 
 
 class MemoryStore(Grids):
@@ -111,6 +142,10 @@ class MemoryStore(Grids):
 
     def start(self, now: float) -> None:
         """Begin; there is nothing to do."""
+
+    def ready(self) -> Deferred[None]:
+        """Wait for nothing."""
+        return succeed(None)
 
     def stop(self) -> Deferred[None]:
         """End; there is nothing to do."""

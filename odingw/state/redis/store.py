@@ -1,118 +1,265 @@
-"""All pools of a fleet, and the connection to their Redis."""
+"""All pools of a fleet, and the connections to their Redis."""
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from math import inf
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from hashlib import sha256
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from odingw.grid.changes import Changes
-from odingw.grid.grid import Grid
-from odingw.grid.usage import Usage
-from odingw.grid.values import Event, GridSettings, Paused, UsageView
-from odingw.state.memory import Grids
-from odingw.state.redis.exchange import LEASE, Exchange, Loss, RedisAwayError
-from odingw.state.redis.fleet import Fleet, FleetError
-from odingw.state.redis.layout import COMMIT, Keys
+from odingw.grid.values import (
+    Event,
+    GridSettings,
+    Paused,
+    ServerDisabled,
+    ServerRemoved,
+    UsageView,
+)
+from odingw.state.known_key import fingerprint
+from odingw.state.redis.errors import RedisAwayError, RedisRefusedError
 from odingw.state.redis.pool import RedisGrid
-from odingw.state.redis.replica import Replica
-from odingw.state.redis.snapshot import load
-from odingw.state.slices import Slices, Timer
-from odingw.state.steps import Steps
+from odingw.state.redis.restore import restore
+from odingw.state.redis.rows import LAYOUT
+from odingw.state.redis.scripts import SCRIPTS, decode, encode
+from odingw.state.slices import Timer
+
+LEASE: Final = 5.0
+"""Seconds after a gateway's last sign of life in which it counts as there."""
+
+KEYS_OF_OTHERS: Final = 10_000
+"""For how many servers that are not attached it is remembered which key they were given."""
 
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 3.0
 
-_JUMP: Final = 1.0
-"""Seconds by which Redis's clock may drift against this gateway's between two looks."""
-
-_PAUSE: Final = 30.0
-"""Seconds from one time that all is read anew because a commit was not heard of to the next."""
-
-_QUICK: Final = 0.01
-"""Seconds within which an answer tells the time well."""
+_CLOCK_DIFFERENCE: Final = 2.0
+"""Seconds by which Redis's clock may differ from a gateway's without a word."""
 
 _log = Logger("odingw.state")
 
 
 class Connection(Protocol):
-    """Both connections to Redis."""
+    """A connection to Redis (:class:`odingw.state.redis.link.Link`)."""
 
     lost: Deferred[str]
 
     def execute(self, *command: str | bytes) -> Deferred[Any]:
         """Carry out a command."""
 
-    def subscribe(
-        self, channels: Iterable[str], on_message: Callable[[str, bytes], None]
-    ) -> Deferred[Any]:
-        """Hear what is published."""
-
     def close(self) -> None:
-        """Cut the connections."""
+        """Cut it."""
+
+
+class FleetError(Exception):
+    """This gateway cannot be one of the fleet; the text says why."""
 
 
 class RedisStore:
     """All pools; an :class:`odingw.grid.store.Store`.
 
     Args:
-        settings: the numbers that the rules depend on.
+        settings: the numbers that the rules depend on; all gateways should have the same.
         pick: given n, a random number from 0 to n - 1.
-        fleet: what all gateways agree on.
+        prefix: how the names of keys begin.
+        master_keys: the first signs; the fleet's must be among them.
         gateway: this gateway's id, which no other process ever has.
-        connect: makes connections; it raises ``RedisAwayError``.
+        connect: given a key, connects to the Redis that has it; raises ``RedisAwayError``.
         timer: for delays.
         clock: this gateway's steady clock.
         fatal: called with one line if this gateway cannot be one of the fleet.
-        measured: told how many seconds each commit took, or of None if it failed.
+        measured: told how many seconds each call took, or of None if it failed.
+        refused: told the kind of each refusal.
+        spread: whether pools are in several slots of a Redis Cluster.
         follow: whether the fleet's time is Redis's; if not, it is this gateway's own.
+        lease: seconds after its last sign of life in which this gateway counts as there.
     """
 
     def __init__(
         self,
         settings: GridSettings,
         pick: Callable[[int], int],
-        fleet: Fleet,
+        prefix: str,
+        master_keys: Sequence[bytes],
         gateway: str,
-        connect: Callable[[], Awaitable[Connection]],
+        connect: Callable[[str], Awaitable[Connection]],
         timer: Timer,
         clock: Callable[[], float],
         fatal: Callable[[str], None],
         measured: Callable[[float | None], None] = lambda _: None,
+        refused: Callable[[str], None] = lambda _: None,
         *,
+        spread: bool = False,
         follow: bool = True,
+        lease: float = LEASE,
     ) -> None:
-        self.trouble = "not connected to Redis yet"
-        self._settings = settings
+        self.skipped = 0
+        self.longest_step = 0.0
+        self.clock_ahead = 0.0
+        self.settings = settings
+        self.gateway = gateway
+        self.timer = timer
+        self.clock = clock
+        self.follow = follow
+        self.spread = spread
+        self.lease = lease
+        self.fatal = fatal
+        self.measured = measured
+        self.refused = refused
+        self.connect = connect
+        self.prints = tuple(map(fingerprint, master_keys))
+        self.numbers = encode(
+            (
+                settings.reservation_lifetime,
+                settings.queued_tasks,
+                settings.bans_per_customer,
+                settings.disable_timeout,
+                settings.remove_timeout,
+                settings.unheard_timeout,
+                settings.tick,
+                lease,
+                KEYS_OF_OTHERS,
+            )
+        )
+        self._prefix = prefix
         self._pick = pick
-        self._fleet = fleet
-        self._gateway = gateway
-        self._connect = connect
-        self._timer = timer
-        self._clock = clock
-        self._fatal = fatal
-        self._measured = measured
-        self._follow = follow
-        self._changes: dict[str, tuple[Grid, Changes]] = {}
-        self._grids = Grids(settings, self._new_grid)
+        self._lines: dict[str, Line] = {}
         self._pools: dict[str, RedisGrid] = {}
-        self._exchanges: dict[str, Exchange] = {}
-        self._link: Connection | None = None
-        self._script = ""
-        self._steps = Steps()
         self._ticked: float | None = None
-        self._ahead = 0.0
-        self._missed = -inf
-        self._beating = False
-        self._stopping = False
-        self._pause: tuple[Any, Deferred[None]] | None = None
-        self._running: Deferred[None] | None = None
-        self._started = False
+        self._events: list[Event] = []
+        self._skips: set[str] = set()
 
     def start(self, now: float) -> None:
+        """Begin to connect."""
+        for pool in self._pools.values():
+            pool.now = now
+        for line in self._lines.values():
+            line.start()
+
+    def stop(self) -> Deferred[None]:
+        """Say goodbye, and cut the connections."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for line in self._lines.values():
+            await line.stop()
+
+    def ready(self) -> Deferred[None]:
+        """Wait until all pools have been in line with Redis once."""
+        return Deferred.fromCoroutine(self._ready())
+
+    async def _ready(self) -> None:
+        for line in self._lines.values():
+            await line.ready()
+
+    @property
+    def trouble(self) -> str:
+        """Why the store does not do all it should at present; empty: all is well."""
+        return next((line.trouble for line in self._lines.values() if line.trouble), "")
+
+    def pool(self, name: str) -> RedisGrid:
+        """Return the grid of a pool, always the same one."""
+        pool = self._pools.get(name)
+        if pool is None:
+            key = f"{{{self._prefix}:{name}}}:meta"
+            slot = key if self.spread else ""
+            line = self._lines.get(slot)
+            if line is None:
+                line = self._lines[slot] = Line(self, key)
+            pool = self._pools[name] = RedisGrid(
+                name,
+                key,
+                self.settings,
+                self._pick,
+                self.gateway,
+                line,
+                self.timer,
+                self._pools,
+                self.skip,
+                spread=self.spread,
+            )
+            line.pools.append(pool)
+        return pool
+
+    def pools(self) -> Iterable[tuple[str, RedisGrid]]:
+        """Yield the pools that are in use, by name."""
+        return self._pools.items()
+
+    def usage(self) -> Iterable[UsageView]:
+        """Yield every customer that used anything a second ago, demo users as one."""
+        total: dict[str, list[int]] = {}
+        for pool in self._pools.values():
+            for view in pool.copies.usage():
+                counts = total.setdefault(view.customer, [0, 0, 0])
+                counts[0] += view.peers
+                counts[1] += view.reservations
+                counts[2] += view.rooms
+        for customer, (peers, reservations, rooms) in total.items():
+            yield UsageView(
+                customer=customer, peers=peers, reservations=reservations, rooms=rooms
+            )
+
+    def skip(self, what: str) -> None:
+        """Count a row that cannot be read, and name it once."""
+        self.skipped += 1
+        if what not in self._skips and len(self._skips) < 1000:
+            self._skips.add(what)
+            _log.error("a row in Redis cannot be read and is skipped: {what}", what=what[:500])
+
+    def tick(self, now: float) -> tuple[Event, ...]:
+        """Do the periodic work; what it leads to may be told at the next call."""
+        gap = now - self._ticked if self._ticked is not None else 0.0
+        self._ticked = now
+        stood_still = gap > 2.5 * self.settings.tick
+        if stood_still:
+            self._events.append(Paused(gap))
+        for pool in self._pools.values():
+            pool.sweep(now)
+            Deferred.fromCoroutine(self._tick(pool, stood_still))
+        events, self._events = self._events, []
+        return tuple(events)
+
+    async def _tick(self, pool: RedisGrid, stood_still: bool) -> None:
+        if not pool.up or pool.ticking:
+            return
+        pool.ticking = True
+        try:
+            (events,) = await pool.run("tick", stood_still)
+            for kind, address, value in events:
+                made = ServerRemoved if kind == "removed" else ServerDisabled
+                self._events.append(made(address, value))
+            await pool.look()
+        except RedisAwayError:
+            # The connection's end is told elsewhere.
+            return
+        finally:
+            pool.ticking = False
+
+
+class Line:
+    """The connection to the Redis that has some pools' keys.
+
+    Args:
+        store: whose pools these are.
+        key: of one of them.
+    """
+
+    def __init__(self, store: RedisStore, key: str) -> None:
+        self.trouble = "not connected to Redis yet"
+        self.pools: list[RedisGrid] = []
+        self._store = store
+        self._key = key
+        self._link: Connection | None = None
+        self._stopping = False
+        self._lost = ""
+        self._warned = ""
+        self._pause: tuple[Any, Deferred[None]] | None = None
+        self._running: Deferred[None] | None = None
+        self._waiting: list[Deferred[None]] = []
+        self._began = False
+
+    def start(self) -> None:
         """Begin to connect."""
         self._running = Deferred.fromCoroutine(self._run())
         self._running.addErrback(lambda failure: _log.failure("the store failed", failure))
@@ -121,7 +268,7 @@ class RedisStore:
         delay = _FIRST_DELAY
         while not self._stopping:
             try:
-                link = await self._connect()
+                link = await self._store.connect(self._key)
                 if self._stopping:
                     link.close()
                     return
@@ -129,80 +276,88 @@ class RedisStore:
                 await self._enter(link)
                 delay = _FIRST_DELAY
                 reason = await link.lost
-            except RedisAwayError as error:
+            except (RedisAwayError, RedisRefusedError) as error:
                 reason = str(error)
             except FleetError as error:
                 self._down(str(error))
-                self._fatal(str(error))
+                self._store.fatal(str(error))
                 return
             except Exception as error:
                 # It refuses what every Redis does, or holds what no gateway has written.
                 _log.failure("Redis cannot be used")
                 reason = str(error) or type(error).__name__
-            self._down(reason)
+            self._down(self._lost or reason)
             if self._stopping:
                 return
             await self._sleep(delay * random.uniform(0.75, 1.25))  # noqa: S311  -- spreads load
             delay = min(_LONGEST_DELAY, 2 * delay)
 
     async def _enter(self, link: Connection) -> None:
-        """Bring all pools in line with Redis, and begin to commit."""
-        await self._fleet.join(link.execute)
-        self._script = (await link.execute("SCRIPT", "LOAD", COMMIT)).decode()
-        await self._set_clock(link)
+        """Bring all pools in line with Redis."""
         run = await _run_of(link)
-        for exchange in self._exchanges.values():
-            exchange.set_time(self._clock())
-            exchange.hold()
-        await link.subscribe(self._exchanges, self._heard)
-        for pool in self._pools.values():
-            await self._sync(pool, link, run)
-        self._started = True
-        for exchange in self._exchanges.values():
-            exchange.went_up()
+        for pool in self.pools:
+            await self._join(pool, link, run)
+        for pool in self.pools:
+            pool.up = True
+        self._lost = ""
+        self._began = True
+        waiting, self._waiting = self._waiting, []
+        for ready in waiting:
+            ready.callback(None)
         if self.trouble:
             self.trouble = ""
-            _log.info("the state is shared by Redis")
+            _log.info("the state is in Redis")
 
-    async def _sync(self, pool: RedisGrid, link: Connection, run: str) -> None:
-        exchange = pool.exchange
-        epoch, seq, others = await self._greet(exchange)
-        if exchange.epoch:
-            if epoch != exchange.epoch or seq < exchange.seq:
-                exchange.lost = Loss.CERTAIN
-            elif run != exchange.run and exchange.lost is Loss.NONE:
-                exchange.lost = Loss.POSSIBLE
-        if exchange.lost is not Loss.NONE:
+    async def _join(self, pool: RedisGrid, link: Connection, run: str) -> None:
+        store, is_new = self._store, not pool.epoch
+        mine = f"{pool.epoch} {pool.run_id}"
+        answer = await SCRIPTS["enter"](
+            link.execute,
+            (pool.key,),
+            store.gateway,
+            "" if store.follow else repr(pool.now),
+            repr(store.lease),
+            str(LAYOUT),
+            sha256(store.numbers).hexdigest()[:16],
+            f"{random.getrandbits(32):08x}",
+            pool.epoch if pool.lost else "",
+            "" if is_new else mine,
+            run,
+            str(len(store.prints)),
+            *store.prints,
+            *pool.copies.gateways,
+        )
+        what, found = answer[0].decode(), answer[1].decode()
+        if what:
+            raise FleetError(_WHY[what].format(found=found, layout=LAYOUT))
+        if answer[4]:
+            _log.warn(
+                "another gateway of this fleet has other numbers in [gateway] or [limits]: what "
+                "holds for a room depends on which of them is asked"
+            )
+        pool.epoch, pool.run_id, pool.lost = found, run, False
+        lost = bool(answer[2])
+        if lost:
             _log.warn("Redis may have lost what it knew; it is told again")
-        exchange.epoch, exchange.run = epoch, run
-        await exchange.catch_up()
-        await load(exchange.keys, pool.replica, link.execute, Slices(self._timer).pause)
-        exchange.seq, exchange.expected = seq, 0
-        await exchange.release()
-        await exchange.resume(first=not self._started, others=bool(others))
+            pool.copies.changed = -1
+            pool.copies.since = 0.0
+        if not answer[3]:
+            number = 0
+            while True:
+                (number,) = await pool.run("resume", number, is_new)
+                if not number:
+                    break
+        await restore(pool, lost=lost)
+        await pool.look()
 
-    async def _greet(self, exchange: Exchange) -> tuple[str, int, int]:
-        """Give a sign of life; return epoch, number of the last commit, and other gateways."""
-        fresh = f"{random.getrandbits(64):016x}"
-        results, _ = await exchange.commit([(("H", fresh, str(LEASE)),)])
-        epoch, seq, others = results[0]
-        return epoch, seq, others
-
-    def stop(self) -> Deferred[None]:
-        """Commit what is left, say goodbye, and cut the connections."""
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
+        """End."""
         self._stopping = True
         link = self._link
-        if link is not None and not self.trouble:
-            try:
-                for exchange in self._exchanges.values():
-                    await exchange.catch_up()
-                    await exchange.commit([(("L",),)])
-            except RedisAwayError as error:
-                _log.warn("the last changes are lost: {reason}", reason=str(error))
         if link is not None:
+            if not self.trouble:
+                for pool in self.pools:
+                    await pool.leave()
             link.close()
         if self._pause is not None:
             call, waiting = self._pause
@@ -211,155 +366,71 @@ class RedisStore:
         if self._running is not None:
             await self._running
 
-    @property
-    def longest_step(self) -> float:
-        """The longest time for which the store held the reactor up, in seconds."""
-        return self._steps.longest
+    async def ready(self) -> None:
+        """Wait until all pools have been in line with Redis once."""
+        if not self._began:
+            waiting: Deferred[None] = Deferred()
+            self._waiting.append(waiting)
+            await waiting
 
-    @property
-    def skipped(self) -> int:
-        """How many messages of other gateways could not be read."""
-        return sum(exchange.skipped for exchange in self._exchanges.values())
+    async def run(self, pool: RedisGrid, script: str, asked: Sequence[Any]) -> Any:
+        """Carry out a script for a pool, and return what it answers.
 
-    def pool(self, name: str) -> RedisGrid:
-        """Return the grid of a pool, always the same one."""
-        pool = self._pools.get(name)
-        if pool is None:
-            self._grids.pool(name)
-            grid, changes = self._changes[name]
-            keys = Keys(self._fleet.prefix, name)
-            replica = Replica(grid, changes, self._fleet.layout)
-            exchange = Exchange(
-                grid,
-                changes,
-                replica,
-                keys,
-                self._gateway,
-                self._commit,
-                self._timer,
-                self._read_anew,
-                self._steps,
-            )
-            pool = RedisGrid(
-                grid,
-                replica,
-                exchange,
-                self._gateway,
-                Slices(self._timer),
-                self._settings.report_interval,
-            )
-            self._pools[name] = pool
-            self._exchanges[keys.channel] = exchange
-        return pool
-
-    def pools(self) -> Iterable[tuple[str, RedisGrid]]:
-        """Yield the pools that are in use, by name."""
-        return self._pools.items()
-
-    def usage(self) -> Iterable[UsageView]:
-        """Yield every customer that uses anything."""
-        return self._grids.usage()
-
-    def tick(self, now: float) -> tuple[Event, ...]:
-        """Do the periodic work."""
-        events: list[Event] = []
-        gap = now - self._ticked if self._ticked is not None else 0.0
-        self._ticked = now
-        if gap > 2.5 * self._settings.tick:
-            events.append(Paused(gap))
-            for pool in self._pools.values():
-                pool.excuse(now)
-        for pool in self._pools.values():
-            events.extend(pool.tick(now))
-        if not self.trouble and not self._beating and self._link is not None:
-            self._beating = True
-            Deferred.fromCoroutine(self._beat(self._link)).addErrback(_failed)
-        return tuple(events)
-
-    async def _beat(self, link: Connection) -> None:
-        """Give a sign of life, and look whether everything that was committed was heard of."""
+        Raises:
+            RedisAwayError: Redis is away, or does not do it.
+        """
+        store = self._store
+        now = False if store.follow else pool.now
+        request = encode((pool.epoch, now, store.gateway, *asked))
+        keys = [pool.key]
+        if script == "connect":
+            keys += [other.key for other in self.pools if other is not pool]
+        began = time.perf_counter()
         try:
-            for exchange in self._exchanges.values():
-                heard = exchange.seq
-                epoch, seq, _ = await self._greet(exchange)
-                if heard > seq:
-                    # Somebody has told of what nobody committed.
-                    exchange.seq = seq
-                # What had been committed a beat ago should be there, and have been told by now.
-                missed = min(seq, exchange.seq) < exchange.expected
-                if epoch != exchange.epoch or (missed and self._may_read_anew()):
-                    self._read_anew()
-                exchange.expected = seq
-            await self._set_clock(link)
+            answer = await SCRIPTS[script](self.execute, keys, request, store.numbers)
+        except RedisRefusedError as error:
+            store.measured(None)
+            store.refused(error.kind)
+            self._refused(pool, error)
+            raise RedisAwayError(str(error)) from None
         except RedisAwayError:
-            link.close()
-        finally:
-            self._beating = False
+            store.measured(None)
+            raise
+        store.measured(time.perf_counter() - began)
+        skipped, *answers = decode(answer)
+        for what in skipped:
+            store.skip(what)
+        return answers
 
-    def _may_read_anew(self) -> bool:
-        """Tell whether it is time again to read all anew for a commit that was not heard of."""
-        now = self._clock()
-        # A clock that is set back must not make the pause longer.
-        if 0 <= now - self._missed < _PAUSE:
-            return False
-        self._missed = now
-        return True
+    def execute(self, *command: str | bytes) -> Deferred[Any]:
+        """Carry out a command."""
+        if self._link is None:
+            failed: Deferred[Any] = Deferred()
+            failed.errback(RedisAwayError("no connection"))
+            return failed
+        return self._link.execute(*command)
 
-    def _read_anew(self) -> None:
-        """Begin again with what Redis holds."""
-        _log.warn("the state differs from what Redis holds; it is read anew")
+    def _refused(self, pool: RedisGrid, error: RedisRefusedError) -> None:
+        """Decide what a refusal means: begin again, or go on."""
+        text = str(error)
+        lost = text.partition("LOST ")[2].partition("\n")[0].strip()
+        if lost:
+            pool.lost = not lost.startswith("epoch")
+            self._lost = f"Redis has lost {lost}"
+        elif error.kind in ("script", "other", "busy", "oom", "noperm", "noreplicas"):
+            if self._warned != error.kind:
+                self._warned = error.kind
+                _log.error("Redis refuses a call: {reason}", reason=text[:500])
+            return
         if self._link is not None:
             self._link.close()
-
-    async def _set_clock(self, link: Connection) -> None:
-        began = time.monotonic()
-        seconds, micros = await link.execute("TIME")
-        if not self._follow:
-            return
-        taken = time.monotonic() - began
-        ahead = int(seconds) + int(micros) / 1e6 - self._clock() - taken / 2
-        jumped = abs(ahead - self._ahead) > _JUMP
-        if jumped or taken < _QUICK:
-            self._ahead = ahead
-            for exchange in self._exchanges.values():
-                exchange.ahead = ahead
-        if jumped and not self.trouble:
-            _log.warn("the clock of Redis has jumped; every server counts as just heard")
-            for pool in self._pools.values():
-                pool.excuse(self._clock())
-
-    def _commit(self, keys: Keys, arguments: Any) -> Deferred[Any]:
-        link = self._link
-        if link is None:
-            return _fail("no connection")
-        began = time.perf_counter()
-        command = ("EVALSHA", self._script, str(len(keys.all)), *keys.all, *arguments)
-        return link.execute(*command).addBoth(self._committed, link, began)
-
-    def _committed(self, answer: Any, link: Connection, began: float) -> Any:
-        if isinstance(answer, list):
-            self._measured(time.perf_counter() - began)
-            return _text(answer)
-        self._measured(None)
-        error = answer.value
-        if not isinstance(error, RedisAwayError):
-            # Redis is there but cannot do it: out of memory, read-only, or its scripts are gone.
-            _log.error("Redis refuses a commit: {reason}", reason=str(error))
-            link.close()
-            raise RedisAwayError(str(error)) from None
-        return answer
-
-    def _heard(self, channel: str, message: bytes) -> None:
-        exchange = self._exchanges.get(channel)
-        if exchange is not None:
-            exchange.hear(message)
 
     def _down(self, reason: str) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.close()
-        for exchange in self._exchanges.values():
-            exchange.went_down()
+        for pool in self.pools:
+            pool.up = False
         if not self._stopping and self.trouble != reason:
             self.trouble = reason
             _log.error(
@@ -375,14 +446,17 @@ class RedisStore:
             self._pause = None
             slept.callback(None)
 
-        self._pause = (self._timer.callLater(seconds, wake), slept)
+        self._pause = (self._store.timer.callLater(seconds, wake), slept)
         return slept
 
-    def _new_grid(self, name: str, usage: Usage) -> Grid:
-        changes = Changes()
-        grid = Grid(self._settings, usage, self._pick, changes)
-        self._changes[name] = (grid, changes)
-        return grid
+
+_WHY: Final = {
+    "key": "the gateways that share this Redis have another master key; configure the same "
+    "gateway.master_key (or name both in gateway.master_keys to replace one by the other), or "
+    "another state.prefix or database",
+    "layout": "the state in Redis has layout {found}, and this version works with {layout}; see "
+    "the upgrade in the operations guide",
+}
 
 
 async def _run_of(link: Connection) -> str:
@@ -392,21 +466,3 @@ async def _run_of(link: Connection) -> str:
         if name == "master_replid":
             return str(value)
     return ""
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, list):
-        return [_text(item) for item in value]
-    return value
-
-
-def _fail(reason: str) -> Deferred[Any]:
-    failed: Deferred[Any] = Deferred()
-    failed.errback(RedisAwayError(reason))
-    return failed
-
-
-def _failed(failure: Any) -> None:
-    _log.failure("work with Redis failed", failure)

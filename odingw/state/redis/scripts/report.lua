@@ -1,0 +1,195 @@
+-- Take in what a server says of itself and its rooms (Reports.take_in), as the difference to what it
+-- said before; with many changes in several calls.
+--
+-- Asks: server, stamp that it should have, stamp that it gets, first call, last call, row
+--       {kid, version, load, clients}, rooms {room, customer, peers, ...}, those to try once more,
+--       rooms that are gone, whether the report is the server's first, token to take tasks by ('': none).
+-- Answers: 'whole' if there was another stamp; else attached ('', 'new', 'returned'), rooms of other
+--       servers {room, owner, ...}, whether it is the first, contests {room, keeper, loser, ...}, their
+--       number, tasks.
+
+local address, expected, stamp, is_start, is_end = unpack(request, 4, 8)
+local said, rooms, again, gone, is_first, token = unpack(request, 9, 14)
+local books = K['rooms:' .. address]
+local found = server(address)
+local known = found and not found.removed
+local attached, contests, contested, kept = '', {}, 0, {}
+
+if is_start then expire() end
+if (call('HGET', books, '') or '') ~= expected then
+  call('HSET', books, '', stamp)
+  return answer('whole')
+end
+
+local function price(learnt)
+  local fleet = counters.clients_seen > 1e-9 and counters.load_seen / counters.clients_seen or 1 / 500
+  learnt.cost = (learnt.load_seen + 20 * fleet) / (learnt.clients_seen + 20)
+end
+
+local function attach()
+  attached = 'new'
+  local given, drained = fact('g' .. address), fact('d' .. address)
+  local left = found or {n = 0, g = 0, rooms = 0, peers = 0, tasks = 0}
+  found = {address = address, kid = given and given[2] or said[1], born = next_number('changed'),
+    disabled = false, drained = drained ~= nil and drained[2], unheard = false, removed = false,
+    n = left.n, g = 0, rooms = left.rooms, peers = left.peers, tasks = left.tasks,
+    via = gateway, version = said[2], load = said[3], estimate = said[3], load_seen = 0,
+    clients_seen = 0, first = now, since = -1}
+  servers[address] = found
+  price(found)
+  if left.disabled then disable(found, false) end
+  call('HSET', K['uses:' .. address], '', '')
+  call('ZREM', K.given_others, address)
+  call('SREM', K.removed, address)
+end
+
+-- A busy server's figures say what a client costs; an idle one's are noise (CostModel.report).
+local function hear_again()
+  local load, clients = said[3], said[4]
+  if load >= 0.05 and clients >= 20 then
+    local before, seen = found.load_seen, found.clients_seen
+    found.load_seen, found.clients_seen = 0.8 * before + load, 0.8 * seen + clients
+    set('load_seen', counters.load_seen - before + found.load_seen)
+    set('clients_seen', counters.clients_seen - seen + found.clients_seen)
+  end
+  price(found)
+  local estimate = math.max(0, found.estimate + found.cost * (clients - found.clients))
+  -- A full server reports 1 however far above it is: that is a bound, not a value.
+  if load < 1 or estimate < 1 then estimate = estimate + 0.2 * (load - estimate) end
+  found.estimate, found.load = estimate, load
+  if found.disabled then
+    disable(found, false)
+    attached = 'returned'
+  end
+end
+
+if is_start then
+  is_first = not known or found.disabled or found.since < 0
+  if known then hear_again() else attach() end
+  found.version, found.clients, found.seen = said[2], said[4], now
+  found.via, found.unheard = gateway, false
+  call('ZADD', K.heard, now, address)
+end
+if not found or found.removed then return answer('whole') end
+touch(found)
+call('HSET', books, '', stamp)
+
+local function contest(room, keeper, loser)
+  contested = contested + 1
+  if contested <= 20 then
+    for _, value in ipairs({room, keeper, loser}) do contests[#contests + 1] = value end
+  end
+end
+
+-- Whether a reported room takes its base from a live server that has never reported it. It does if
+-- there are clients in it. A place that is reserved there counts as reported against a server that has
+-- reported since before it was reserved, and had not named a room of the base by then.
+local function is_claim(base, peers)
+  if peers == 0 or kept[base.id] then return false end
+  if is_first then return true end
+  local named = tonumber(call('HGET', K['named:' .. address], base.id) or now)
+  for _, room in ipairs(rooms_of(base)) do
+    local numbers = call('ZRANGE', K['places:' .. room], 0, -1, 'WITHSCORES')
+    for index = 2, #numbers, 2 do
+      local held = read(K.places, numbers[index], PLACE)
+      if held and found.since < held[5] and held[5] <= named and held[4] > now then
+        kept[base.id] = true
+        return false
+      end
+    end
+  end
+  return true
+end
+
+-- The base that a room is in, if the server has it or gets it.
+local function find_base(room, peers)
+  local id = base_of(room)
+  local base = base_at(id)
+  if not base then
+    if call('HEXISTS', K.bases, '') == 0 then error('LOST bases') end
+    return place(id, found)
+  end
+  if base.server ~= found then
+    local other = base.server
+    if not other.disabled and (base.reported or not is_claim(base, peers)) then return nil end
+    contest(room, address, other.address)
+    move(base, found)
+  end
+  return base
+end
+
+local function take_in(room, customer, peers)
+  local row = room_at(found, room)
+  local rise = peers
+  if row and row[2] >= 0 then
+    rise = peers - row[2]
+    count_reported(found, row[1], -row[2], -1)
+  else
+    local base = find_base(room, peers)
+    if not base then return false end
+    row = room_at(found, room) or add_room(base, room, customer)
+    if not base.reported then
+      base.reported = true
+      save(base)
+    end
+    count(row[1], 0, 0, -1)
+  end
+  row[1], row[2] = customer, peers
+  count_reported(found, customer, peers, 1)
+  if rise > 0 and row[4] > 0 then
+    end_oldest({server = found}, room, row, math.min(rise, row[4]))
+  end
+  save_room(found, room, row)
+  return true
+end
+
+local function take_in_all(items)
+  local foreign = {}
+  for index = 1, #items, 3 do
+    if not take_in(items[index], items[index + 1], items[index + 2]) then
+      for offset = 0, 2 do foreign[#foreign + 1] = items[index + offset] end
+    end
+  end
+  return foreign
+end
+
+-- The rooms that are another server's, which the server is told to close, and since when each report
+-- has named one of their bases.
+local function close_foreign(items)
+  local foreign, named, names = {}, K['named:' .. address], K['contested:' .. address]
+  if #items == 0 and call('EXISTS', named, names) == 0 then return foreign end
+  local since, before = call('HGETALL', named), {}
+  for index = 1, #since, 2 do before[since[index]] = since[index + 1] end
+  local last = {}
+  for _, room in ipairs(call('SMEMBERS', names)) do last[room] = true end
+  call('DEL', named, names)
+  for index = 1, #items, 3 do
+    local room = items[index]
+    local base = base_at(base_of(room))
+    if base and base.server ~= found then
+      foreign[#foreign + 1], foreign[#foreign + 2] = room, base.server.address
+      if not last[room] then contest(room, base.server.address, address) end
+      call('HSET', named, base.id, before[base.id] or now)
+      call('SADD', names, room)
+    end
+  end
+  return foreign
+end
+
+local foreign = take_in_all(rooms)
+for _, item in ipairs(again) do foreign[#foreign + 1] = item end
+if not is_end then return answer(attached, foreign, is_first, contests, contested, {}) end
+-- A room of the same base that came later may have won the base.
+if #foreign > 0 then foreign = take_in_all(foreign) end
+for _, room in ipairs(gone) do
+  local row = room_at(found, room)
+  local base = row and row[2] >= 0 and base_at(base_of(room))
+  if base and base.server == found then
+    unreport(base, row)
+    save_or_forget(base, room, row)
+  end
+end
+if is_first then found.since = now end
+foreign = close_foreign(foreign)
+local tasks = token ~= '' and call('ZCOUNT', K.awaited, now, '+inf') == 0 and take(address, token) or {}
+return answer(attached, foreign, is_first, contests, contested, tasks)
