@@ -71,8 +71,10 @@ class World(ABC):
 
     def answer(self, eventual: Any) -> Any:
         """Return what a call comes to; raise what it fails with."""
-        self.pick.picks += 1
-        return answer(eventual, self.settle)
+        try:
+            return answer(eventual, self.settle)
+        finally:
+            self.pick.picks += 1
 
     def rooms(self, pool: str = "") -> list[RoomView]:
         """Return all rooms of a pool."""

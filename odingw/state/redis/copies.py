@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from msgspec import Struct, ValidationError, convert
+from msgspec import DecodeError, Struct, msgpack
 
 from odingw.errors import Reason, Refused
 from odingw.grid.rooms import BaseId, RoomId, base_of, common_base
 from odingw.grid.usage import ALL_DEMO, DEMO_PREFIX
 from odingw.grid.values import Admission, Placed, ServerView, UsageView
-from odingw.state.redis.rows import ServerRow, ban_key, room_key, user_key
+from odingw.state.redis.rows import ServerRow, ban_key, read_server, room_key, text_of, user_key
+from odingw.state.redis.scripts import Look
 
 REMEMBERED: Final = 200_000
 """How many bases are remembered for which this gateway has answered."""
@@ -27,6 +28,14 @@ ELSEWHERE: Final = 30.0
 
 _HEADROOM: Final = 9.0
 """As in :mod:`odingw.grid.placement`."""
+
+
+_NOTHING: Final = b"\xa0"
+"""The empty text, as MessagePack."""
+
+_text: Final = msgpack.Decoder(str).decode
+_read_fact: Final = msgpack.Decoder(tuple[str, list[Any]]).decode
+_read_usage: Final = msgpack.Decoder(list[str]).decode
 
 
 class Heard:
@@ -81,14 +90,11 @@ class Copies:
     def __init__(self) -> None:
         self.heard: dict[str, Heard] = {}
         self.rows: dict[str, ServerRow] = {}
-        self.heard_at: dict[str, float] = {}
         self.gateways: Sequence[str] = ()
         self.facts: dict[str, Sequence[Any]] = {}
         self.grants: dict[tuple[str, str], Grant] = {}
         self.apart: dict[str, int] = {}
         self.growth = 2.0
-        self.changed = -1
-        self.since = 0.0
         self.fact = 0
         self._usage: dict[str, list[int]] = {}
         self._by_kid: dict[str, str] = {}
@@ -96,38 +102,38 @@ class Copies:
         self._where: dict[BaseId, str] = {}
         self._rooms_of: dict[BaseId, int] = {}
 
-    def take_in(self, look: Sequence[Any]) -> Iterator[str]:
-        """Take in a look (``look.lua``); yield what of it cannot be read."""
-        self.since, self.changed, found, everything = look[:4]
-        facts, usage, demo, self.gateways = look[4:8]
-        self.growth = look[9]
-        seen = set()
-        for address, heard, row in found:
-            seen.add(address)
+    def take_in(self, look: Look) -> Iterator[str]:
+        """Take in a look; yield what of it cannot be read."""
+        self.gateways, self.growth = look.gateways, look.growth
+        rows, by_kid = {}, {}
+        for address, value in zip(look.servers[::2], look.servers[1::2], strict=True):
+            if bytes(address) == _NOTHING:
+                continue
             try:
-                self.put_server(address, convert(row, ServerRow), heard)
-            except ValidationError as error:
-                yield f"the server {address}: {error}"
-        if everything:
-            for address in [address for address in self.rows if address not in seen]:
-                self._by_kid.pop(self.rows.pop(address).kid, None)
-        for key, fact in facts:
-            self.facts[key] = fact
-            self.fact = max(self.fact, fact[0])
-        self._usage = {ALL_DEMO: demo} if any(demo) else {}
-        for field, count in zip(usage[::2], usage[1::2], strict=True):
-            if field:
-                counts = self._usage.setdefault(field[1:], [0, 0, 0])
-                counts["prn".index(field[0])] = int(count)
-
-    def put_server(self, address: str, row: ServerRow, heard: float) -> None:
-        """Take in a server's row."""
-        before = self.rows.get(address)
-        if before is not None and before.kid != row.kid:
-            self._by_kid.pop(before.kid, None)
-        self.rows[address] = row
-        self.heard_at[address] = heard
-        self._by_kid[row.kid] = address
+                row = read_server(text_of(value))
+                rows[_text(address)] = row
+                by_kid[row.kid] = _text(address)
+            except (DecodeError, ValueError) as error:
+                yield f"a server: {error}"
+        self.rows, self._by_kid = rows, by_kid
+        for raw in look.facts:
+            try:
+                key, fact = _read_fact(raw)
+            except (DecodeError, ValueError) as error:
+                yield f"a fact: {error}"
+            else:
+                self.facts[key] = fact
+                self.fact = max(self.fact, fact[0])
+        try:
+            usage = _read_usage(look.usage)
+            counted = {ALL_DEMO: look.demo} if any(look.demo) else {}
+            for field, count in zip(usage[::2], usage[1::2], strict=True):
+                if field:
+                    counts = counted.setdefault(field[1:], [0, 0, 0])
+                    counts["prn".index(field[0])] = int(count)
+            self._usage = counted
+        except (DecodeError, ValueError) as error:
+            yield f"usage: {error}"
 
     def sweep(self, now: float, fleet_now: float, gateway: str, remove_timeout: float) -> None:
         """Forget what is over, and servers that report elsewhere."""

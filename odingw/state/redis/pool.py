@@ -449,12 +449,12 @@ class RedisGrid:
             # What is not done has its turn again after the others.
             self.accepted[task] = self.accepted.pop(task)
         try:
-            look = await self.run("look", copies.since, copies.changed, copies.fact, waiting)
+            look = await self.run("look", copies.fact, waiting)
         except RedisAwayError:
             return
         for problem in copies.take_in(look):
             self.skip(problem)
-        for task in look[10]:
+        for task in look.done:
             self.accepted.pop(task, None)
 
     def sweep(self, now: float) -> None:

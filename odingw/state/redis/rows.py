@@ -4,9 +4,9 @@ A room's key is ``LENGTH:namespace/name``, with the length of the namespace in b
 same with the base in place of the name.
 """
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from msgspec import Meta, Struct, json, msgpack
+from msgspec import Meta, Raw, Struct, json, msgpack
 
 from odingw.grid.bans import BanKey
 from odingw.grid.ledger import Time
@@ -56,6 +56,7 @@ class RoomRow(Struct, frozen=True, array_like=True, gc=False):
 
 
 read_room: Final = msgpack.Decoder(RoomRow).decode
+read_server: Final = msgpack.Decoder(ServerRow).decode
 _read_body: Final[json.Decoder[TaskBody]] = json.Decoder(TaskBody)
 
 
@@ -98,6 +99,9 @@ def read_task(name: str, returned: int, customer: str, body: str) -> Task:
     return Task(read, customer, (namespace, base_of(room)), int(name[:16]), returned)
 
 
-def row_of_task(name: str, row: Any) -> Any:
-    """Return a task's row to put back."""
-    return [name, row]
+def text_of(raw: Raw) -> bytes:
+    """Return the bytes of a text, which need not be Unicode, from its MessagePack."""
+    data = bytes(raw)
+    if data[0] & 0xE0 == 0xA0:
+        return data[1:]
+    return data[1 + {0xD9: 1, 0xDA: 2, 0xDB: 4}[data[0]] :]

@@ -5,7 +5,7 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final
 
-from msgspec import msgpack
+from msgspec import Raw, Struct, msgpack
 from twisted.internet.defer import Deferred
 
 from odingw.state.redis.errors import RedisRefusedError
@@ -66,3 +66,20 @@ SCRIPTS: Final = {name: Script(name) for name in _PARTS}
 
 encode: Final = msgpack.Encoder().encode
 decode: Final = msgpack.Decoder(list[Any]).decode
+
+
+class Look(Struct, array_like=True):
+    """What ``look.lua`` answers."""
+
+    skipped: list[str]
+    now: float
+    servers: list[Raw]
+    facts: list[Raw]
+    usage: Raw
+    demo: list[int]
+    gateways: list[str]
+    growth: float
+    done: list[str]
+
+
+decode_look: Final = msgpack.Decoder(Look).decode

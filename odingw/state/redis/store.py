@@ -22,7 +22,7 @@ from odingw.state.redis.errors import RedisAwayError, RedisRefusedError
 from odingw.state.redis.pool import RedisGrid
 from odingw.state.redis.restore import restore
 from odingw.state.redis.rows import LAYOUT
-from odingw.state.redis.scripts import SCRIPTS, decode, encode
+from odingw.state.redis.scripts import SCRIPTS, decode, decode_look, encode
 from odingw.state.slices import Timer
 
 LEASE: Final = 5.0
@@ -227,8 +227,11 @@ class RedisStore:
         try:
             (events,) = await pool.run("tick", stood_still)
             for kind, address, value in events:
-                made = ServerRemoved if kind == "removed" else ServerDisabled
-                self._events.append(made(address, value))
+                self._events.append(
+                    ServerRemoved(address, value)
+                    if kind == "removed"
+                    else ServerDisabled(address, float(value))
+                )
             await pool.look()
         except RedisAwayError:
             # The connection's end is told elsewhere.
@@ -339,8 +342,6 @@ class Line:
         lost = bool(answer[2])
         if lost:
             _log.warn("Redis may have lost what it knew; it is told again")
-            pool.copies.changed = -1
-            pool.copies.since = 0.0
         if not answer[3]:
             number = 0
             while True:
@@ -396,8 +397,15 @@ class Line:
         except RedisAwayError:
             store.measured(None)
             raise
-        store.measured(time.perf_counter() - began)
-        skipped, *answers = decode(answer)
+        taken = time.perf_counter() - began
+        store.measured(taken)
+        if script == "look":
+            look = decode_look(answer)
+            if store.follow:
+                pool.ahead = look.now + taken / 2 - store.clock()
+            skipped, answers = look.skipped, look
+        else:
+            skipped, *answers = decode(answer)
         for what in skipped:
             store.skip(what)
         return answers

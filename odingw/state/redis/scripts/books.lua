@@ -70,7 +70,7 @@ local function add(key, field, change)
 end
 
 -- Counters: reservations and growths are numbered without gaps, so that the oldest is known.
-local COUNTERS = {'first', 'last', 'grown', 'growing', 'task', 'fact', 'changed', 'load_seen',
+local COUNTERS = {'first', 'last', 'grown', 'growing', 'task', 'fact', 'born', 'load_seen',
   'clients_seen', 'demo_p', 'demo_r', 'demo_n', 'ticked'}
 local counters, counted = {}, {}
 for index, value in ipairs(call('HMGET', K.counts, unpack(COUNTERS))) do
@@ -495,7 +495,6 @@ local function disable(found, disabled)
     if kind == 'n' then count(customer, 0, 0, change) end
   end
   touch(found).disabled = disabled
-  next_number('changed')
 end
 
 -- What is left to write

@@ -73,7 +73,6 @@ if what == 'give' then
       unsay('g' .. other)
     end
   end
-  next_number('changed')
   return answer('', before and before[2] == value)
 end
 
@@ -85,5 +84,4 @@ elseif not found.disabled then
   disable(found, true)
   found.since = -1
 end
-next_number('changed')
 return answer('')

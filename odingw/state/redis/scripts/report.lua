@@ -30,7 +30,7 @@ local function attach()
   attached = 'new'
   local given, drained = fact('g' .. address), fact('d' .. address)
   local left = found or {n = 0, g = 0, rooms = 0, peers = 0, tasks = 0}
-  found = {address = address, kid = given and given[2] or said[1], born = next_number('changed'),
+  found = {address = address, kid = given and given[2] or said[1], born = next_number('born'),
     disabled = false, drained = drained ~= nil and drained[2], unheard = false, removed = false,
     n = left.n, g = 0, rooms = left.rooms, peers = left.peers, tasks = left.tasks,
     via = gateway, version = said[2], load = said[3], estimate = said[3], load_seen = 0,

@@ -40,7 +40,7 @@ function put.servers(item)
   for _, name in ipairs({'n', 'g', 'rooms', 'peers', 'tasks'}) do found[name] = 0 end
   local drained, given = fact('d' .. address), fact('g' .. address)
   found.drained, found.kid = drained ~= nil and drained[2], given and given[2] or found.kid
-  found.born, found.since = next_number('changed'), -1
+  found.born, found.since = next_number('born'), -1
   servers[address] = touch(found)
   set('load_seen', counters.load_seen + found.load_seen)
   set('clients_seen', counters.clients_seen + found.clients_seen)

@@ -31,7 +31,6 @@ local function close_unheard()
     local found = addresses[index] ~= '' and server(addresses[index])
     if found and over[found.via] and not found.unheard then
       touch(found).unheard = true
-      next_number('changed')
     end
   end
 end
@@ -53,7 +52,6 @@ local function remove(found)
   end
   call('ZREM', K.heard, found.address)
   call('SADD', K.removed, found.address)
-  next_number('changed')
 end
 
 local function judge(address, heard)
