@@ -38,16 +38,23 @@ def answer(eventual: Any, settle: Callable[[], None]) -> Any:
 
 
 class DirectLink:
-    """Commands by one connection."""
+    """Commands by one connection.
+
+    Attributes:
+        ends: it is lost ``before`` or ``after`` Redis has carried out the next command.
+    """
 
     def __init__(self, server: RedisServer) -> None:
         self.lost: Deferred[str] = Deferred()
+        self.ends = ""
         self._commands = server.client()
-        self.fails = 0
 
     def execute(self, *command: str | bytes) -> Deferred[Any]:
         """Carry out a command."""
         if self.lost.called:
+            return fail(RedisAwayError("cut"))
+        if self.ends == "before":
+            self.close()
             return fail(RedisAwayError("cut"))
         try:
             answer = self._commands.call(*command)
@@ -56,6 +63,9 @@ class DirectLink:
         except OSError as error:
             self.close()
             return fail(RedisAwayError(str(error)))
+        if self.ends == "after":
+            self.close()
+            return fail(RedisAwayError("cut"))
         return succeed(answer.encode() if isinstance(answer, str) else answer)
 
     def close(self) -> None:

@@ -43,6 +43,7 @@ class Heard:
 
     Attributes:
         said: the rooms that it reported last: peers and customer.
+        twice: further entries for some of them.
         written: the rooms of it that Redis has.
         known: the rooms by which clients find it.
         stamp: marks that Redis has what was written; empty: that is not known.
@@ -51,12 +52,13 @@ class Heard:
         at: when it reported last, by the gateway's clock.
     """
 
-    __slots__ = ("at", "busy", "foreign", "known", "row", "said", "stamp", "written")
+    __slots__ = ("at", "busy", "foreign", "known", "row", "said", "stamp", "twice", "written")
 
     def __init__(self) -> None:
         self.said: dict[RoomId, tuple[int, str]] = {}
         self.written: dict[RoomId, tuple[int, str]] = {}
         self.known: dict[RoomId, tuple[int, str]] = {}
+        self.twice: dict[RoomId, tuple[int, str]] = {}
         self.stamp = ""
         self.row: tuple[str, str, float, int] = ("", "", 0.0, 0)
         self.foreign: set[RoomId] = set()

@@ -370,13 +370,16 @@ class RedisGrid:
         return Deferred.fromCoroutine(self._give(address, kid))
 
     async def _give(self, address: str, kid: str) -> str:
+        fact, row = self.copies.facts.get(f"g{address}"), self.copies.rows.get(address)
+        before = fact[1] if fact else row.kid if row else None
+        if not self.up and before is not None:
+            return str(before)
         at = self.now + self.ahead
         try:
             await self.run("manage", "give", address, kid, False)
         except RedisAwayError:
             # What other gateways sign with must not be wrong; this is told when Redis is back.
-            fact, row = self.copies.facts.get(f"g{address}"), self.copies.rows.get(address)
-            kid = fact[1] if fact else row.kid if row else kid
+            kid = kid if before is None else str(before)
             self.unsettled.append(("manage", "give", address, kid, at))
         else:
             await self.look()

@@ -36,6 +36,9 @@ CHANGES: Final = 500
 _TRIES: Final = 5
 """How often rooms are read back, if something changes them all the time."""
 
+_UNKNOWN: Final = (-1, "")
+"""What Redis has of a room of which it was told several things."""
+
 Rooms = dict[RoomId, tuple[int, str]]
 
 
@@ -65,7 +68,7 @@ class Reports:
             await self._slices.pause()
         heard.busy = True
         try:
-            heard.said = await self._read(report, heard.said)
+            heard.said, heard.twice = await self._read(report, heard.said)
             heard.row = (report.kid, report.version, report.load, report.clients)
             heard.at = now
             if self._pool.up:
@@ -78,18 +81,24 @@ class Reports:
         finally:
             heard.busy = False
 
-    async def _read(self, report: ServerReport, before: Rooms) -> Rooms:
-        """Read the rooms; of one that is named twice, the first entry counts."""
+    async def _read(self, report: ServerReport, before: Rooms) -> tuple[Rooms, Rooms]:
+        """Read the rooms.
+
+        Of one that is named twice, the first entry counts; with another one that has clients the
+        server may take the room from another server.
+        """
         said: Rooms = {}
+        twice: Rooms = {}
         for number, piece in enumerate(report.rooms, 1):
             for item in piece:
-                room, known = item.id, before.get(item.id)
-                if known is None or known[0] != item.peers or known[1] != item.customer:
-                    known = (_peers(item), item.customer[:LONGEST_CUSTOMER])
-                said.setdefault(room, known)
+                room, what = item.id, before.get(item.id)
+                if what is None or what[0] != item.peers or what[1] != item.customer:
+                    what = (_peers(item), item.customer[:LONGEST_CUSTOMER])
+                if said.setdefault(room, what) is not what and what[0] and not said[room][0]:
+                    twice.setdefault(room, what)
             if not number % READ:
                 await self._slices.pause()
-        return said
+        return said, twice
 
     async def write(self, address: str, heard: Heard, *, take: bool = False) -> Reported:
         """Tell Redis what a server said last.
@@ -117,6 +126,7 @@ class Reports:
         changes = [(room, known) for room, known in said.items() if written.get(room) != known]
         # Those that are known come first, as in odingw.grid.reports.
         changes.sort(key=lambda change: change[0] not in written)
+        twice = [entry for entry in heard.twice.items() if entry[0] not in written]
         gone = [room_key(*room) for room in written.keys() - said.keys()]
         expected, heard.stamp = heard.stamp, ""
         again: list[Any] = []
@@ -126,9 +136,6 @@ class Reports:
             is_end = start == starts[-1]
             stamp = f"{self._gateway} {self._stamps}{'' if is_end else ' …'}"
             token = self._pool.new_token() if take and is_end else ""
-            rooms: list[Any] = []
-            for room, (peers, customer) in changes[start : start + CHANGES]:
-                rooms += (room_key(*room), customer, peers)
             answer = await self._pool.run(
                 "report",
                 address,
@@ -137,7 +144,8 @@ class Reports:
                 start == 0 and not outcome.begun,
                 is_end,
                 heard.row,
-                rooms,
+                _flat(changes[start : start + CHANGES]),
+                _flat(twice) if is_end else [],
                 again if is_end else [],
                 gone if is_end else [],
                 outcome.is_first,
@@ -162,9 +170,13 @@ class Reports:
     @staticmethod
     def _own(heard: Heard) -> Rooms:
         """Return what a server said of rooms that are not another one's."""
-        if not heard.foreign:
+        if not heard.foreign and not heard.twice:
             return heard.said
-        return {room: what for room, what in heard.said.items() if room not in heard.foreign}
+        return {
+            room: _UNKNOWN if room in heard.twice else what
+            for room, what in heard.said.items()
+            if room not in heard.foreign
+        }
 
     async def _read_back(self, address: str, heard: Heard) -> None:
         """Read which rooms of a server Redis has."""
@@ -203,6 +215,13 @@ class _Outcome:
             yield RoomContested(read_room_key(room), keeper, loser)
         if self.contested > len(named) // 3:
             yield MoreContested(address, self.contested - len(named) // 3)
+
+
+def _flat(rooms: Iterable[tuple[RoomId, tuple[int, str]]]) -> list[Any]:
+    flat: list[Any] = []
+    for room, (peers, customer) in rooms:
+        flat += (room_key(*room), customer, peers)
+    return flat
 
 
 def _peers(room: RoomReport) -> int:

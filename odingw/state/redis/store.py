@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from odingw.grid import registry
 from odingw.grid.values import (
     Event,
     GridSettings,
@@ -27,9 +28,6 @@ from odingw.state.slices import Timer
 
 LEASE: Final = 5.0
 """Seconds after a gateway's last sign of life in which it counts as there."""
-
-KEYS_OF_OTHERS: Final = 10_000
-"""For how many servers that are not attached it is remembered which key they were given."""
 
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 3.0
@@ -119,7 +117,7 @@ class RedisStore:
                 settings.unheard_timeout,
                 settings.tick,
                 lease,
-                KEYS_OF_OTHERS,
+                registry.KEYS_OF_OTHERS,
             )
         )
         self._prefix = prefix
@@ -309,7 +307,7 @@ class Line:
             ready.callback(None)
         if self.trouble:
             self.trouble = ""
-            _log.info("the state is in Redis")
+            _log.info("the state is shared by Redis")
 
     async def _join(self, pool: RedisGrid, link: Connection, run: str) -> None:
         store, is_new = self._store, not pool.epoch

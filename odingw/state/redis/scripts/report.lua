@@ -2,14 +2,15 @@
 -- said before; with many changes in several calls.
 --
 -- Asks: server, stamp that it should have, stamp that it gets, first call, last call, row
---       {kid, version, load, clients}, rooms {room, customer, peers, ...}, those to try once more,
+--       {kid, version, load, clients}, rooms {room, customer, peers, ...}, further entries for them, those
+--       of other servers so far,
 --       rooms that are gone, whether the report is the server's first, token to take tasks by ('': none).
 -- Answers: 'whole' if there was another stamp; else attached ('', 'new', 'returned'), rooms of other
 --       servers {room, owner, ...}, whether it is the first, contests {room, keeper, loser, ...}, their
 --       number, tasks.
 
 local address, expected, stamp, is_start, is_end = unpack(request, 4, 8)
-local said, rooms, again, gone, is_first, token = unpack(request, 9, 14)
+local said, rooms, twice, again, gone, is_first, token = unpack(request, 9, 15)
 local books = K['rooms:' .. address]
 local found = server(address)
 local known = found and not found.removed
@@ -118,9 +119,10 @@ local function find_base(room, peers)
   return base
 end
 
-local function take_in(room, customer, peers)
+local function take_in(room, customer, peers, is_again)
   local row = room_at(found, room)
   local rise = peers
+  if is_again and row and row[2] >= 0 then return true end
   if row and row[2] >= 0 then
     rise = peers - row[2]
     count_reported(found, row[1], -row[2], -1)
@@ -143,10 +145,9 @@ local function take_in(room, customer, peers)
   return true
 end
 
-local function take_in_all(items)
-  local foreign = {}
+local function take_in_all(items, foreign, is_again)
   for index = 1, #items, 3 do
-    if not take_in(items[index], items[index + 1], items[index + 2]) then
+    if not take_in(items[index], items[index + 1], items[index + 2], is_again) then
       for offset = 0, 2 do foreign[#foreign + 1] = items[index + offset] end
     end
   end
@@ -163,9 +164,11 @@ local function close_foreign(items)
   local last = {}
   for _, room in ipairs(call('SMEMBERS', names)) do last[room] = true end
   call('DEL', named, names)
+  local seen = {}
   for index = 1, #items, 3 do
     local room = items[index]
-    local base = base_at(base_of(room))
+    local base = not seen[room] and base_at(base_of(room))
+    seen[room] = true
     if base and base.server ~= found then
       foreign[#foreign + 1], foreign[#foreign + 2] = room, base.server.address
       if not last[room] then contest(room, base.server.address, address) end
@@ -176,11 +179,11 @@ local function close_foreign(items)
   return foreign
 end
 
-local foreign = take_in_all(rooms)
-for _, item in ipairs(again) do foreign[#foreign + 1] = item end
+local foreign = take_in_all(rooms, again, false)
+foreign = take_in_all(twice, foreign, true)
 if not is_end then return answer(attached, foreign, is_first, contests, contested, {}) end
 -- A room of the same base that came later may have won the base.
-if #foreign > 0 then foreign = take_in_all(foreign) end
+if #foreign > 0 then foreign = take_in_all(foreign, {}, true) end
 for _, room in ipairs(gone) do
   local row = room_at(found, room)
   local base = row and row[2] >= 0 and base_at(base_of(room))
