@@ -63,8 +63,8 @@ class Line(Protocol):
     async def run(self, pool: "RedisGrid", script: str, asked: Sequence[Any]) -> Any:
         """Carry out a script."""
 
-    def execute(self, *command: str | bytes) -> Deferred[Any]:
-        """Carry out a command."""
+    async def read(self, pool: "RedisGrid", *command: str | bytes) -> Any:
+        """Carry out a command on this pool's keys."""
 
 
 class RedisGrid:
@@ -411,7 +411,9 @@ class RedisGrid:
         cursor, seen = b"0", set[str]()
         while True:
             key = f"{self.key[:-4]}{self.epoch}:rooms:{address}"
-            cursor, found = await self._line.execute("HSCAN", key, cursor, "COUNT", str(PAGE))
+            cursor, found = await self._line.read(
+                self, "HSCAN", key, cursor, "COUNT", str(PAGE)
+            )
             yield [
                 view
                 for name, row in zip(found[::2], found[1::2], strict=True)
@@ -472,7 +474,7 @@ class RedisGrid:
     async def leave(self) -> None:
         """Say goodbye: what is in flight is nobody's any more."""
         try:
-            await self._line.execute("ZREM", f"{self.key[:-4]}gateways", self._gateway)
+            await self._line.read(self, "ZREM", f"{self.key[:-4]}gateways", self._gateway)
         except RedisAwayError:
             return
 

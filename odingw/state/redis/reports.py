@@ -100,6 +100,20 @@ class Reports:
                 await self._slices.pause()
         return said, twice
 
+    async def write_again(self, address: str, heard: Heard) -> None:
+        """Tell Redis what a server said last, if it does not have that.
+
+        Raises:
+            RedisAwayError: Redis does not answer.
+        """
+        while heard.busy:
+            await self._slices.pause()
+        heard.busy = True
+        try:
+            await self.write(address, heard)
+        finally:
+            heard.busy = False
+
     async def write(self, address: str, heard: Heard, *, take: bool = False) -> Reported:
         """Tell Redis what a server said last.
 
@@ -128,7 +142,8 @@ class Reports:
         changes.sort(key=lambda change: change[0] not in written)
         twice = [entry for entry in heard.twice.items() if entry[0] not in written]
         gone = [room_key(*room) for room in written.keys() - said.keys()]
-        expected, heard.stamp = heard.stamp, ""
+        # Without a stamp nobody knows what was written.
+        expected, heard.stamp = heard.stamp or "?" * bool(written), ""
         again: list[Any] = []
         starts = range(0, max(1, len(changes)), CHANGES)
         for start in starts:

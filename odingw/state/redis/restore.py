@@ -30,8 +30,8 @@ async def restore(pool: "RedisGrid", *, lost: bool) -> None:
         await _put(pool, "done", list(pool.arrived))
         await _put(pool, "tasks", sorted(pool.accepted.items()))
     for address, heard in list(copies.heard.items()):
-        if not heard.busy and heard.at and (lost or heard.said is not heard.written):
-            await pool.reports.write(address, heard)
+        if lost or heard.busy or heard.said is not heard.written:
+            await pool.reports.write_again(address, heard)
     places = [
         (
             grant.room,

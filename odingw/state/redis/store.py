@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
 from odingw.grid import registry
@@ -34,6 +34,11 @@ _LONGEST_DELAY: Final = 3.0
 
 _CLOCK_DIFFERENCE: Final = 2.0
 """Seconds by which Redis's clock may differ from a gateway's without a word."""
+
+_LONGEST_REASON: Final = 300
+
+_PASSING: Final = frozenset({"other", "busy", "oom", "noperm", "noreplicas"})
+"""Kinds of refusals for which another connection is of no use."""
 
 _log = Logger("odingw.state")
 
@@ -253,7 +258,6 @@ class Line:
         self._key = key
         self._link: Connection | None = None
         self._stopping = False
-        self._lost = ""
         self._warned = ""
         self._pause: tuple[Any, Deferred[None]] | None = None
         self._running: Deferred[None] | None = None
@@ -274,7 +278,7 @@ class Line:
                     link.close()
                     return
                 self._link = link
-                await self._enter(link)
+                await self._enter(link, self.pools)
                 delay = _FIRST_DELAY
                 reason = await link.lost
             except (RedisAwayError, RedisRefusedError) as error:
@@ -287,25 +291,24 @@ class Line:
                 # It refuses what every Redis does, or holds what no gateway has written.
                 _log.failure("Redis cannot be used")
                 reason = str(error) or type(error).__name__
-            self._down(self._lost or reason)
+            self._down(reason)
             if self._stopping:
                 return
             await self._sleep(delay * random.uniform(0.75, 1.25))  # noqa: S311  -- spreads load
             delay = min(_LONGEST_DELAY, 2 * delay)
 
-    async def _enter(self, link: Connection) -> None:
-        """Bring all pools in line with Redis."""
+    async def _enter(self, link: Connection, pools: Sequence[RedisGrid]) -> None:
+        """Bring pools in line with Redis."""
         run = await _run_of(link)
-        for pool in self.pools:
+        for pool in pools:
             await self._join(pool, link, run)
-        for pool in self.pools:
+        for pool in pools:
             pool.up = True
-        self._lost = ""
         self._began = True
         waiting, self._waiting = self._waiting, []
         for ready in waiting:
             ready.callback(None)
-        if self.trouble:
+        if self.trouble and all(pool.up for pool in self.pools):
             self.trouble = ""
             _log.info("the state is shared by Redis")
 
@@ -388,8 +391,6 @@ class Line:
         try:
             answer = await SCRIPTS[script](self.execute, keys, request, store.numbers)
         except RedisRefusedError as error:
-            store.measured(None)
-            store.refused(error.kind)
             self._refused(pool, error)
             raise RedisAwayError(str(error)) from None
         except RedisAwayError:
@@ -406,30 +407,64 @@ class Line:
             skipped, *answers = decode(answer)
         for what in skipped:
             store.skip(what)
+        if skipped:
+            # What was counted for these rows is wrong now.
+            self._begin_anew(pool, skipped[0])
         return answers
 
     def execute(self, *command: str | bytes) -> Deferred[Any]:
         """Carry out a command."""
         if self._link is None:
-            failed: Deferred[Any] = Deferred()
-            failed.errback(RedisAwayError("no connection"))
-            return failed
+            return fail(RedisAwayError("no connection"))
         return self._link.execute(*command)
 
+    async def read(self, pool: RedisGrid, *command: str | bytes) -> Any:
+        """Carry out a command on a pool's keys.
+
+        Raises:
+            RedisAwayError: Redis is away, or does not do it.
+        """
+        try:
+            return await self.execute(*command)
+        except RedisRefusedError as error:
+            self._refused(pool, error)
+            raise RedisAwayError(str(error)) from None
+
     def _refused(self, pool: RedisGrid, error: RedisRefusedError) -> None:
-        """Decide what a refusal means: begin again, or go on."""
-        text = str(error)
-        lost = text.partition("LOST ")[2].partition("\n")[0].strip()
+        """Decide what a refusal means: begin a new epoch, connect again, or go on."""
+        store, text = self._store, str(error)
+        store.measured(None)
+        store.refused(error.kind)
+        lost = text.partition("LOST ")[2].partition("\n")[0].partition(" script:")[0].strip()
+        if not lost and ("WRONGTYPE" in text or error.kind == "script"):
+            # Nobody knows what the script has done until then.
+            lost = text
         if lost:
-            pool.lost = not lost.startswith("epoch")
-            self._lost = f"Redis has lost {lost}"
-        elif error.kind in ("script", "other", "busy", "oom", "noperm", "noreplicas"):
+            name, _, row = lost.partition(" ")
+            if row:
+                store.skip(f"{name} {row}")
+            self._begin_anew(pool, lost)
+        elif error.kind in _PASSING:
             if self._warned != error.kind:
                 self._warned = error.kind
-                _log.error("Redis refuses a call: {reason}", reason=text[:500])
-            return
-        if self._link is not None:
+                _log.error("Redis refuses a call: {reason}", reason=text[:_LONGEST_REASON])
+        elif self._link is not None:
             self._link.close()
+
+    def _begin_anew(self, pool: RedisGrid, lost: str) -> None:
+        """Have everything written again that gateways know."""
+        if lost != "epoch":
+            pool.lost = True
+        if pool.up and self._link is not None:
+            pool.up = False
+            self._say(f"it has lost {lost}"[:_LONGEST_REASON])
+            again = Deferred.fromCoroutine(self._enter(self._link, [pool]))
+            again.addErrback(self._not_again, self._link)
+
+    def _not_again(self, failure: Any, link: Connection) -> None:
+        if failure.check(RedisAwayError, RedisRefusedError) is None:
+            _log.failure("Redis cannot be used", failure)
+        link.close()
 
     def _down(self, reason: str) -> None:
         link, self._link = self._link, None
@@ -437,6 +472,9 @@ class Line:
             link.close()
         for pool in self.pools:
             pool.up = False
+        self._say(reason)
+
+    def _say(self, reason: str) -> None:
         if not self._stopping and self.trouble != reason:
             self.trouble = reason
             _log.error(

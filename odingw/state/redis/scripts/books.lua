@@ -25,7 +25,8 @@ end
 
 local meta = call('HMGET', META, 'epoch', 'mean')
 if meta[1] ~= epoch then return redis.error_reply('LOST epoch') end
-local mean = tonumber(meta[2]) or 2
+local mean = tonumber(meta[2] or nil) or 2
+if not (mean >= 1 and mean < 1e6) then mean = 2 end
 
 -- Key names, made when they are first used.
 local K = setmetatable({}, {__index = function(names, name)
@@ -34,9 +35,18 @@ local K = setmetatable({}, {__index = function(names, name)
   return key
 end})
 
--- Rows that cannot be read are as if they were not there; their keys are told.
+-- Rows that cannot be read are taken out, and their keys told. Without some of them nothing could be
+-- decided: then, as where a whole key is missing, the script ends with LOST.
 local skipped = {}
 local function skip(key, field) skipped[#skipped + 1] = key .. ' ' .. field end
+
+-- The number in a text, if it is one that gateways may have written; else 0.
+local function is_number(value) return value == value and math.abs(value) < 2 ^ 53 end
+
+local function number_in(text)
+  local value = tonumber(text or nil)
+  return value and is_number(value) and value or 0
+end
 
 local ROOM = {'string', 'number', 'number', 'number', 'number'}
 local PLACE = {'string', 'string', 'string', 'number', 'number'}
@@ -51,7 +61,10 @@ local function read(key, field, shape)
   local good, row = pcall(cmsgpack.unpack, raw)
   good = good and type(row) == 'table'
   for index = 1, good and #shape or 0 do
-    if type(row[index]) ~= shape[index] then good = false end
+    local value = row[index]
+    if type(value) ~= shape[index] or (type(value) == 'number' and not is_number(value)) then
+      good = false
+    end
   end
   if good then return row end
   skip(key, field)
@@ -74,7 +87,9 @@ local COUNTERS = {'first', 'last', 'grown', 'growing', 'task', 'fact', 'born', '
   'clients_seen', 'demo_p', 'demo_r', 'demo_n', 'ticked'}
 local counters, counted = {}, {}
 for index, value in ipairs(call('HMGET', K.counts, unpack(COUNTERS))) do
-  counters[COUNTERS[index]] = tonumber(value or 0) or 0
+  local value_in = tonumber(value or 0)
+  if not value_in or not is_number(value_in) or (index == 1 and not value) then error('LOST counts') end
+  counters[COUNTERS[index]] = value_in
 end
 
 local function set(name, value)
@@ -98,6 +113,7 @@ local function server(address)
   local found = servers[address]
   if found == nil then
     local row = read(K.servers, address, SERVER)
+    if #skipped > 0 and not row then error('LOST servers ' .. address) end
     found = row and {address = address} or false
     for index, name in ipairs(row and FIELDS or {}) do found[name] = row[index] end
     servers[address] = found
@@ -176,12 +192,8 @@ local function base_at(id)
   if not value then return nil end
   local reported, rooms, address = string.match(value, '^([01]) (%d+) (.+)$')
   local found = address and server(address)
-  if not address then
-    skip(K.bases, id)
-    call('HDEL', K.bases, id)
-    return nil
-  end
-  if not found then error('LOST server') end
+  if not address then error('LOST bases ' .. id) end
+  if not found then error('LOST servers') end
   return {id = id, server = found, reported = reported == '1', rooms = tonumber(rooms)}
 end
 
@@ -207,6 +219,7 @@ end
 -- A room: customer, peers (-1: not reported), when it was placed, reservations, number of its growth.
 
 local function add_room(base, room, customer)
+  if call('HEXISTS', K['rooms:' .. base.server.address], '') == 0 then error('LOST rooms') end
   base.rooms = base.rooms + 1
   save(base)
   if room ~= base.id then call('ZADD', K.names, 0, base.id .. '\0' .. room) end
@@ -490,7 +503,7 @@ local function disable(found, disabled)
   local fields = call('HGETALL', K['uses:' .. found.address])
   for index = 1, #fields, 2 do
     local kind, customer = string.sub(fields[index], 1, 1), string.sub(fields[index], 2)
-    local change = (tonumber(fields[index + 1]) or 0) * (disabled and -1 or 1)
+    local change = number_in(fields[index + 1]) * (disabled and -1 or 1)
     if kind == 'p' then count(customer, change, 0, 0) end
     if kind == 'n' then count(customer, 0, 0, change) end
   end

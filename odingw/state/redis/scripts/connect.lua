@@ -15,18 +15,18 @@ local function usage(asked)
   local mine = call('HMGET', is_demo(customer) and K.demo or K.usage,
     'p' .. customer, 'r' .. customer, 'n' .. customer)
   local change = book(used, customer)
-  peers = peers + (tonumber(mine[1] or 0) or 0) + (tonumber(mine[2] or 0) or 0) + change.p + change.r
-  rooms = rooms + (tonumber(mine[3] or 0) or 0) + change.n
+  peers = peers + number_in(mine[1]) + number_in(mine[2]) + change.p + change.r
+  rooms = rooms + number_in(mine[3]) + change.n
   if not others[customer] then
     local found = {0, 0, 0}
     for index = 2, #KEYS do
       local tag = string.sub(KEYS[index], 1, -5) .. (call('HGET', KEYS[index], 'epoch') or '')
       local theirs = call('HMGET', tag .. (is_demo(customer) and ':demo' or ':usage'),
         'p' .. customer, 'r' .. customer, 'n' .. customer)
-      found[1] = found[1] + (tonumber(theirs[1] or 0) or 0) + (tonumber(theirs[2] or 0) or 0)
-      found[2] = found[2] + (tonumber(theirs[3] or 0) or 0)
+      found[1] = found[1] + number_in(theirs[1]) + number_in(theirs[2])
+      found[2] = found[2] + number_in(theirs[3])
       local demo_users = call('HMGET', tag .. ':counts', 'demo_p', 'demo_r')
-      found[3] = found[3] + (demo_users[1] or 0) + (demo_users[2] or 0)
+      found[3] = found[3] + number_in(demo_users[1]) + number_in(demo_users[2])
     end
     others[customer] = found
   end

@@ -31,7 +31,7 @@ end
 local function take(address, token)
   local flight = read(K.flights, address, FLIGHT)
   if flight then
-    if flight[1] == gateway or (tonumber(call('ZSCORE', TAG .. 'gateways', flight[1]) or 0)) > now then
+    if flight[1] == gateway or number_in(call('ZSCORE', TAG .. 'gateways', flight[1])) > now then
       return {}
     end
     end_flight(address, flight, 'recalled')

@@ -9,7 +9,7 @@ local what = request[4]
 local function too_many_bans(key, customer)
   local before = fact(key)
   if before and before[2] and before[3] == customer then return false end
-  return (tonumber(call('HGET', K.bans_of, customer) or 0) or 0) >= bans_per_customer
+  return number_in(call('HGET', K.bans_of, customer)) >= bans_per_customer
 end
 
 local function lift(key)
@@ -34,8 +34,8 @@ local function command(room, suffix, customer, size, body, ban, seconds)
   if not may_place() then return answer('store_unavailable') end
   local address = base.server.address
   local owed = call('HMGET', K.owes, 'n' .. address .. '\0' .. customer, 'b' .. address .. '\0' .. customer)
-  if (tonumber(owed[1] or 0) or 0) >= queued_tasks
-    or (tonumber(owed[2] or 0) or 0) + size > 4 * 1048576 then
+  if number_in(owed[1]) >= queued_tasks
+    or number_in(owed[2]) + size > 4 * 1048576 then
     return answer('too_many_tasks')
   end
   if ban ~= '' and seconds > 0 and too_many_bans(ban, customer) then return answer('too_many_bans') end

@@ -16,6 +16,9 @@ local found = server(address)
 local known = found and not found.removed
 local attached, contests, contested, kept = '', {}, 0, {}
 
+if known and (call('HEXISTS', books, '') == 0 or call('HEXISTS', K['uses:' .. address], '') == 0) then
+  error('LOST rooms')
+end
 if is_start then expire() end
 if (call('HGET', books, '') or '') ~= expected then
   call('HSET', books, '', stamp)

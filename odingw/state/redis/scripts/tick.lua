@@ -64,7 +64,7 @@ local function judge(address, heard)
   elseif silent > remove_timeout then
     remove(found)
   elseif not found.disabled then
-    local leased = (tonumber(call('ZSCORE', GATEWAYS, found.via) or 0) or 0) > now
+    local leased = number_in(call('ZSCORE', GATEWAYS, found.via)) > now
     if leased or silent > unheard_timeout then
       disable(found, true)
       found.since = -1
@@ -99,7 +99,7 @@ local function tidy(address)
   end
 end
 
-local until_ = tonumber(call('ZSCORE', GATEWAYS, gateway) or 0)
+local until_ = number_in(call('ZSCORE', GATEWAYS, gateway))
 call('ZADD', GATEWAYS, now + lease, gateway)
 local gap = counters.ticked > 0 and now - counters.ticked or 0
 if gap > math.max(2.5 * tick_interval, lease) or gap < -1 then excuse(nil)
