@@ -13,6 +13,9 @@ UPGRADE := --upgrade
 WORKERS := $(shell expr $$(nproc) + 1)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
+# Images of containers turn it on; every process would then compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test quick lint types unit inside trial docs bench faults fuzz soak mutants audit \
 	install executable format clean lock newest lowest
 
@@ -56,7 +59,7 @@ bench: $(VENV)/test-installed
 # Breaks things on purpose, and tries what takes too long for each run; an hour.
 faults: $(VENV)/test-installed
 	@tools/install-parts
-	HYPOTHESIS_PROFILE=thorough $(PYTEST) --timeout 7200 -m 'thorough or hypothesis'
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) --timeout 7200 -m 'thorough or hypothesis or long'
 	$(BIN)/python -m benchmarks.faults all
 
 # Every parser of what strangers send, for FUZZ_SECONDS each; see tests/fuzz/README.rst.

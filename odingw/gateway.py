@@ -125,7 +125,7 @@ class Gateway:
             self._settings,
             secrets.SystemRandom().randrange,
             reactor,
-            self.metrics.stored,
+            self.metrics,
             now,
             master_keys,
             fatal,

@@ -54,7 +54,9 @@ def _refuse_placeholders(config: Config, source: str) -> None:
         for name, user in gateway.internal.users.items()
     }
     secrets |= {f"admin.users.{key_text(name)}": text for name, text in config.admin.users.items()}
-    secrets["state.url"] = config.state.address.password or ""
+    address = config.state.address
+    secrets["state.url"] = address.password or ""
+    secrets["state.url (sentinel_password)"] = address.sentinel_password or ""
     if turn is not None:
         keys = "secret_keys_file" if turn.secret_keys_file else "secret_keys"
         secrets |= {f"turn.{keys}[{n}]": text for n, text in enumerate(turn.secret_keys)}
@@ -86,6 +88,7 @@ def _of_files(
     found: list[Path | None] = []
     if source and _holds_secrets(config):
         found.append(Path(source))
+    found.append(config.state.private_key or config.state.certificate)
     found.append(gateway.master_key_file if gateway.master_keys else master_key)
     found += [turn.config, turn.secret_keys_file] if turn is not None else []
     found += [entry.listener.tls.files.private_key for entry in entries if entry.listener.tls]
@@ -117,6 +120,7 @@ def _holds_secrets(config: Config) -> bool:
         or gateway.internal.users
         or config.admin.users
         or config.state.address.password
+        or config.state.address.sentinel_password
         or (customers and customers.url and urlsplit(customers.url).password)
         or (turn and turn.forced_password and turn.config is None)
         or (turn and turn.secret_keys and turn.secret_keys_file is None)

@@ -10,6 +10,7 @@ from odingw.config import State
 from odingw.errors import ConfigError
 from odingw.grid.store import Store
 from odingw.grid.values import GridSettings
+from odingw.ops.metrics import Metrics
 from odingw.state.journal_file import JournalBrokenError, JournalFile, check_path
 from odingw.state.known_key import KnownKey, fingerprint, known_key
 from odingw.state.local import LocalStore
@@ -30,7 +31,7 @@ def make_store(
     settings: GridSettings,
     pick: Callable[[int], int],
     reactor: Any,
-    measured: Callable[[float | None], None],
+    metrics: Metrics,
     clock: Callable[[], float],
     master_keys: Sequence[bytes],
     fatal: Callable[[str], None],
@@ -42,7 +43,7 @@ def make_store(
         settings: the numbers that the grids' rules depend on.
         pick: given n, a random number from 0 to n - 1.
         reactor: a Twisted reactor.
-        measured: told how many seconds each write took, or of None if it failed.
+        metrics: told how many seconds each write took, and what failed.
         clock: the gateway's steady clock.
         master_keys: of which gateways that share a store have the first one in common, or are
             about to.
@@ -54,8 +55,8 @@ def make_store(
     address = state.address
     if address.shared:
         # Few need it, and it takes a while to load.
+        from odingw.state.redis.connector import Connector
         from odingw.state.redis.fleet import Fleet
-        from odingw.state.redis.link import Connector
         from odingw.state.redis.store import RedisStore
 
         return RedisStore(
@@ -63,11 +64,11 @@ def make_store(
             pick,
             Fleet(state.prefix, master_keys[0], older=master_keys[1:]),
             f"{socket.gethostname()}-{secrets.token_hex(8)}",
-            Connector(address, state.ca_file, reactor),
+            Connector(state, reactor),
             reactor,
             clock,
             fatal,
-            measured,
+            metrics.stored,
         )
     if address.path is None:
         return MemoryStore(settings, pick, Slices(reactor))
@@ -79,20 +80,24 @@ def make_store(
         lambda: JournalFile(path, state.synchronous, fingerprint=fingerprint(master_keys[0])),
         thread,
         reactor,
-        measured,
+        metrics.stored,
         thread.stop,
     )
 
 
 def check_store(state: State) -> None:
-    """Look whether the store can be used, without opening or making anything.
+    """Look whether the store can be used, without opening or making anything, or connecting.
 
     Raises:
         ConfigError: it cannot.
     """
-    path = state.address.path
-    if path is not None:
-        check_path(path)
+    address = state.address
+    if address.path is not None:
+        check_path(address.path)
+    elif address.tls:
+        from odingw.state.redis.tls import client_options
+
+        client_options(state, address.nodes[0][0])
 
 
 def check_master_keys(state: State, keys: Sequence[bytes], missing: Path) -> None:

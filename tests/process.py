@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from odingw.tokens import AccessKey, TokenGenerator
+from tests.forks import Command, Fork
 from tests.ports import free_port as free_port
 
 BIN: Final = Path(sys.executable).parent
@@ -66,11 +67,11 @@ class GatewayProcess:
         )
         self.configure(gateway)
         self.options = options
-        self.twistd: tuple[str | Path, ...] = (BIN / "twistd",)
+        self.twistd: Command = ()
         self._lines: list[str] = []
         self._begin = 0
         self._heard = threading.Condition()
-        self.process: subprocess.Popen[str] | None = None
+        self.process: Fork | subprocess.Popen[str] | None = None
 
     def configure(self, gateway: str) -> None:
         """Write the configuration file."""
@@ -84,33 +85,29 @@ class GatewayProcess:
 
     def start(self) -> Self:
         """Start, from a folder that is not the project's, and wait until it listens."""
-        self.process = subprocess.Popen(
-            [
-                *self.twistd,
-                "-n",
-                "--pidfile=",
-                "odingw",
-                "--config",
-                self.config,
-                *self.options,
-            ],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        arguments: Command = ("-n", "--pidfile=", "odingw", "--config", self.config, *self.options)
+        if self.twistd:
+            self.process = subprocess.Popen(
+                [*self.twistd, *arguments],
+                cwd=self.folder,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        else:
+            self.process = Fork(arguments, self.folder)
         self._hear(self.process)
         self.wait_for("has started")
         return self
 
-    def _hear(self, process: "subprocess.Popen[str]") -> None:
+    def _hear(self, process: "Fork | subprocess.Popen[str]") -> None:
         """Listen to a process; what was said by the one before it is not waited for."""
         self._begin = len(self._lines)
         self._reader = threading.Thread(target=self._read, args=(process,), daemon=True)
         self._reader.start()
 
-    def _read(self, process: "subprocess.Popen[str]") -> None:
+    def _read(self, process: "Fork | subprocess.Popen[str]") -> None:
         for line in process.stdout or ():
             with self._heard:
                 self._lines.append(line)

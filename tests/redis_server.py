@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 import unittest
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -31,6 +32,13 @@ ANSWER_TIME: Final = 10.0
 
 _PROBE_TIME: Final = 1.0
 _MISSING: Final = "redis-server is not installed (package redis-server)"
+
+GATEWAY: Final = "odingw"
+"""The user that ``etc/redis-users.acl`` has for gateways."""
+
+_PASSWORD: Final = "of-gateways"
+
+RULE: Final = (Path(__file__).parent.parent / "etc/redis-users.acl").read_text("utf-8")
 
 Address: TypeAlias = tuple[str, int]
 
@@ -159,11 +167,16 @@ class RedisServer:
         tls: listen for TLS, and for nothing else.
         persistent: keep the data in an append-only file, which is synced every second; without,
             they end with the process.
+        client_certificate: want one, of the same CA, from those who connect with TLS.
+        sentinel: be a sentinel.
+        options: more lines of its configuration.
 
     Attributes:
         port: where it listens.
         ca_path: PEM of the CA whose certificate it shows with TLS, for ``localhost`` and 127.0.0.1;
             the file exists with ``tls`` only.
+        client_pem: PEM of a certificate of that CA for those who connect, and its key.
+        options: as given; others count from the next start on.
 
     Raises:
         SkipTest: Redis is not installed.
@@ -177,6 +190,9 @@ class RedisServer:
         username: str | None = None,
         tls: bool = False,
         persistent: bool = True,
+        client_certificate: bool = False,
+        sentinel: bool = False,
+        options: Sequence[str] = (),
     ) -> None:
         program = shutil.which("redis-server")
         if program is None:
@@ -187,6 +203,9 @@ class RedisServer:
         self._password = password
         self._username = username
         self._persistent = persistent
+        self._client_certificate = client_certificate
+        self._sentinel = sentinel
+        self.options = options
         self._folder = Path(tempfile.mkdtemp(prefix="odingw-redis-"))
         self._log = self._folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -194,13 +213,18 @@ class RedisServer:
         self._said = 0
         self.port = free_port()
         self.ca_path = self._folder / "ca.pem"
+        self.client_pem = self._folder / "client.pem"
         self._tls: ssl.SSLContext | None = None
         if tls:
             authority = trustme.CA()
             authority.cert_pem.write_to_path(self.ca_path)
             certificate = authority.issue_cert(TLS_HOST, HOST)
             certificate.private_key_and_cert_chain_pem.write_to_path(self._pem)
+            authority.issue_cert("gateway").private_key_and_cert_chain_pem.write_to_path(
+                self.client_pem
+            )
             self._tls = ssl.create_default_context(cafile=self.ca_path)
+            self._tls.load_cert_chain(self.client_pem)
 
     @property
     def address(self) -> Address:
@@ -212,6 +236,17 @@ class RedisServer:
         """What it has written so far, in all its runs."""
         return self._log.read_text() if self._log.exists() else ""
 
+    def let_gateways_in(self, prefix: str = GATEWAY) -> str:
+        """Make the user of ``etc/redis-users.acl``, and return its URL.
+
+        Args:
+            prefix: of the names of keys, instead of that in the file.
+        """
+        rule = RULE.replace("{odingw", f"{{{prefix}").replace(">change-me", f">{_PASSWORD}")
+        name, *words = rule.split()[1:]
+        self.command("ACL", "SETUSER", name, "reset", *words)
+        return f"redis://{name}:{_PASSWORD}@{HOST}:{self.port}/0"
+
     def url(self, database: int = 0, port: int | None = None) -> str:
         """Return the URL of a database, with the login; by way of another port if one is given."""
         user = "" if self._username is None else quote(self._username, safe="")
@@ -219,8 +254,11 @@ class RedisServer:
         scheme, host = ("redis", HOST) if self._tls is None else ("rediss", TLS_HOST)
         return f"{scheme}://{login}{host}:{self.port if port is None else port}/{database}"
 
-    def start(self) -> Self:
+    def start(self, *, wait: bool = True) -> Self:
         """Start, and wait until the data are loaded and it answers.
+
+        Args:
+            wait: or do not.
 
         Raises:
             AssertionError: it does not in time, or it runs already.
@@ -230,7 +268,7 @@ class RedisServer:
         (self._folder / "redis.conf").write_text(self._configuration())
         end = time.monotonic() + START_TIME
         self._spawn()
-        while not self._answers():
+        while wait and not self._answers():
             assert self._process is not None
             ended = self._process.poll() is not None
             said = self.log[self._said :]
@@ -329,7 +367,8 @@ class RedisServer:
         if self._tls is None:
             lines.append(f"port {self.port}")
         else:
-            lines += [f"port 0\ntls-port {self.port}", "tls-auth-clients no"]
+            wanted = "yes" if self._client_certificate else "no"
+            lines += [f"port 0\ntls-port {self.port}", f"tls-auth-clients {wanted}"]
             lines += [f'tls-cert-file "{self._pem}"', f'tls-key-file "{self._pem}"']
             lines.append(f'tls-ca-cert-file "{self.ca_path}"')
         if self._username is not None:
@@ -338,13 +377,17 @@ class RedisServer:
             # A digest needs no quotes, whatever the password is made of.
             digest = hashlib.sha256(self._password.encode()).hexdigest()
             lines.append(f"user {self._username or 'default'} on #{digest} ~* &* +@all")
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *self.options]) + "\n"
 
     def _spawn(self) -> None:
         self._said = len(self.log)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self._program, self._folder / "redis.conf"],
+                [
+                    self._program,
+                    self._folder / "redis.conf",
+                    *(["--sentinel"] if self._sentinel else []),
+                ],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-PACKAGE = Path(__file__).parent.parent / "odingw"
+from tests.sources import PACKAGE, tree, trees
 
 LAYERS = {
     "errors": set[str](),
@@ -19,7 +19,7 @@ LAYERS = {
     "fetch": {"errors", "http_proxies"},
     "tokens": {"documents", "errors"},
     "grid": {"errors"},
-    "state": {"config", "grid", "errors"},
+    "state": {"config", "grid", "errors", "secret_files"},
     "rpc": {"documents", "grid", "tokens", "errors"},
     "config": {"documents", "escapes", "secret_files", "tokens", "errors"},
     "master_key": {"config", "escapes", "secret_files", "tokens", "errors"},
@@ -75,14 +75,14 @@ IMPURE = ("klein", "os", "random", "secrets", "time", "twisted", "treq")
 
 def modules() -> Iterator[tuple[str, Path]]:
     """Yield each module's part and file."""
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in trees():
         parts = path.relative_to(PACKAGE).parts
         yield parts[0].removesuffix(".py"), path
 
 
 def imports(path: Path) -> Iterator[str]:
     """Yield the full names of what a module imports."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -19,7 +19,8 @@ class CheckTests(SynchronousTestCase):
     def options(self, text: str) -> Options:
         path = self.folder / "odingw.toml"
         key = b64encode(os.urandom(32)).decode()
-        path.write_text(f'gateway.master_key = "{key}"\nstate.url = "sqlite:state.sqlite"\n{text}')
+        state = "" if "state.url" in text else 'state.url = "sqlite:state.sqlite"\n'
+        path.write_text(f'gateway.master_key = "{key}"\n{state}{text}')
         options = Options()
         options.parseOptions(["--config", str(path)])
         return options
@@ -32,6 +33,8 @@ class CheckTests(SynchronousTestCase):
             ('listen.admin = ["haproxy:tcp:7000:interface=nowhere.invalid"]\n', "nowhere.invalid"),
             ('turn.config = "nowhere.json"\n', "nowhere.json"),
             ('turn.secret_keys = ["x"]\n', "turn"),
+            ('state.url = "rediss://h"\nstate.ca_file = "nowhere.pem"\n', "nowhere.pem"),
+            ('state.url = "rediss://h"\nstate.certificate = "nowhere.pem"\n', "nowhere.pem"),
         ):
             options = self.options(text)
             checked = self.assertRaises(ConfigError, check, options)

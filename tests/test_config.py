@@ -28,6 +28,7 @@ from odingw.config import (
 from tests.config_case import SECRET, ConfigCase, fields
 
 SAMPLE: Final = Path(__file__).parent.parent / "etc" / "odingw.toml"
+STATE_FILES: Final = ("ca_file", "certificate", "private_key")
 GOOD: Final = """
 [listen]
 public = ["ssl:443", "unix:/run/odingw.sock", "haproxy:tcp:port=7002", "systemd:domain=INET"]
@@ -186,6 +187,23 @@ class GoodFileTests(ConfigCase):
             source = self.load_text(f'gateway.customer_source.{key} = "{text}"').gateway
             self.assertIsNotNone(source.customer_source)
             self.assertEqual(getattr(source.customer_source, key), expected)
+
+    def test_files_for_redis(self) -> None:
+        """They are relative to the file, and refused where they would not be used."""
+        text = "".join(f'{name} = "{name}.pem"\n' for name in STATE_FILES)
+        text += '[gateway]\nmaster_key = "aGVsbG8="\n'
+        for url in ("rediss://h", "rediss+sentinel://h/m", "rediss+cluster://h,i"):
+            state = self.load_text(f'[state]\nurl = "{url}"\n{text}').state
+            for name in STATE_FILES:
+                self.assertEqual(getattr(state, name), self.folder / f"{name}.pem")
+        for name in STATE_FILES[:2]:
+            self.path.write_text(f'[state]\nurl = "redis+cluster://h"\n{name} = "x.pem"\n')
+            error = self.refusal(self.path)
+            self.assertIn(f"state.{name}: without TLS it is not used", error)
+            self.assertIn('"rediss+cluster:"', error)
+        self.path.write_text('[state]\nurl = "rediss://h"\nprivate_key = "x.pem"\n')
+        error = self.refusal(self.path)
+        self.assertIn("state.private_key: there is no certificate", error)
 
     def test_compatibility(self) -> None:
         """The preset changes four keys; one that is written beats it, also with its default."""
@@ -382,6 +400,8 @@ class SampleTests(ConfigCase):
             "gateway.customer_source.",
             "gateway.master_key_file",
             "state.ca_file",
+            "state.certificate",
+            "state.private_key",
             "state.url",
             "turn.",
         )

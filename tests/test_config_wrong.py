@@ -323,23 +323,64 @@ class StateAddressTests(SynchronousTestCase):
 
     def test_parse(self) -> None:
         """Each part of a URL ends up where it belongs."""
-        redis = {"scheme": "redis", "host": "h", "port": 6379}
+        redis = {"scheme": "redis", "nodes": (("h", 6379),)}
+        sentinel = {
+            "scheme": "redis+sentinel",
+            "nodes": (("h", 26379), ("::1", 2), ("i", 26379)),
+            "master": "m",
+        }
+        cluster = {"scheme": "redis+cluster", "nodes": (("h", 6379), ("i", 2))}
         for url, expected in (
             ("memory:", {"scheme": "memory"}),
             ("sqlite:a b.db", {"scheme": "sqlite", "path": Path("/srv/a b.db")}),
             ("sqlite:/a.db", {"scheme": "sqlite", "path": Path("/a.db")}),
             ("redis://h", redis),
             ("redis://h/", redis),
-            ("redis://h:1/12", {**redis, "port": 1, "database": 12}),
+            ("redis://h:1/12", {**redis, "nodes": (("h", 1),), "database": 12}),
             ("redis://:p%40%3A@h", {**redis, "password": "p@:"}),
             (
                 "rediss://u:p@[::1]",
-                {**redis, "scheme": "rediss", "host": "::1", "username": "u", "password": "p"},
+                {"scheme": "rediss", "nodes": (("::1", 6379),), "username": "u", "password": "p"},
+            ),
+            ("redis+sentinel://h,[::1]:2,i?master=m", sentinel),
+            ("redis+sentinel://h,[::1]:2,i/3?master=m", {**sentinel, "database": 3}),
+            ("redis+sentinel://h,[::1]:2,i/m", sentinel),
+            ("redis+sentinel://h,[::1]:2,i/m/3", {**sentinel, "database": 3}),
+            ("redis+sentinel://h,[::1]:2,i/3?master=7", {**sentinel, "database": 3, "master": "7"}),
+            (
+                "redis+sentinel://:p@h,[::1]:2,i/m?sentinel_username=a&sentinel_password=+%26",
+                {
+                    **sentinel,
+                    "password": "p",
+                    "sentinel_username": "a",
+                    "sentinel_password": "+&",
+                },
+            ),
+            ("redis+cluster://h,i:2", cluster),
+            ("redis+cluster://h,i:2/0", cluster),
+            (
+                "rediss+cluster://u:p@h,i:2",
+                {**cluster, "scheme": "rediss+cluster", "username": "u", "password": "p"},
             ),
         ):
             parsed = StateAddress.parse(url, Path("/srv"))
             self.assertEqual(parsed, StateAddress(**expected), url)
+            self.assertEqual("rediss" in url, parsed.tls)
         self.assertEqual(StateAddress.parse("sqlite:a.db").path, Path("a.db"))
+
+    def test_place(self) -> None:
+        """What is shown of a URL has no users and passwords, and every host."""
+        for url, place in (
+            (f"redis://{SECRET}:{SECRET}@h", "redis://h:6379/0"),
+            (
+                f"rediss+sentinel://{SECRET}:{SECRET}@h,[::1]/m/2?sentinel_password={SECRET}",
+                "rediss+sentinel://h:26379,[::1]:26379/2?master=m",
+            ),
+            (f"redis+cluster://:{SECRET}@h,i:1", "redis+cluster://h:6379,i:1/0"),
+        ):
+            address = StateAddress.parse(url)
+            self.assertEqual(place, address.place)
+            self.assertNotIn(SECRET, repr(address))
 
     def test_refused(self) -> None:
         """Malformed URLs are refused, and never shown."""
@@ -360,6 +401,25 @@ class StateAddressTests(SynchronousTestCase):
             f"redis://u:{SECRET}\n@h/1",
             f"redis://u:{SECRET}@h/-1",
             f"redis://u:{SECRET}@h/{'1' * 5000}",
+            f"redis://u:{SECRET}@h,i",
+            f"redis://{SECRET}@h",
+            f"redis://u:{SECRET}@h/1/2",
+            f"redis+sentinel://u:{SECRET}@h/0",
+            f"redis+sentinel://u:{SECRET}@h/{SECRET}%20",
+            f"redis+sentinel://u:{SECRET}@h/m?master=m",
+            f"redis+sentinel://u:{SECRET}@h/m/x",
+            f"redis+sentinel://u:{SECRET}@h/?master=",
+            f"redis+sentinel://u:{SECRET}@h/?master=m&master=m",
+            f"redis+sentinel://u:{SECRET}@h/m?{SECRET}=1",
+            f"redis+sentinel://u:{SECRET}@h/m?sentinel_username={SECRET}",
+            f"redis+sentinel://u:{SECRET}@h/m?sentinel_password={SECRET}\n",
+            f"redis+sentinel://u:{SECRET}@h,/m",
+            f"redis+sentinel://u:{SECRET}@h:x,i/m",
+            "redis+sentinel:",
+            f"redis+cluster://u:{SECRET}@h/1",
+            f"redis+cluster://u:{SECRET}@h?master=m",
+            f"redis+other://u:{SECRET}@h",
+            f"redis+sentinel:u:{SECRET}@h/m",
         ):
             error = self.assertRaises(ValueError, StateAddress.parse, url)
             self.assertIn("; write ", str(error), url)

@@ -278,7 +278,7 @@ class HeldTests(WireCase):
             POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + b"a: b\r\n" * 2000,
             CALL * 500,
         ):
-            for _ in range(300):
+            for _ in range(100):
                 channel, _ = self.connect()
                 channel.dataReceived(data)
                 self.assertLessEqual(self.total(), 1_000_000, data[:50])

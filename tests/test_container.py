@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import pathspec
+import pytest
 from dockerfile_parse import DockerfileParser
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -228,6 +229,7 @@ class StepTests(SynchronousTestCase):
             if not path.is_relative_to(state) and not path.is_dir()
         }
 
+    @pytest.mark.long
     def test_what_they_build_starts_is_healthy_and_ends(self) -> None:
         self.build()
         public, admin = free_port(), free_port()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
@@ -65,6 +66,7 @@ def _maps(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/maps").read_text().splitlines()
 
 
+@pytest.mark.long
 class AloneTests(TestCase):
     """In an empty folder, with nothing in the environment."""
 
@@ -120,6 +122,7 @@ class AloneTests(TestCase):
         return json.loads(body)
 
 
+@pytest.mark.long
 class UnpackedCase(SynchronousTestCase):
     """With a folder to unpack in that all tests of the class share."""
 
@@ -149,6 +152,7 @@ class UnpackedCase(SynchronousTestCase):
         )
 
 
+@pytest.mark.long
 class ProcessTests(UnpackedCase):
     def gateway(self, gateway: str = "", before: str = "") -> ExecutableGateway:
         made = ExecutableGateway(gateway, before, self.environment)
@@ -249,6 +253,7 @@ def _kill(pid: int) -> None:
         return
 
 
+@pytest.mark.long
 class CommandTests(UnpackedCase):
     def test_it_makes_access_keys(self) -> None:
         done = self.run_program("access-key", "new", "--json")
@@ -289,6 +294,7 @@ class CommandTests(UnpackedCase):
         self.assertEqual("", done.stderr)
 
 
+@pytest.mark.long
 class UnpackTests(UnpackedCase):
     def test_what_a_cleaner_took_away_comes_back(self) -> None:
         self.run_program("--version")

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -23,7 +22,8 @@ from odingw.config.place import (
 from odingw.errors import FORBIDDEN, ConfigError, RpcError
 from odingw.listeners import Origin, listeners
 from odingw.web.elsewhere import Elsewhere
-from tests.process import BIN, CONSENT, GatewayProcess, customer, free_port, report_params
+from tests import forks
+from tests.process import CONSENT, GatewayProcess, customer, free_port, report_params
 from tests.sim_stub import temporary_folder
 from tests.terminal import odingw
 from tests.test_http import ProcessCase, call_body
@@ -413,15 +413,9 @@ class KnownServerTests(SynchronousTestCase):
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         ended = odingw("check", str(self.gateway.config))
         self.assertEqual(0, ended.status, ended)
-        command: list[str | Path] = [BIN / "twistd", "-n", "--pidfile=", "odingw", "--check"]
-        done = subprocess.run(
-            [*command, "--config", self.gateway.config],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+        options: forks.Command = ["--check", "--config", self.gateway.config]
+        done = forks.run(["-n", "--pidfile=", "odingw", *options], folder)
+        self.assertEqual(0, done.returncode, done)
         after = {path.name: path.read_bytes() for path in folder.iterdir()}
         self.assertEqual(before.keys(), after.keys(), "nothing is made")
         return ended.err, done.stderr

@@ -25,7 +25,7 @@ from tests.grids import Room, admission, report
 from tests.local_file import FaultCase
 
 A = "a.test:4433"
-LARGE: Final = 20_000
+LARGE: Final = 8_000
 
 
 class SchemaTests(FaultCase):

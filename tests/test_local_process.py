@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import forks
 from tests.process import BIN, CONSENT, MASTER_KEY, START_TIME, GatewayProcess, customer, free_port
 
 SERVER: Final = "sfu.test:4433"
@@ -37,25 +38,20 @@ class RefusedStartTests(SynchronousTestCase):
         self.folder = Path(tempfile.mkdtemp(prefix="odingw-test-"))
         self.addCleanup(shutil.rmtree, self.folder)
         self.config = self.folder / "odingw.toml"
+        self.guarded = False
 
-    def run_gateway(self, path: str | Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    def run_gateway(self, path: str | Path, *options: str) -> forks.Done:
         """Run a gateway on a state file to its end."""
         self.config.write_text(
             f'[listen]\npublic = ["tcp:{free_port()}:interface=127.0.0.1"]\n'
             f'admin = ["tcp:{free_port()}:interface=127.0.0.1"]\n[state]\n'
             f'url = "sqlite:{path}"\n[gateway]\nmaster_key = "{MASTER_KEY}"\n{CONSENT}{customer()}'
         )
+        command = ["-n", "--pidfile=", "odingw", "--config", str(self.config), *options]
+        if not self.guarded:
+            return forks.run(command, self.folder)
         return subprocess.run(
-            [
-                *bound_by_modes(),
-                BIN / "twistd",
-                "-n",
-                "--pidfile=",
-                "odingw",
-                "--config",
-                self.config,
-                *options,
-            ],
+            [*bound_by_modes(), BIN / "twistd", *command],
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -87,6 +83,7 @@ class RefusedStartTests(SynchronousTestCase):
 
     def make(self, path: str, mode: int) -> Path:
         """Make an empty file of a mode, in a folder of that mode if the path names one."""
+        self.guarded = True
         file = self.folder / path
         if file.parent == self.folder:
             file.touch()

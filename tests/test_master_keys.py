@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
@@ -21,7 +20,8 @@ from odingw.state.known_key import KnownKey, fingerprint, known_key
 from odingw.state.rows import encode
 from odingw.tap import check
 from odingw.tokens import decode_master_key, server_key
-from tests.process import BIN, MASTER_KEY, START_TIME, GatewayProcess, free_port
+from tests import forks
+from tests.process import MASTER_KEY, GatewayProcess, free_port
 from tests.sim_stub import temporary_folder
 from tests.terminal import odingw
 
@@ -297,16 +297,10 @@ class KnownKeyTests(KeyCase):
 class StartTests(KeyCase):
     """What a start does and says."""
 
-    def run_gateway(self, *options: str) -> "subprocess.CompletedProcess[str]":
+    def run_gateway(self, *options: str) -> forks.Done:
         """Run a gateway to its end."""
-        return subprocess.run(
-            [BIN / "twistd", "-n", "--pidfile=", "odingw", "--config", self.config, *options],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=START_TIME,
-            check=False,
-        )
+        command: forks.Command = ["-n", "--pidfile=", "odingw", "--config", self.config, *options]
+        return forks.run(command, self.folder)
 
     def test_refused(self) -> None:
         self.remember(OLD, A).close()

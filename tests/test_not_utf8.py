@@ -23,9 +23,8 @@ from odingw.tokens.claims import decode_claims
 from odingw.turn.auth import TurnAuthenticator
 from odingw.turn.keys import jwk, jwk_set
 from odingw.turn.settings import from_turnrest_json
+from tests.sources import PACKAGE, trees
 from tests.turn_auth_case import NOW, compact, raw_token, settings
-
-PACKAGE: Final = Path(__file__).parent.parent / "odingw"
 
 BROKEN: Final = (b"\xff", b"\xc3", b"a\x80b", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80")
 """Never there, cut off, without a beginning, too long, half a pair, beyond what Unicode has."""
@@ -158,8 +157,8 @@ class OnePlaceTests(SynchronousTestCase):
 
     def test_whoever_reads_json_catches_them_all(self) -> None:
         wrong = []
-        for path in sorted(PACKAGE.rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for path, module in trees().items():
+            for node in ast.walk(module):
                 if not isinstance(node, ast.Try):
                     continue
                 body = "".join(map(ast.unparse, node.body))

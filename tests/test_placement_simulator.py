@@ -8,7 +8,7 @@ from benchmarks.placement.scenarios import EVENT, FLEETS, SCENARIOS, Fleet, Scen
 from benchmarks.placement.simulation import Outcome
 from benchmarks.placement.world import generator, make_world
 
-FLEET = Fleet(8, 4_000)
+FLEET = Fleet(8, 2_000)
 SMALL = {scenario.name: scenario for scenario in SCENARIOS}
 
 

@@ -12,23 +12,17 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.tokens import AccessKey
+from tests import forks
 from tests.process import BIN, GatewayProcess, customer, free_port, report_params, token
 
 SERVER = "sfu.test:4433"
 OTHER_KEY = AccessKey.generate(lambda count: b"o" * count)
 
 
-def twistd(*options: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
+def twistd(*options: str | Path, cwd: Path) -> forks.Done:
     """Run ``twistd -n odingw`` to its end."""
-    return subprocess.run(
-        [BIN / "twistd", "-n", "--pidfile=", "odingw", *options],
-        cwd=cwd,
-        env={name: value for name, value in os.environ.items() if name != "STATE_DIRECTORY"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    env = {name: value for name, value in os.environ.items() if name != "STATE_DIRECTORY"}
+    return forks.run(["-n", "--pidfile=", "odingw", *options], cwd, env)
 
 
 class FolderCase(SynchronousTestCase):

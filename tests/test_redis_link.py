@@ -7,26 +7,32 @@ from typing import Any, Final
 
 import trustme
 import txredisapi  # type: ignore[import-untyped]  # it has no types
-from twisted.internet import reactor as the_reactor
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHostnameResolver
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
-from odingw.config import StateAddress
+from odingw.config import State
 from odingw.errors import ConfigError
-from odingw.state.redis.exchange import RedisAwayError
-from odingw.state.redis.link import REPLY_TIMEOUT, Connector, Link, check_txredisapi
+from odingw.state.redis.connector import Connector
+from odingw.state.redis.errors import RedisRefusedError
+from odingw.state.redis.link import REPLY_TIMEOUT, check_txredisapi
+from odingw.state.redis.patience import Patience
+from tests.link_case import LinkCase, pause, reactor, within_patience
 from tests.process import free_port
 from tests.redis_server import HOST, RedisServer
-from tests.tcp_proxy import TcpProxy
-
-reactor: Any = the_reactor
 
 NAME: Final = "redis.test"
 PASSWORD: Final = "s3cret:/@%"
-PATIENCE: Final = 4 * REPLY_TIMEOUT
+SECRET: Final = "hunter2"
 
 
 @implementer(IHostnameResolver)
@@ -63,99 +69,64 @@ class PrivateNameTests(SynchronousTestCase):
     def test_it_is_gone_or_no_longer_used(self) -> None:
         class Renamed:
             def execute_command(self) -> None:
-                self.call_later()
+                self.build_command()
 
-            def call_later(self) -> None: ...
+            def build_command(self) -> None: ...
 
         class Unused:
-            def execute_command(self) -> None:
-                reactor.call_later()
+            def execute_command(self) -> None: ...
 
-            def callLater(self) -> None: ...  # noqa: N802  -- txredisapi's name
+            def _build_command(self) -> None: ...
 
         for protocol in (Renamed, Unused, object):
             with self.assertRaises(ConfigError) as caught:
                 check_txredisapi(protocol)
-            self.assertIn("RedisProtocol.callLater", str(caught.exception))
+            self.assertIn("RedisProtocol._build_command", str(caught.exception))
 
     def test_a_start_looks_for_it(self) -> None:
         self.patch(txredisapi.RedisProtocol, "execute_command", lambda *_: None)
-        address = StateAddress.parse("redis://127.0.0.1/0")
-        self.assertRaises(ConfigError, Connector, address, None, reactor)
+        self.assertRaises(ConfigError, Connector, State(url="redis://127.0.0.1/0"), reactor)
 
 
-class LinkCase(TestCase):
-    timeout = 30
+class PatienceTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.overdue = 0
+        self.patience = Patience(self.clock, 8.0, self.late)
 
-    def server(self, **options: Any) -> RedisServer:
-        """Return a server that runs until the test's end."""
-        server = RedisServer(persistent=False, **options)
-        self.addCleanup(server.close)
-        return server.start()
+    def late(self) -> None:
+        self.overdue += 1
 
-    def connector(
-        self, server: RedisServer, *, database: int = 0, port: int | None = None
-    ) -> Connector:
-        """Return a connector as the configuration makes it."""
-        return self.connector_of(server.url(database, port), server.ca_path)
+    def test_each_answer_has_its_time(self) -> None:
+        """However many wait, and although others are answered meanwhile."""
+        for second in range(40):
+            self.patience.asked()
+            if second >= 7:
+                self.patience.answered()
+            self.clock.advance(1)
+        self.assertEqual(0, self.overdue)
+        for second in range(9):
+            self.patience.asked()
+            if second % 3:
+                self.patience.answered()
+            self.clock.advance(1)
+        self.assertTrue(self.overdue)
 
-    def connector_of(self, url: str, ca_file: Path | None = None) -> Connector:
-        """Return a connector to a URL."""
-        return Connector(StateAddress.parse(url, Path()), ca_file, reactor)
+    def test_nothing_waits_when_all_is_answered(self) -> None:
+        for _ in range(3):
+            self.patience.asked()
+            self.patience.answered()
+        self.clock.pump([1] * 9)
+        self.assertEqual((0, []), (self.overdue, self.clock.getDelayedCalls()))
 
-    async def link(self, connector: Connector) -> Link:
-        """Return a link that is closed at the test's end."""
-        link = await connector()
-        self.addCleanup(self.close, link)
-        return link
-
-    async def close(self, link: Link) -> None:
-        """Close both connections, and wait until they are."""
-        link.close()
-        if not link.lost.called:
-            await within_patience(link.lost)
-
-    async def refusal(self, connector: Connector) -> str:
-        """Return why no connection is made."""
-        try:
-            link = await connector()
-        except RedisAwayError as error:
-            return str(error)
-        await self.close(link)
-        return self.fail("let in")
-
-    async def failure(self, answer: Deferred[Any]) -> RedisAwayError:
-        """Return what a command fails with, which is that Redis is away."""
-        try:
-            result = await within_patience(answer)
-        except RedisAwayError as error:
-            return error
-        return self.fail(f"answered: {result!r}")
-
-    def proxy(self, server: RedisServer) -> TcpProxy:
-        """Return a proxy that runs until the test's end."""
-        proxy = TcpProxy(server.address).start()
-        self.addCleanup(proxy.close)
-        return proxy
-
-    async def until(self, condition: Any) -> None:
-        """Wait for something that other threads do."""
-        end = reactor.seconds() + PATIENCE
-        while not condition():
-            self.assertLess(reactor.seconds(), end, "in vain")
-            await pause(0.01)
-
-
-def within_patience(answer: Deferred[Any]) -> Deferred[Any]:
-    """Let something fail that does not come."""
-    return answer.addTimeout(PATIENCE, reactor)
-
-
-async def pause(seconds: float) -> None:
-    """Let the reactor go on for a moment."""
-    over: Deferred[None] = Deferred()
-    reactor.callLater(seconds, over.callback, None)
-    await over
+    def test_time_that_stood_still(self) -> None:
+        """It counts as one look, after which what has come in is read."""
+        self.patience.asked()
+        self.clock.advance(100)
+        self.assertEqual(0, self.overdue)
+        self.patience.answered()
+        self.clock.advance(100)
+        self.assertEqual(0, self.overdue)
 
 
 class EntryTests(LinkCase):
@@ -172,8 +143,9 @@ class EntryTests(LinkCase):
         link = await self.link(self.connector(self.server()))
         try:
             await link.execute("GET")
-        except txredisapi.ResponseError as error:
+        except RedisRefusedError as error:
             self.assertIn("wrong number of arguments", str(error))
+            self.assertEqual("other", error.kind)
         else:
             self.fail("no error")
         self.assertFalse(link.lost.called)
@@ -191,15 +163,20 @@ class EntryTests(LinkCase):
     async def test_wrong_password(self) -> None:
         """It is said that the password is wrong, and not what was tried."""
         server = self.server(password=PASSWORD)
-        reason = await self.refusal(self.connector_of(f"redis://:hunter2@{HOST}:{server.port}"))
+        connector = self.connector_of(f"redis://:{SECRET}@{HOST}:{server.port}")
+        reason = await self.refusal(connector, "auth")
         self.assertIn("WRONGPASS", reason)
-        self.assertNotIn("hunter2", reason)
+        self.assertNotIn(SECRET, reason)
         self.assertNotIn(PASSWORD, reason)
 
     async def test_no_password(self) -> None:
         server = self.server(password=PASSWORD)
-        reason = await self.refusal(self.connector_of(f"redis://{HOST}:{server.port}"))
-        self.assertIn("NOAUTH", reason)
+        connector = self.connector_of(f"redis://{HOST}:{server.port}")
+        self.assertIn("NOAUTH", await self.refusal(connector, "auth"))
+
+    async def test_a_password_that_is_not_wanted(self) -> None:
+        connector = self.connector_of(f"redis://:{SECRET}@{HOST}:{self.server().port}")
+        self.assertNotIn(SECRET, await self.refusal(connector, "auth"))
 
     async def test_database(self) -> None:
         server = self.server()
@@ -209,7 +186,7 @@ class EntryTests(LinkCase):
         self.assertEqual(1, server.command("EXISTS", "key", database=3))
 
     async def test_a_database_that_there_is_not(self) -> None:
-        reason = await self.refusal(self.connector(self.server(), database=99))
+        reason = await self.refusal(self.connector(self.server(), database=99), "other")
         self.assertIn("DB index is out of range", reason)
 
     async def test_nothing_listens(self) -> None:
@@ -220,7 +197,7 @@ class EntryTests(LinkCase):
         """Who is not let in leaves nothing behind."""
         server = self.server(password=PASSWORD)
         proxy = self.proxy(server)
-        await self.refusal(self.connector_of(f"redis://:wrong@{HOST}:{proxy.port}"))
+        await self.refusal(self.connector_of(f"redis://:wrong@{HOST}:{proxy.port}"), "auth")
         await self.until(lambda: not proxy.connections)
 
 
@@ -299,6 +276,32 @@ class TlsTests(LinkCase):
         server = self.server(tls=True)
         await self.refusal(self.connector_of(server.url()))
 
+    async def test_a_certificate_of_this_gateway(self) -> None:
+        """Redis that wants one gets it, with its key in the same file or in another one."""
+        server = self.server(tls=True, client_certificate=True)
+        pem = server.client_pem
+        apart = pem.with_name("apart.pem")
+        begin = pem.read_text().index("-----BEGIN CERTIFICATE-----")
+        apart.write_text(pem.read_text()[begin:])
+        for files in ({"certificate": pem}, {"certificate": apart, "private_key": pem}):
+            connector = self.connector_of(server.url(), server.ca_path, **files)
+            link = await self.link(connector)
+            self.assertEqual(b"PONG", await link.execute("PING"))
+        reason = await self.refusal(self.connector_of(server.url(), server.ca_path))
+        self.assertIn("certificate required", reason)
+
+    async def test_a_renewed_certificate_is_shown_from_the_next_connection_on(self) -> None:
+        server = self.server(tls=True, client_certificate=True)
+        old = trustme.CA().issue_cert("gateway").private_key_and_cert_chain_pem.bytes()
+        new = server.client_pem.read_bytes()
+        server.client_pem.write_bytes(old)
+        connector = self.connector_of(server.url(), server.ca_path, certificate=server.client_pem)
+        await self.refusal(connector)
+        server.client_pem.write_text("gone")
+        self.assertIn("state.certificate", await self.refusal(connector))
+        server.client_pem.write_bytes(new)
+        await self.link(connector)
+
     async def test_plain_server(self) -> None:
         server = self.server()
         await self.refusal(self.connector_of(f"rediss://localhost:{server.port}"))
@@ -309,6 +312,32 @@ class TlsTests(LinkCase):
         for path in (empty, empty.parent / "absent.pem", empty.parent):
             with self.assertRaisesRegex(ConfigError, r"state\.ca_file: .*" + path.name):
                 self.connector_of("rediss://localhost", path)
+            with self.assertRaisesRegex(ConfigError, r"state\.certificate: .*" + path.name):
+                self.connector_of("rediss://localhost", certificate=path)
+
+    async def test_unusable_key(self) -> None:
+        """One that is none, that is encrypted, that others can write, or of another certificate."""
+        folder = self.authority().parent
+        ours, other = (trustme.CA().issue_cert("gateway") for _ in range(2))
+        certificate, key = folder / "certificate.pem", folder / "key.pem"
+        ours.cert_chain_pems[0].write_to_path(certificate)
+        plain = load_pem_private_key(ours.private_key_pem.bytes(), None)
+        encrypted = plain.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase")
+        )
+        for content, reason in (
+            (b"", "no private key"),
+            (encrypted, "encrypted"),
+            (other.private_key_pem.bytes(), "does not fit"),
+        ):
+            key.write_bytes(content)
+            with self.assertRaisesRegex(ConfigError, reason):
+                self.connector_of("rediss://localhost", certificate=certificate, private_key=key)
+        key.write_bytes(ours.private_key_pem.bytes())
+        self.connector_of("rediss://localhost", certificate=certificate, private_key=key)
+        key.chmod(0o666)
+        with self.assertRaisesRegex(ConfigError, "everybody on this host can write it"):
+            self.connector_of("rediss://localhost", certificate=certificate, private_key=key)
 
 
 class LossTests(LinkCase):

@@ -200,7 +200,8 @@ class EveryFileTests(SynchronousTestCase):
         return path
 
     def check(self, toml: str) -> tuple[str, ...]:
-        self.config.write_text(f'state.url = "memory:"\n{toml}')
+        state = "" if "state.url" in toml else 'state.url = "memory:"\n'
+        self.config.write_text(state + toml)
         options = Options()
         options.parseOptions(["--config", str(self.config)])
         return check(options)[1].warnings
@@ -259,6 +260,17 @@ class EveryFileTests(SynchronousTestCase):
         key.chmod(0o666)
         self.assertRaises(ConfigError, loaded.reload)
 
+    def test_key_of_the_certificate_for_redis(self) -> None:
+        """In a file of its own, or in that of the certificate."""
+        self.write("master", KEY)
+        issued = trustme.CA().issue_cert("gateway")
+        own = self.write("own.pem", issued.private_key_pem.bytes().decode())
+        both = self.write("both.pem", issued.private_key_and_cert_chain_pem.bytes().decode())
+        toml = 'gateway.master_key_file = "master"\nstate.url = "rediss://redis.invalid"\n'
+        toml += 'state.certificate = "both.pem"\n'
+        self.examine(both, toml)
+        self.examine(own, f'{toml}state.private_key = "own.pem"\n')
+
     def test_customers(self) -> None:
         """They are no secret, but whoever writes them lets people in."""
         path = self.write("customers.json", "[]")
@@ -286,10 +298,13 @@ class EveryFileTests(SynchronousTestCase):
     def test_placeholders(self) -> None:
         """What examples have in the place of a secret is not taken for one."""
         turn = 'turn = { turn_uris = ["turn:h"], access_keys = true, '
+        redis = f'gateway.master_key = "{KEY}"\nstate.url = "redis+sentinel://:'
         for toml, key in (
             ('admin.users.ops = "…"', "admin.users.ops"),
             ('gateway.internal.users.odin = "change me"', "gateway.internal.users.odin"),
             ('gateway.internal.users = { odin = { password = "Change-Me" } }', "users.odin"),
+            (f'{redis}change-me@h/m"', "state.url"),
+            (f'{redis}good@h/m?sentinel_password=Change_Me"', "state.url (sentinel_password)"),
             (f'{turn}secret_keys = ["good", "…"] }}', "turn.secret_keys[1]"),
             (f'{turn}secret_keys = ["good"], forced_password = "…" }}', "turn.forced_password"),
         ):

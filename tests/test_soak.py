@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.soak.counts import Counts, Ledger
@@ -81,6 +82,7 @@ class SoakTests(SynchronousTestCase):
     def setUp(self) -> None:
         require_redis(self)
 
+    @pytest.mark.long
     def test_all_loads_together(self) -> None:
         """Restarts, drains, deaths and reloads: all counts agree, and no error is logged."""
         rates = Rates(

@@ -9,7 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from odingw.errors import TokenError, TokenFault
 from odingw.tokens import AccessKey, TokenGenerator, server_key
-from odingw.turn.auth import CACHE_SECONDS, MAX_CACHED, TurnAuthenticator
+from odingw.turn import auth
+from odingw.turn.auth import CACHE_SECONDS, TurnAuthenticator
 from odingw.turn.settings import TurnSettings
 from tests.jwk_server import (
     public_jwk,
@@ -199,7 +200,8 @@ class VerdictTests(AuthTestCase):
         self.accepted(self.authenticator, token)
 
     def test_their_number_is_bounded(self) -> None:
-        tokens = [self.token(3600, f"{number}") for number in range(MAX_CACHED + 1)]
+        self.patch(auth, "MAX_CACHED", 100)
+        tokens = [self.token(3600, f"{number}") for number in range(101)]
         for token in tokens:
             self.accepted(self.authenticator, token)
         self.customers.clear()

@@ -7,7 +7,6 @@ import pkgutil
 import textwrap
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 from types import ModuleType
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,8 +17,8 @@ from odingw.options import Options
 from odingw.tap import makeService
 from odingw.web import twisted_private
 from odingw.web.twisted_private import NAMES, check
+from tests.sources import trees
 
-PACKAGE = Path(odingw.__file__).parent
 OURS = {
     # Of the standard library: documented, or for those who know what they do.
     "_exit",
@@ -68,24 +67,22 @@ def attributes_of_self(kind: type) -> set[str]:
 
 class CompleteTests(SynchronousTestCase):
     def test_no_other_name_of_others_is_used(self) -> None:
-        trees = {file: ast.parse(file.read_text("utf-8")) for file in PACKAGE.rglob("*.py")}
-        own = {name for tree in trees.values() for name in defined(tree)}
+        own = {name for tree in trees().values() for name in defined(tree)}
+        known = own | OURS | relied_on()
         wrong = [
             f"{file.name}:{node.lineno}: {node.attr}"
-            for file, tree in trees.items()
+            for file, tree in trees().items()
             for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute)
-            and is_private(node.attr)
-            and node.attr not in own | OURS | relied_on()
+            if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in known
         ]
         self.assertEqual([], wrong)
 
     def test_nothing_private_is_imported_elsewhere(self) -> None:
         wrong = []
-        for file in PACKAGE.rglob("*.py"):
+        for file, tree in trees().items():
             if file.name == "twisted_private.py":
                 continue
-            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            for node in ast.walk(tree):
                 if isinstance(node, ast.ImportFrom) and node.module != "__future__":
                     parts = (node.module or "").split(".") + [each.name for each in node.names]
                     wrong += [f"{file.name}: {part}" for part in parts if is_private(part)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from benchmarks.faults.client import HOST, Outcome, Pool, get
+from tests.forks import Fork
 from tests.process import BIN, CONSENT, MASTER_KEY, customer, free_port
 
 LONGEST_STEP: Final = 20.0
@@ -77,7 +78,7 @@ class Gateway:
         self.folder = folder
         self.name = name
         self.port, self.admin = port or free_port(), free_port()
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Fork | subprocess.Popen[bytes] | None = None
         self.log = folder / f"{name}.log"
         self.cores: set[int] | None = None
         self._config = folder / f"{name}.toml"
@@ -93,22 +94,18 @@ class Gateway:
 
     def spawn(self) -> Self:
         """Start the process."""
+        arguments = ("-n", "--pidfile=", "odingw", "--config", self._config)
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603  -- the project's own program
-                [
-                    *self._command,
-                    BIN / "twistd",
-                    "-n",
-                    "--pidfile=",
-                    "odingw",
-                    "--config",
-                    self._config,
-                ],
-                cwd=self.folder,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
-                stdout=log,
-                stderr=log,
-            )
+            if self._command or self._environment:
+                self.process = subprocess.Popen(  # noqa: S603  -- the project's own program
+                    [*self._command, BIN / "twistd", *arguments],
+                    cwd=self.folder,
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
+                    stdout=log,
+                    stderr=log,
+                )
+            else:
+                self.process = Fork(arguments, self.folder, stdout=log.fileno())
         if self.cores is not None:
             os.sched_setaffinity(self.process.pid, self.cores)
         return self

@@ -45,6 +45,7 @@ class Ending:
         for number in (0, 1, 2):
             with suppress(termios.error):
                 self._settings[number] = termios.tcgetattr(number)
+        sys.unraisablehook = self._note_lost
         self._heard, self._told = os.pipe()
         os.set_blocking(self._told, False)
         threading.Thread(target=self._listen, daemon=True, name="signals").start()
@@ -98,6 +99,11 @@ class Ending:
             if file in self._settings and select.select([], [file], [], 0)[1]:
                 os.write(file, self.restoring)
                 break
+
+    def _note_lost(self, lost: "sys.UnraisableHookArgs") -> None:
+        # The thread sees to the end of this one.
+        if self.received is None or lost.exc_type is not KeyboardInterrupt:
+            sys.__unraisablehook__(lost)
 
     def _interrupt(self, number: int, _frame: FrameType | None) -> NoReturn:
         self.hear(number)

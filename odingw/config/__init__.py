@@ -16,11 +16,11 @@ from odingw.config.parts import (
     Network,
     Networks,
     Proxies,
-    StateAddress,
     Trusted,
     state_folder,
 )
 from odingw.config.sections import Admin, Config, Limits, Listen, Log, State, Tls
+from odingw.config.state_address import Node, StateAddress, node_text
 from odingw.config.turn import Turn
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Log",
     "Network",
     "Networks",
+    "Node",
     "Options",
     "Pools",
     "Proxies",
@@ -48,5 +49,6 @@ __all__ = [
     "Trusted",
     "Turn",
     "load",
+    "node_text",
     "state_folder",
 ]

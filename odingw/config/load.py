@@ -18,12 +18,12 @@ from odingw.config.gateway import (
 from odingw.config.parts import (
     MAX_PORT,
     FunctionReference,
-    StateAddress,
     check_endpoints,
     is_port,
     state_folder,
 )
 from odingw.config.sections import Config, State, Tls
+from odingw.config.state_address import StateAddress
 from odingw.config.turn import BESIDE_FILE, Turn
 from odingw.config.types import key_text
 from odingw.documents import lines, without_marks
@@ -306,7 +306,11 @@ def _resolved_state(state: State, url: str, folder: Path, files: Path) -> State:
     return replace(
         state,
         url=url if address.path is None else f"sqlite:{address.path}",
-        ca_file=None if state.ca_file is None else files / state.ca_file,
+        **{
+            name: files / path
+            for name in ("ca_file", "certificate", "private_key")
+            if (path := getattr(state, name)) is not None
+        },
     )
 
 

@@ -1,4 +1,4 @@
-"""Values of the configuration that are written as text: networks, state URLs, functions, endpoints.
+"""Values of the configuration that are written as text: networks, functions, endpoints, URLs.
 
 Every function here raises ``ValueError`` with a text that fits behind ``<file>: <key>: ``; a text
 that may hold a secret is never repeated in it.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal, Self, TypeAlias
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
 
@@ -47,7 +47,6 @@ _INTERFACE_AT: Final = {"tcp": 1, "tcp6": 2, "ssl": 4}
 """Types that listen on an interface, and its place among arguments without names."""
 
 _POOL = re.compile(r"[A-Za-z0-9._-]+")
-_REDIS_PORT: Final = 6379
 
 
 class Networks(tuple[Network, ...]):
@@ -93,89 +92,6 @@ def _network(index: int, text: object, others: str = "") -> Network:
             f"[{index}]: {_shown(text)} is not a network; "
             f'write an address or a network such as "10.0.0.0/8" or "::1/128"{others}'
         ) from None
-
-
-class StateAddress(Struct, frozen=True, kw_only=True):
-    """A state URL, taken apart.
-
-    Attributes:
-        scheme: ``memory``, ``sqlite``, ``redis`` or ``rediss`` (Redis over TLS).
-        path: the file, for ``sqlite`` only.
-        host: host name or IP address (an IPv6 one without brackets), for Redis only.
-        port: TCP port, for Redis only.
-        database: number of the Redis database.
-        username: Redis user, or None.
-        password: Redis password, or None.
-    """
-
-    scheme: str
-    path: Path | None = None
-    host: str | None = None
-    port: int | None = None
-    database: int = 0
-    username: str | None = None
-    password: str | None = None
-
-    def __repr__(self) -> str:
-        """Name everything but the user and the password."""
-        where = self.path if self.host is None else f"{self.host}:{self.port}/{self.database}"
-        return f"StateAddress({self.scheme!r}, {str(where or '')!r})"
-
-    @property
-    def place(self) -> str:
-        """Where the state is, without user and password."""
-        if self.path is not None:
-            return str(self.path)
-        if self.host is not None:
-            host = f"[{self.host}]" if ":" in self.host else self.host
-            return f"{self.scheme}://{host}:{self.port}/{self.database}"
-        return "memory, and no restart keeps it"
-
-    @property
-    def shared(self) -> bool:
-        """Whether several gateways use it, one grid."""
-        return self.host is not None
-
-    @classmethod
-    def parse(cls, url: str, folder: Path | None = None) -> Self:
-        """Read ``memory:``, ``sqlite:PATH``, or ``redis[s]://[user:password@]host[:port][/db]``.
-
-        Args:
-            url: the URL; user and password may be percent-encoded.
-            folder: what a relative ``sqlite:`` path is relative to; None leaves it relative.
-
-        Raises:
-            ValueError: it is none of these.
-        """
-        scheme, colon, rest = url.partition(":")
-        if colon and scheme == "memory" and not rest:
-            return cls(scheme=scheme)
-        if colon and scheme == "sqlite":
-            if not rest or "\0" in rest:
-                raise ValueError('no file is named; write "sqlite:" and the path of a file')
-            return cls(scheme=scheme, path=Path(rest) if folder is None else folder / rest)
-        if colon and scheme in {"redis", "rediss"}:
-            return cls._parse_redis(scheme, url)
-        raise ValueError(
-            'unknown kind of state URL; write "memory:", "sqlite:PATH" or "redis://host:port/db"'
-        )
-
-    @classmethod
-    def _parse_redis(cls, scheme: str, url: str) -> Self:
-        wanted = f'write "{scheme}://[user:password@]host:port/db"'
-        parts, host, port = _split_url(url, wanted)
-        database = parts.path.removeprefix("/") or "0"
-        # The bound on the length keeps int() from refusing, or toiling over, thousands of digits.
-        if not re.fullmatch(r"[0-9]{1,9}", database) or parts.query or parts.fragment:
-            raise ValueError(f"the Redis database is not a number; {wanted}")
-        return cls(
-            scheme=scheme,
-            host=host,
-            port=port or _REDIS_PORT,
-            database=int(database),
-            username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
-        )
 
 
 class FunctionReference(Struct, frozen=True, kw_only=True):
@@ -257,7 +173,7 @@ def check_http_url(url: str) -> None:
     wanted = 'write a URL such as "https://example.com/customers.json"'
     if not url.lower().startswith(("http://", "https://")):
         raise ValueError(f"the scheme is neither http nor https; {wanted}")
-    _split_url(url, wanted)
+    split_url(url, wanted)
 
 
 def is_loopback(host: str) -> bool:
@@ -291,10 +207,17 @@ def is_within_reach(endpoint: str) -> bool:
     return not is_loopback((named or unnamed[at : at + 1] or [""])[0])
 
 
-def _split_url(url: str, wanted: str) -> tuple[SplitResult, str, int | None]:
-    # urlsplit drops some control characters without a word.
-    if not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError(f"it holds a character that must be percent-encoded; {wanted}")
+def split_url(url: str, wanted: str) -> tuple[SplitResult, str, int | None]:
+    """Split a URL; return its parts, its host, and its port if there is one.
+
+    Args:
+        url: the URL, of one host.
+        wanted: says what to write instead, for the error.
+
+    Raises:
+        ValueError: no host is named, or something is malformed; the URL is not repeated.
+    """
+    check_characters(url, wanted)
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -304,6 +227,16 @@ def _split_url(url: str, wanted: str) -> tuple[SplitResult, str, int | None]:
     if not host:
         raise ValueError(f"no host is named; {wanted}")
     return parts, host, port
+
+
+def check_characters(url: str, wanted: str) -> None:
+    """Refuse characters that no URL has; urlsplit drops some of them without a word.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(f"it holds a character that must be percent-encoded; {wanted}")
 
 
 def _shown(value: object) -> str:

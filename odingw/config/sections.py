@@ -10,7 +10,8 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, field
 
 from odingw.config.gateway import Gateway
-from odingw.config.parts import Proxies, StateAddress, check_endpoints
+from odingw.config.parts import Proxies, check_endpoints
+from odingw.config.state_address import StateAddress
 from odingw.config.turn import Turn
 from odingw.config.types import (
     Count,
@@ -93,6 +94,9 @@ class State(Section, frozen=True, kw_only=True):
         prefix: how the names of keys begin (Redis).
         ca_file: PEM file of the authorities whose certificates are accepted (``rediss:``); without
             it, those that the system trusts.
+        certificate: PEM file of the certificate that this gateway shows (``rediss:``), with its
+            chain if there is one.
+        private_key: PEM file of its key; without it, the key is in the certificate's file.
     """
 
     hidden_keys = frozenset({"url"})
@@ -109,17 +113,27 @@ class State(Section, frozen=True, kw_only=True):
         ),
     ] = "odingw"
     ca_file: FilePath | None = None
+    certificate: FilePath | None = None
+    private_key: FilePath | None = None
 
     def __post_init__(self) -> None:
-        """Check the URL.
+        """Check the URL, and that files for TLS are given where they are used.
 
         Raises:
-            ValueError: it is malformed.
+            ValueError: it is malformed, or a file would be ignored.
         """
         try:
-            StateAddress.parse(self.url)
+            address = StateAddress.parse(self.url)
         except ValueError as error:
             raise ValueError(f"url: {error}") from None
+        for name in ("ca_file", "certificate", "private_key"):
+            if getattr(self, name) is not None and address.shared and not address.tls:
+                raise ValueError(
+                    f"{name}: without TLS it is not used; write a state.url that begins with "
+                    f'"{address.scheme.replace("redis", "rediss")}:", or take it out'
+                )
+        if self.private_key is not None and self.certificate is None:
+            raise ValueError("private_key: there is no certificate that it belongs to; name it too")
 
     @property
     def address(self) -> StateAddress:

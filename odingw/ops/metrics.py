@@ -5,7 +5,7 @@ from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
+    Gauge,
     Histogram,
     Info,
     PlatformCollector,
@@ -69,9 +69,13 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        self._store_errors = Counter(
-            "odingw_store_errors",
-            "Groups of changes that could not be stored.",
+        self._store_errors = self._counter(
+            "store_errors", "What the state store could not do, by kind of reason.", ("kind",)
+        )
+        self._store_errors.add("journal", count=0)
+        self._store_clock = Gauge(
+            "odingw_store_clock_difference_seconds",
+            "Seconds that the clock of Redis is ahead of this gateway's.",
             registry=self.registry,
         )
         self._files = self._counter("client_files", "Requests for client files.", ("file",))
@@ -143,10 +147,18 @@ class Metrics:
         """Count TURN credentials that were handed out."""
         self._issued.add()
 
+    def store_failed(self, kind: str, count: int = 1) -> None:
+        """Count what the store could not do; a count of 0 makes the series appear."""
+        self._store_errors.add(kind, count=count)
+
+    def store_clock(self, difference: float) -> None:
+        """Take in how many seconds the store's clock is ahead."""
+        self._store_clock.set(difference)
+
     def stored(self, seconds: float | None) -> None:
-        """Take in how long storing a group of changes took; None: it failed."""
+        """Take in how long storing a group of changes took; None: the journal failed."""
         if seconds is None:
-            self._store_errors.inc()
+            self.store_failed("journal")
         else:
             self._store_seconds.observe(seconds)
 

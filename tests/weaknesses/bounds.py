@@ -50,6 +50,42 @@ BOUNDS: Final[tuple[Weakness, ...]] = (
         ),
     ),
     Weakness(
+        "redis-stale-master",
+        NEITHER,
+        "a sentinel that is late names a replica as the master",
+        "a master is asked for its role",
+        "tests/test_redis_connector.py::SentinelTests::test_a_master_that_is_none",
+        (
+            Edit(
+                "odingw/state/redis/connector.py",
+                'if role[0] != b"master":',
+                "if not role:",
+            ),
+        ),
+    ),
+    Weakness(
+        "redis-words",
+        NEITHER,
+        "a Redis that gives another reason each time fills the log",
+        "each reason is logged once, and 50 of them until all is well again",
+        "tests/test_redis_refusals.py::WordsTests::test_reasons_without_end",
+        (Edit("odingw/state/redis/words.py", " and len(self._said) < _MOST_LINES", ""),),
+    ),
+    Weakness(
+        "redis-evicts",
+        NEITHER,
+        "a Redis that evicts keys when it is full loses bans and tasks without a word",
+        "refused",
+        "tests/test_redis_refusals.py::PolicyTests::test_what_a_redis_says",
+        (
+            Edit(
+                "odingw/state/redis/words.py",
+                'policy.startswith(b"allkeys-")',
+                'policy == b"allkeys-random"',
+            ),
+        ),
+    ),
+    Weakness(
         "redis-junk",
         NEITHER,
         "one message that cannot be read, published in Redis, ends the link",

@@ -151,7 +151,7 @@ OF_THE_GATEWAY: Final[tuple[Weakness, ...]] = (
         GATEWAY,
         "a token for room ``1`` closes room ``10``, one for an empty name all rooms",
         "the whole name must fit (``room_match``)",
-        "tests/test_gateway.py::StrictTests::test_what_strict_settings_refuse",
+        "tests/test_gateway.py::StrictTests::test_management",
         (
             Edit(
                 "odingw/rpc/callers.py",

@@ -171,6 +171,43 @@ KEYS: Final[tuple[Weakness, ...]] = (
         ),
     ),
     Weakness(
+        "redis-key-writable",
+        NEITHER,
+        "a key of a certificate for Redis that others can write lets them choose it",
+        "refused, as a key of a server's certificate is",
+        "tests/test_secret_files.py::EveryFileTests::test_key_of_the_certificate_for_redis",
+        (Edit("odingw/state/redis/tls.py", "read_secret(path)", "path.read_bytes()"),),
+    ),
+    Weakness(
+        "sentinel-password",
+        NEITHER,
+        "sentinels, and whoever answers in their place, get the password of Redis",
+        "they get one of their own, or none",
+        "tests/test_redis_connector.py::SentinelTests"
+        "::test_a_password_of_redis_is_not_for_sentinels",
+        (
+            Edit(
+                "odingw/state/redis/connector.py",
+                "password=address.sentinel_password",
+                "password=address.sentinel_password or address.password",
+            ),
+        ),
+    ),
+    Weakness(
+        "redis-plain",
+        NEITHER,
+        "without TLS in the URL, files for TLS are silently unused, and passwords go in plain",
+        "refused",
+        "tests/test_config.py::GoodFileTests::test_files_for_redis",
+        (
+            Edit(
+                "odingw/config/sections.py",
+                "address.shared and not address.tls",
+                "False",
+            ),
+        ),
+    ),
+    Weakness(
         "key-under-a-known-id",
         NEITHER,
         "tokens with wrong signatures under a known key id have the set fetched time and again",

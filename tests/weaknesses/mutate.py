@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.sources import tree
 from tests.weaknesses.rows import Edit, Weakness
 from tests.weaknesses.table import TABLE
 
@@ -60,8 +61,7 @@ def has_test(root: Path, name: str) -> bool:
     file, of_class, of_test = name.split("::")
     if not (root / file).is_file():
         return False
-    tree = ast.parse((root / file).read_text("utf-8"))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    classes = {node.name: node for node in tree(root / file).body if isinstance(node, ast.ClassDef)}
     return of_class in classes and _has(classes, of_class, of_test)
 
 
