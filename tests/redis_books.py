@@ -101,7 +101,11 @@ class Books:
             count_of = {f"{kind}{name}": n for kind in uses for name, n in uses[kind].items() if n}
             assert count_of == _numbers(self.hash(f"uses:{address}")), address
             reports = [room for room in rooms[address].values() if room[1] >= 0]
-            counted = (len(reports), sum(r[1] for r in reports), sum(r[3] for r in rooms[address].values()))
+            counted = (
+                len(reports),
+                sum(r[1] for r in reports),
+                sum(r[3] for r in rooms[address].values()),
+            )
             assert counted == (row.rooms, row.peers, row.n), (address, counted, row)
         assert {base: count for base, (_, count, _) in bases.items()} == dict(of_base)
         assert set(self.members("names")) == names

@@ -18,6 +18,7 @@ A: Final = "a.test:4433"
 B: Final = "b.test:4433"
 C: Final = "c.test:4433"
 
+
 def first(_: int) -> int:
     """Break ties in favour of the first server."""
     return 0

@@ -75,6 +75,19 @@ class DirectLink:
             self.lost.callback("closed")
 
 
+class Meter:
+    """Counts nothing."""
+
+    def stored(self, seconds: float | None) -> None:
+        """Take in a time."""
+
+    def store_failed(self, kind: str, count: int = 1) -> None:
+        """Take in a failure."""
+
+    def store_clock(self, difference: float) -> None:
+        """Take in a difference."""
+
+
 class DirectStore:
     """A gateway's store over a real Redis, in step with it at every call."""
 
@@ -106,6 +119,7 @@ class DirectStore:
             self.clock,
             lambda: self.now,
             self._fatal,
+            Meter(),
             follow=False,
             lease=lease,
         )

@@ -1,4 +1,4 @@
-"""Random calls at three gateways over one Redis: none is lost, nothing is left, all books are right."""
+"""Random calls at three gateways over one Redis: no task is lost, and all books are right."""
 
 from random import Random
 from typing import Any, Final

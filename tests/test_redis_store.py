@@ -27,9 +27,7 @@ class PlacementTests(TwoGatewaysCase):
         self.assertEqual(1, len({each.address for each in placed}))
         self.settle()
         self.assert_agreed()
-        self.assertEqual(
-            {"4:acme/{room": (False, 2, placed[0].address)}, self.books().bases()
-        )
+        self.assertEqual({"4:acme/{room": (False, 2, placed[0].address)}, self.books().bases())
         self.assertEqual([2], [usage.reservations for usage in self.one.store.usage()])
 
     def test_race_of_many(self) -> None:

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.grid import registry
 from odingw.grid.values import GridSettings, Placed
-from tests.grids import Room, admission, report, update
+from tests.grids import Room, admission, report
 from tests.local_file import FaultCase
 from tests.redis_fleet import A, B, C, FleetCase, TwoGatewaysCase, grid
 from tests.redis_link import DirectStore

@@ -40,9 +40,7 @@ class GridStore(Protocol):
             Refused: a limit, a fault of ``rid``, a ban, no server, or the store is unavailable.
         """
 
-    def report(
-        self, report: ServerReport, now: float, *, take: bool = False
-    ) -> Eventual[Reported]:
+    def report(self, report: ServerReport, now: float, *, take: bool = False) -> Eventual[Reported]:
         """Take in what a server says of itself and its rooms.
 
         Args:

@@ -20,7 +20,6 @@ from odingw.errors import (
 )
 from odingw.grid.rooms import room_hash
 from odingw.grid.store import PAGE, GridStore
-from odingw.grid.tasks import Delivery
 from odingw.grid.values import Event, Reported, ReportsElsewhere, RoomView, ServerReport
 from odingw.rpc.grid_config import extend, reports_elsewhere
 from odingw.rpc.openrpc import NoParams
@@ -47,6 +46,7 @@ from odingw.rpc.server_methods import (
 from odingw.tokens import SecretKey
 
 if TYPE_CHECKING:
+    from odingw.grid.tasks import Delivery
     from odingw.rpc.jsonrpc import Method
 
 DEFAULT_PORT: Final = 4433

@@ -89,9 +89,7 @@ class LocalGrid:
         for base in [base for base, group in self._unsaved.items() if group <= stored]:
             del self._unsaved[base]
 
-    def report(
-        self, report: ServerReport, now: float, *, take: bool = False
-    ) -> Eventual[Reported]:
+    def report(self, report: ServerReport, now: float, *, take: bool = False) -> Eventual[Reported]:
         """Take in a report; what is lost of it, the next one says again."""
         steps = take_in(self._grid, report, now, take=take)
         return self._slices.run(steps, self._journal.changed)

@@ -183,9 +183,7 @@ class Copies:
     def usage(self) -> Iterator[UsageView]:
         """Yield what customers use, demo users as one."""
         for customer, (peers, reservations, rooms) in self._usage.items():
-            yield UsageView(
-                customer=customer, peers=peers, reservations=reservations, rooms=rooms
-            )
+            yield UsageView(customer=customer, peers=peers, reservations=reservations, rooms=rooms)
 
     def used(self, customer: str) -> tuple[int, int]:
         """Return peers (reservations too) and rooms of a customer at the last look."""

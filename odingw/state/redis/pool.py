@@ -243,9 +243,7 @@ class RedisGrid:
 
     # Reports and tasks
 
-    def report(
-        self, report: ServerReport, now: float, *, take: bool = False
-    ) -> Deferred[Reported]:
+    def report(self, report: ServerReport, now: float, *, take: bool = False) -> Deferred[Reported]:
         """Take in a report; it is answered whether or not Redis is there."""
         self.now = now
         return Deferred.fromCoroutine(self.reports.take_in(report, now, take=take))
@@ -411,9 +409,7 @@ class RedisGrid:
         cursor, seen = b"0", set[str]()
         while True:
             key = f"{self.key[:-4]}{self.epoch}:rooms:{address}"
-            cursor, found = await self._line.read(
-                self, "HSCAN", key, cursor, "COUNT", str(PAGE)
-            )
+            cursor, found = await self._line.read(self, "HSCAN", key, cursor, "COUNT", str(PAGE))
             yield [
                 view
                 for name, row in zip(found[::2], found[1::2], strict=True)
@@ -465,9 +461,7 @@ class RedisGrid:
     def sweep(self, now: float) -> None:
         """Forget what is over."""
         self.now = now
-        self.copies.sweep(
-            now, now + self.ahead, self._gateway, self._settings.remove_timeout
-        )
+        self.copies.sweep(now, now + self.ahead, self._gateway, self._settings.remove_timeout)
         for task in [task for task, at in self.arrived.items() if at < now - 60]:
             del self.arrived[task]
 
@@ -480,4 +474,3 @@ class RedisGrid:
 
     def _unavailable(self) -> Refused:
         return Refused(Reason.STORE_UNAVAILABLE, self._retry_after)
-

@@ -1,10 +1,9 @@
-"""What a gateway writes when Redis is back: what happened meanwhile, and what Redis may have lost."""
+"""What a gateway writes when Redis is back: what it missed, and what it may have lost."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import astuple
-
 
 if TYPE_CHECKING:
     from odingw.state.redis.pool import RedisGrid

@@ -1,7 +1,7 @@
 """How a grid lies in Redis: names of rooms, and rows, which the scripts read and write.
 
-A room's key is ``LENGTH:namespace/name``, with the length of the namespace in bytes. A base's is the
-same with the base in place of the name.
+A room's key is ``LENGTH:namespace/name``, with the length of the namespace in bytes. A base's is
+the same with the base in place of the name.
 """
 
 from typing import Annotated, Final
@@ -11,9 +11,8 @@ from msgspec import Meta, Raw, Struct, json, msgpack
 from odingw.grid.bans import BanKey
 from odingw.grid.ledger import Time
 from odingw.grid.records import MOST_PEERS, ReservationKey
-from odingw.grid.rooms import RoomId
+from odingw.grid.rooms import RoomId, base_of
 from odingw.grid.tasks import Task, TaskBody
-from odingw.grid.rooms import base_of
 
 LAYOUT: Final = 4
 """The layout that this version writes, and the only one that it works with."""
@@ -74,7 +73,11 @@ def read_room_key(key: str) -> RoomId:
     """
     size, _, rest = key.partition(":")
     text = rest.encode()
-    namespace, slash, name = text[: int(size)], text[int(size) : int(size) + 1], text[int(size) + 1 :]
+    namespace, slash, name = (
+        text[: int(size)],
+        text[int(size) : int(size) + 1],
+        text[int(size) + 1 :],
+    )
     if slash != b"/":
         raise ValueError(f"not the key of a room: {key}")
     return namespace.decode(), name.decode()

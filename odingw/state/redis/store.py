@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
+from odingw.errors import ConfigError
 from odingw.grid import registry
 from odingw.grid.values import (
     Event,
@@ -19,6 +20,7 @@ from odingw.grid.values import (
     UsageView,
 )
 from odingw.state.known_key import fingerprint
+from odingw.state.redis import words
 from odingw.state.redis.errors import RedisAwayError, RedisRefusedError
 from odingw.state.redis.pool import RedisGrid
 from odingw.state.redis.restore import restore
@@ -55,6 +57,13 @@ class Connection(Protocol):
         """Cut it."""
 
 
+class Meter(words.Meter, Protocol):
+    """Where counts and times go."""
+
+    def stored(self, seconds: float | None) -> None:
+        """Take in how long a call took."""
+
+
 class FleetError(Exception):
     """This gateway cannot be one of the fleet; the text says why."""
 
@@ -72,8 +81,7 @@ class RedisStore:
         timer: for delays.
         clock: this gateway's steady clock.
         fatal: called with one line if this gateway cannot be one of the fleet.
-        measured: told how many seconds each call took, or of None if it failed.
-        refused: told the kind of each refusal.
+        meter: told how many seconds each call took, what failed, and of Redis's clock.
         spread: whether pools are in several slots of a Redis Cluster.
         follow: whether the fleet's time is Redis's; if not, it is this gateway's own.
         lease: seconds after its last sign of life in which this gateway counts as there.
@@ -90,8 +98,7 @@ class RedisStore:
         timer: Timer,
         clock: Callable[[], float],
         fatal: Callable[[str], None],
-        measured: Callable[[float | None], None] = lambda _: None,
-        refused: Callable[[str], None] = lambda _: None,
+        meter: Meter,
         *,
         spread: bool = False,
         follow: bool = True,
@@ -108,8 +115,7 @@ class RedisStore:
         self.spread = spread
         self.lease = lease
         self.fatal = fatal
-        self.measured = measured
-        self.refused = refused
+        self.meter = meter
         self.connect = connect
         self.prints = tuple(map(fingerprint, master_keys))
         self.numbers = encode(
@@ -199,9 +205,7 @@ class RedisStore:
                 counts[1] += view.reservations
                 counts[2] += view.rooms
         for customer, (peers, reservations, rooms) in total.items():
-            yield UsageView(
-                customer=customer, peers=peers, reservations=reservations, rooms=rooms
-            )
+            yield UsageView(customer=customer, peers=peers, reservations=reservations, rooms=rooms)
 
     def skip(self, what: str) -> None:
         """Count a row that cannot be read, and name it once."""
@@ -258,7 +262,8 @@ class Line:
         self._key = key
         self._link: Connection | None = None
         self._stopping = False
-        self._warned = ""
+        self._words = words.Words(store.meter)
+        self._looked = 0.0
         self._pause: tuple[Any, Deferred[None]] | None = None
         self._running: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
@@ -281,17 +286,18 @@ class Line:
                 await self._enter(link, self.pools)
                 delay = _FIRST_DELAY
                 reason = await link.lost
-            except (RedisAwayError, RedisRefusedError) as error:
-                reason = str(error)
-            except FleetError as error:
-                self._down(str(error))
-                self._store.fatal(str(error))
+                error: Exception = RedisAwayError(reason)
+            except (RedisAwayError, RedisRefusedError) as failure:
+                error = failure
+            except (FleetError, ConfigError) as failure:
+                self._down(failure)
+                self._store.fatal(str(failure))
                 return
-            except Exception as error:
-                # It refuses what every Redis does, or holds what no gateway has written.
+            except Exception as failure:
+                # It holds what no gateway has written.
                 _log.failure("Redis cannot be used")
-                reason = str(error) or type(error).__name__
-            self._down(reason)
+                error = RedisAwayError(str(failure) or type(failure).__name__)
+            self._down(error)
             if self._stopping:
                 return
             await self._sleep(delay * random.uniform(0.75, 1.25))  # noqa: S311  -- spreads load
@@ -300,6 +306,7 @@ class Line:
     async def _enter(self, link: Connection, pools: Sequence[RedisGrid]) -> None:
         """Bring pools in line with Redis."""
         run = await _run_of(link)
+        await self._check_policy(link)
         for pool in pools:
             await self._join(pool, link, run)
         for pool in pools:
@@ -310,7 +317,16 @@ class Line:
             ready.callback(None)
         if self.trouble and all(pool.up for pool in self.pools):
             self.trouble = ""
+            self._words.well()
             _log.info("the state is shared by Redis")
+
+    async def _check_policy(self, link: Connection) -> None:
+        try:
+            info = await link.execute("INFO", "memory")
+        except RedisRefusedError:
+            # Not everybody may ask.
+            return
+        words.check_policy(info)
 
     async def _join(self, pool: RedisGrid, link: Connection, run: str) -> None:
         store, is_new = self._store, not pool.epoch
@@ -393,15 +409,13 @@ class Line:
         except RedisRefusedError as error:
             self._refused(pool, error)
             raise RedisAwayError(str(error)) from None
-        except RedisAwayError:
-            store.measured(None)
-            raise
         taken = time.perf_counter() - began
-        store.measured(taken)
+        store.meter.stored(taken)
         if script == "look":
             look = decode_look(answer)
             if store.follow:
                 pool.ahead = look.now + taken / 2 - store.clock()
+                self._words.clock(look.now, time.time() - taken / 2)
             skipped, answers = look.skipped, look
         else:
             skipped, *answers = decode(answer)
@@ -433,8 +447,6 @@ class Line:
     def _refused(self, pool: RedisGrid, error: RedisRefusedError) -> None:
         """Decide what a refusal means: begin a new epoch, connect again, or go on."""
         store, text = self._store, str(error)
-        store.measured(None)
-        store.refused(error.kind)
         lost = text.partition("LOST ")[2].partition("\n")[0].partition(" script:")[0].strip()
         if not lost and ("WRONGTYPE" in text or error.kind == "script"):
             # Nobody knows what the script has done until then.
@@ -444,11 +456,9 @@ class Line:
             if row:
                 store.skip(f"{name} {row}")
             self._begin_anew(pool, lost)
-        elif error.kind in _PASSING:
-            if self._warned != error.kind:
-                self._warned = error.kind
-                _log.error("Redis refuses a call: {reason}", reason=text[:_LONGEST_REASON])
-        elif self._link is not None:
+            return
+        self._words.failed(error)
+        if error.kind not in _PASSING and self._link is not None:
             self._link.close()
 
     def _begin_anew(self, pool: RedisGrid, lost: str) -> None:
@@ -457,7 +467,8 @@ class Line:
             pool.lost = True
         if pool.up and self._link is not None:
             pool.up = False
-            self._say(f"it has lost {lost}"[:_LONGEST_REASON])
+            self.trouble = f"Redis has lost {lost}"[:_LONGEST_REASON]
+            _log.warn("{trouble}; all gateways write it again", trouble=self.trouble)
             again = Deferred.fromCoroutine(self._enter(self._link, [pool]))
             again.addErrback(self._not_again, self._link)
 
@@ -466,22 +477,18 @@ class Line:
             _log.failure("Redis cannot be used", failure)
         link.close()
 
-    def _down(self, reason: str) -> None:
+    def _down(self, error: Any) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.close()
         for pool in self.pools:
             pool.up = False
-        self._say(reason)
-
-    def _say(self, reason: str) -> None:
-        if not self._stopping and self.trouble != reason:
-            self.trouble = reason
-            _log.error(
-                "Redis is away: {reason}; known rooms are served on and reports answered, but no "
-                "rooms are placed and no tasks accepted until it is back",
-                reason=reason,
-            )
+        if self._stopping:
+            return
+        if isinstance(error, FleetError):
+            self.trouble = str(error)
+        else:
+            self.trouble = self._words.failed(error)
 
     def _sleep(self, seconds: float) -> Deferred[None]:
         slept: Deferred[None] = Deferred()
