@@ -8,7 +8,7 @@ from odingw.state.redis.store import LEASE
 from tests.grids import Room, report, update
 from tests.redis_fleet import A, B, TwoGatewaysCase, grid, numbers
 
-ROOMS = {"bases", f"rooms:{A}", f"uses:{A}", f"rooms:{B}", f"uses:{B}", "usage"}
+ROOMS = {"bases", "tallies", f"rooms:{A}", f"uses:{A}", f"rooms:{B}", f"uses:{B}", "usage"}
 """Names of the keys that a reported room leaves."""
 
 

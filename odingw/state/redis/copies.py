@@ -14,7 +14,16 @@ from odingw.errors import Reason, Refused
 from odingw.grid.rooms import BaseId, RoomId, base_of, common_base
 from odingw.grid.usage import ALL_DEMO, DEMO_PREFIX
 from odingw.grid.values import Admission, Placed, ServerView, UsageView
-from odingw.state.redis.rows import ServerRow, ban_key, read_server, room_key, text_of, user_key
+from odingw.state.redis.rows import (
+    LIVE,
+    REMOVED,
+    ServerRow,
+    ban_key,
+    read_server,
+    room_key,
+    text_of,
+    user_key,
+)
 from odingw.state.redis.scripts import Look
 
 REMEMBERED: Final = 200_000
@@ -35,7 +44,7 @@ _NOTHING: Final = b"\xa0"
 
 _text: Final = msgpack.Decoder(str).decode
 _read_fact: Final = msgpack.Decoder(tuple[str, list[Any]]).decode
-_read_usage: Final = msgpack.Decoder(list[str]).decode
+_read_counts: Final = msgpack.Decoder(list[str]).decode
 
 
 class Heard:
@@ -98,6 +107,7 @@ class Copies:
         self.apart: dict[str, int] = {}
         self.growth = 2.0
         self.fact = 0
+        self._tallies: dict[str, int] = {}
         self._usage: dict[str, list[int]] = {}
         self._by_kid: dict[str, str] = {}
         self._answered: dict[BaseId, tuple[str, float]] = {}
@@ -112,9 +122,10 @@ class Copies:
             if bytes(address) == _NOTHING:
                 continue
             try:
-                row = read_server(text_of(value))
-                rows[_text(address)] = row
-                by_kid[row.kid] = _text(address)
+                row, name = read_server(text_of(value)), _text(address)
+                if row.state != REMOVED:
+                    rows[name] = row
+                    by_kid[row.kid] = name
             except (DecodeError, ValueError) as error:
                 yield f"a server: {error}"
         self.rows, self._by_kid = rows, by_kid
@@ -127,7 +138,11 @@ class Copies:
                 self.facts[key] = fact
                 self.fact = max(self.fact, fact[0])
         try:
-            usage = _read_usage(look.usage)
+            tallies = iter(_read_counts(look.tallies))
+            self._tallies = {
+                field: int(count) for field, count in zip(tallies, tallies, strict=True) if field
+            }
+            usage = _read_counts(look.usage)
             counted = {ALL_DEMO: look.demo} if any(look.demo) else {}
             for field, count in zip(usage[::2], usage[1::2], strict=True):
                 if field:
@@ -162,22 +177,26 @@ class Copies:
     def servers(self, ahead: float) -> Iterator[ServerView]:
         """Yield all servers; ``ahead`` are the seconds that Redis's clock is."""
         for address, row in self.rows.items():
+            rooms, peers, reserved, growth, tasks = (
+                max(0, self._tallies.get(kind + address, 0)) for kind in "rpngt"
+            )
             yield ServerView(
                 address=address,
                 kid=row.kid,
                 version=row.version,
                 load=row.load,
-                expected_load=row.estimate + (row.n + row.g + _HEADROOM * self.growth) * row.cost,
+                expected_load=row.estimate
+                + (reserved + growth + _HEADROOM * self.growth) * row.cost,
                 clients=row.clients,
-                rooms=row.rooms,
-                peers=row.peers,
-                reservations=row.n,
-                disabled=row.disabled,
+                rooms=rooms,
+                peers=peers,
+                reservations=reserved,
+                disabled=row.state != LIVE,
                 drained=row.drained,
                 unheard=row.unheard,
                 first_seen=row.first - ahead,
                 last_seen=row.seen - ahead,
-                tasks=row.tasks,
+                tasks=tasks,
             )
 
     def usage(self) -> Iterator[UsageView]:
@@ -244,7 +263,7 @@ class Copies:
         if found is None:
             found = self._answered.get(base, (None, 0.0))[0]
         row = self.rows.get(found) if found is not None else None
-        return found if row is not None and not row.disabled else None
+        return found if row is not None and row.state == LIVE else None
 
     # While Redis is away
 

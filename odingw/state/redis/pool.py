@@ -187,14 +187,18 @@ class RedisGrid:
                 common_base(names)
             except Refused as error:
                 fault = error.reason
+        room = base = room_key(namespace, names[-1] if names else "")
         bans = []
         for name in names:
-            room = room_key(namespace, name)
-            bans += (f"b{room}", f"b{room}\0{admission.user}")
+            key = room if name is names[-1] else room_key(namespace, name)
+            bans += (f"b{key}", f"b{key}\0{admission.user}")
+        if "{" in room:
+            base = room_key(namespace, base_of(names[-1]))
         limits = (admission.max_peers, admission.max_rooms, admission.demo_peers)
         return (
             admission.customer,
-            bans[-2][1:] if bans else room_key(namespace, ""),
+            room,
+            base,
             bans,
             user_key((admission.user, admission.token_id)),
             *(-1 if limit is None else limit for limit in limits),

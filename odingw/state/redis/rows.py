@@ -22,18 +22,12 @@ class ServerRow(Struct, array_like=True):
     """A server (``FIELDS`` in ``books.lua``)."""
 
     kid: str
-    born: int
-    disabled: bool
+    state: int
     drained: bool
     unheard: bool
-    removed: bool
     estimate: float
     cost: float
-    n: int
-    g: int
-    rooms: int
-    peers: int
-    tasks: int
+    born: int
     via: str
     version: str
     load: float
@@ -43,6 +37,11 @@ class ServerRow(Struct, array_like=True):
     first: Time
     seen: Time
     since: float
+
+
+LIVE: Final = 0
+REMOVED: Final = 2
+"""States of a server; between these, it is disabled."""
 
 
 class RoomRow(Struct, frozen=True, array_like=True, gc=False):
@@ -60,9 +59,21 @@ _read_body: Final[json.Decoder[TaskBody]] = json.Decoder(TaskBody)
 
 
 def room_key(namespace: str, name: str) -> str:
-    """Return the key of a room, or of a base."""
+    """Return the key of a room, or of a base; no key has a null, which stands between two."""
+    if "\0" in name or "\1" in name:
+        name = _escape(name)
+    if "\0" in namespace or "\1" in namespace:
+        namespace = _escape(namespace)
     size = len(namespace) if namespace.isascii() else len(namespace.encode())
     return f"{size}:{namespace}/{name}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\1", "\1\2").replace("\0", "\1\1")
+
+
+def _plain(text: bytes) -> str:
+    return text.replace(b"\1\1", b"\0").replace(b"\1\2", b"\1").decode()
 
 
 def read_room_key(key: str) -> RoomId:
@@ -80,7 +91,7 @@ def read_room_key(key: str) -> RoomId:
     )
     if slash != b"/":
         raise ValueError(f"not the key of a room: {key}")
-    return namespace.decode(), name.decode()
+    return _plain(namespace), _plain(name)
 
 
 def user_key(client: ReservationKey) -> str:

@@ -74,6 +74,7 @@ class Look(Struct, array_like=True):
     skipped: list[str]
     now: float
     servers: list[Raw]
+    tallies: Raw
     facts: list[Raw]
     usage: Raw
     demo: list[int]

@@ -2,43 +2,43 @@
 -- A flight: gateway, token, tasks.
 
 -- How a flight ended: 'arrived', 'returned', or 'recalled', which is not held against its tasks.
-local function end_flight(address, flight, how)
+function grid.end_flight(address, flight, how)
   call('HDEL', K.flights, address)
   local dropped, homes, again = {}, {}, {}
   for _, task in ipairs(flight[3]) do
-    local row = read(K.tasks, task, TASK)
-    if row and how ~= 'arrived' and not homes[row[2]] then homes[row[2]] = home_of(row[2]) end
+    local row = grid.task(task)
+    if row and how ~= 'arrived' and not homes[row[2]] then homes[row[2]] = grid.home_of(row[2]) end
   end
   for _, task in ipairs(flight[3]) do
-    local row = read(K.tasks, task, TASK)
+    local row = grid.task(task)
     if row then
       row[5] = row[5] + (how == 'returned' and 1 or 0)
       row[6] = 0
       if how == 'arrived' or row[5] > 3 then
         if how ~= 'arrived' then dropped[#dropped + 1] = task end
-        drop_task(task, row)
+        grid.drop_task(task, row)
       else
         call('HSET', K.tasks, task, pack(row))
       end
     end
   end
-  for id, home in pairs(homes) do bring_tasks(id, home) end
+  for id, home in pairs(homes) do grid.bring_tasks(id, home) end
   return dropped
 end
 
 -- Put in flight what may be sent now: {task, times returned, body} of each. A task that came back too
 -- often goes alone. The flight of a gateway without a lease is nobody's.
-local function take(address, token)
-  local flight = read(K.flights, address, FLIGHT)
+function grid.take(address, token)
+  local flight = grid.read(K.flights, address, 3)
   if flight then
-    if flight[1] == gateway or number_in(call('ZSCORE', TAG .. 'gateways', flight[1])) > now then
+    if flight[1] == gateway or grid.number(call('ZSCORE', TAG .. 'gateways', flight[1])) > now then
       return {}
     end
-    end_flight(address, flight, 'recalled')
+    grid.end_flight(address, flight, 'recalled')
   end
   local taken, names, size = {}, {}, 0
-  for _, task in ipairs(tasks_in(K.queue, address)) do
-    local row = read(K.tasks, task, TASK)
+  for _, task in ipairs(grid.tasks_in(K.queue, address)) do
+    local row = grid.task(task)
     if row then
       size = size + row[4]
       if #taken > 0 and (row[5] >= 3 or size > 1048576) then break end

@@ -27,7 +27,7 @@ local epoch, is_fresh = found[4], 0
 local function key(name) return TAG .. epoch .. ':' .. name end
 
 -- What everybody can delete has an empty member that nobody else would put there.
-local HASHES = 'counts servers bases places growth usage demo facts bans_of tasks owes flights'
+local HASHES = 'servers targets tallies bases places growth usage demo facts bans_of tasks owes flights'
 local ZSETS = 'heard open facts_at ends awaited done'
 local LISTS = 'names queue about'
 if not epoch or epoch == lost then
@@ -38,7 +38,7 @@ if not epoch or epoch == lost then
     call('ZADD', key(name), name == 'open' and '+inf' or '-inf', '')
   end
   for name in string.gmatch(LISTS, '%S+') do call('ZADD', key(name), 0, '') end
-  call('HSET', key('counts'), 'first', 1)
+  call('HSET', key('counts'), 'row', cmsgpack.pack({1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}))
 end
 
 -- Nothing is placed until all that were there have written what they know.

@@ -12,17 +12,17 @@
 local address, expected, stamp, is_start, is_end = unpack(request, 4, 8)
 local said, rooms, twice, again, gone, is_first, token = unpack(request, 9, 15)
 local books = K['rooms:' .. address]
-local found = server(address)
-local known = found and not found.removed
+local found = grid.server(address)
+local known = found and found.state ~= REMOVED
 local attached, contests, contested, kept = '', {}, 0, {}
 
 if known and (call('HEXISTS', books, '') == 0 or call('HEXISTS', K['uses:' .. address], '') == 0) then
   error('LOST rooms')
 end
-if is_start then expire() end
+if is_start then grid.expire() end
 if (call('HGET', books, '') or '') ~= expected then
   call('HSET', books, '', stamp)
-  return answer('whole')
+  return grid.answer('whole')
 end
 
 local function price(learnt)
@@ -32,16 +32,16 @@ end
 
 local function attach()
   attached = 'new'
-  local given, drained = fact('g' .. address), fact('d' .. address)
-  local left = found or {n = 0, g = 0, rooms = 0, peers = 0, tasks = 0}
-  found = {address = address, kid = given and given[2] or said[1], born = next_number('born'),
-    disabled = false, drained = drained ~= nil and drained[2], unheard = false, removed = false,
-    n = left.n, g = 0, rooms = left.rooms, peers = left.peers, tasks = left.tasks,
-    via = gateway, version = said[2], load = said[3], estimate = said[3], load_seen = 0,
-    clients_seen = 0, first = now, since = -1}
+  local given, drained = grid.fact('g' .. address), grid.fact('d' .. address)
+  -- Of one that was removed, some rooms may be left.
+  if found then grid.disable(found, LIVE) end
+  found = found or {address = address, tallies = {}}
+  found.kid, found.state, found.drained = given and given[2] or said[1], LIVE, drained ~= nil and drained[2]
+  found.estimate, found.load, found.load_seen, found.clients_seen = said[3], said[3], 0, 0
+  found.born, found.first, found.since, found.via = grid.next_number('born'), now, -1, gateway
   servers[address] = found
   price(found)
-  if left.disabled then disable(found, false) end
+  call('HDEL', K.tallies, 'g' .. address)
   call('HSET', K['uses:' .. address], '', '')
   call('ZREM', K.given_others, address)
   call('SREM', K.removed, address)
@@ -53,29 +53,30 @@ local function hear_again()
   if load >= 0.05 and clients >= 20 then
     local before, seen = found.load_seen, found.clients_seen
     found.load_seen, found.clients_seen = 0.8 * before + load, 0.8 * seen + clients
-    set('load_seen', counters.load_seen - before + found.load_seen)
-    set('clients_seen', counters.clients_seen - seen + found.clients_seen)
+    grid.set('load_seen', counters.load_seen - before + found.load_seen)
+    grid.set('clients_seen', counters.clients_seen - seen + found.clients_seen)
   end
   price(found)
   local estimate = math.max(0, found.estimate + found.cost * (clients - found.clients))
   -- A full server reports 1 however far above it is: that is a bound, not a value.
   if load < 1 or estimate < 1 then estimate = estimate + 0.2 * (load - estimate) end
   found.estimate, found.load = estimate, load
-  if found.disabled then
-    disable(found, false)
+  if found.state ~= LIVE then
+    grid.disable(found, LIVE)
     attached = 'returned'
   end
 end
 
+if is_start and known then grid.touch(found) end
 if is_start then
-  is_first = not known or found.disabled or found.since < 0
+  is_first = not known or found.state ~= LIVE or found.since < 0
   if known then hear_again() else attach() end
   found.version, found.clients, found.seen = said[2], said[4], now
   found.via, found.unheard = gateway, false
   call('ZADD', K.heard, now, address)
 end
-if not found or found.removed then return answer('whole') end
-touch(found)
+if not found or found.state == REMOVED then return grid.answer('whole') end
+grid.touch(found)
 call('HSET', books, '', stamp)
 
 local function contest(room, keeper, loser)
@@ -92,10 +93,10 @@ local function is_claim(base, peers)
   if peers == 0 or kept[base.id] then return false end
   if is_first then return true end
   local named = tonumber(call('HGET', K['named:' .. address], base.id) or now)
-  for _, room in ipairs(rooms_of(base)) do
+  for _, room in ipairs(grid.rooms_of(base)) do
     local numbers = call('ZRANGE', K['places:' .. room], 0, -1, 'WITHSCORES')
     for index = 2, #numbers, 2 do
-      local held = read(K.places, numbers[index], PLACE)
+      local held = grid.read(K.places, numbers[index], 5)
       if held and found.since < held[5] and held[5] <= named and held[4] > now then
         kept[base.id] = true
         return false
@@ -107,44 +108,44 @@ end
 
 -- The base that a room is in, if the server has it or gets it.
 local function find_base(room, peers)
-  local id = base_of(room)
-  local base = base_at(id)
+  local id = grid.base_of(room)
+  local base = grid.base_at(id)
   if not base then
     if call('HEXISTS', K.bases, '') == 0 then error('LOST bases') end
-    return place(id, found)
+    return grid.place(id, found)
   end
   if base.server ~= found then
     local other = base.server
-    if not other.disabled and (base.reported or not is_claim(base, peers)) then return nil end
+    if other.state == LIVE and (base.reported or not is_claim(base, peers)) then return nil end
     contest(room, address, other.address)
-    move(base, found)
+    grid.move(base, found)
   end
   return base
 end
 
 local function take_in(room, customer, peers, is_again)
-  local row = room_at(found, room)
+  local row = grid.room_at(found, room)
   local rise = peers
   if is_again and row and row[2] >= 0 then return true end
   if row and row[2] >= 0 then
     rise = peers - row[2]
-    count_reported(found, row[1], -row[2], -1)
+    grid.count_reported(found, row[1], -row[2], -1)
   else
     local base = find_base(room, peers)
     if not base then return false end
-    row = room_at(found, room) or add_room(base, room, customer)
+    row = grid.room_at(found, room) or grid.add_room(base, room, customer)
     if not base.reported then
       base.reported = true
-      save(base)
+      grid.save(base)
     end
-    count(row[1], 0, 0, -1)
+    grid.count(row[1], 0, 0, -1)
   end
   row[1], row[2] = customer, peers
-  count_reported(found, customer, peers, 1)
+  grid.count_reported(found, customer, peers, 1)
   if rise > 0 and row[4] > 0 then
-    end_oldest({server = found}, room, row, math.min(rise, row[4]))
+    grid.end_oldest(found, room, row, math.min(rise, row[4]))
   end
-  save_room(found, room, row)
+  grid.save_room(found, room, row)
   return true
 end
 
@@ -170,7 +171,7 @@ local function close_foreign(items)
   local seen = {}
   for index = 1, #items, 3 do
     local room = items[index]
-    local base = not seen[room] and base_at(base_of(room))
+    local base = not seen[room] and grid.base_at(grid.base_of(room))
     seen[room] = true
     if base and base.server ~= found then
       foreign[#foreign + 1], foreign[#foreign + 2] = room, base.server.address
@@ -184,18 +185,18 @@ end
 
 local foreign = take_in_all(rooms, again, false)
 foreign = take_in_all(twice, foreign, true)
-if not is_end then return answer(attached, foreign, is_first, contests, contested, {}) end
+if not is_end then return grid.answer(attached, foreign, is_first, contests, contested, {}) end
 -- A room of the same base that came later may have won the base.
 if #foreign > 0 then foreign = take_in_all(foreign, {}, true) end
 for _, room in ipairs(gone) do
-  local row = room_at(found, room)
-  local base = row and row[2] >= 0 and base_at(base_of(room))
+  local row = grid.room_at(found, room)
+  local base = row and row[2] >= 0 and grid.base_at(grid.base_of(room))
   if base and base.server == found then
-    unreport(base, row)
-    save_or_forget(base, room, row)
+    grid.unreport(base, row)
+    grid.save_or_forget(base, room, row)
   end
 end
 if is_first then found.since = now end
 foreign = close_foreign(foreign)
-local tasks = token ~= '' and call('ZCOUNT', K.awaited, now, '+inf') == 0 and take(address, token) or {}
-return answer(attached, foreign, is_first, contests, contested, tasks)
+local tasks = token ~= '' and call('ZCOUNT', K.awaited, now, '+inf') == 0 and grid.take(address, token) or {}
+return grid.answer(attached, foreign, is_first, contests, contested, tasks)
