@@ -114,6 +114,7 @@ class Gateway:
         self._settings = GridSettings(
             report_interval=gateway.report_interval,
             disable_timeout=gateway.disable_timeout,
+            unheard_timeout=gateway.unheard_timeout,
             remove_timeout=gateway.remove_timeout,
             reservation_lifetime=gateway.reservation_lifetime,
             queued_tasks=config.limits.queued_tasks,

@@ -14,6 +14,7 @@ from odingw.customers.directory import combined, directory
 from odingw.errors import Reason, Refused, RpcError, TokenError, TokenFault
 from odingw.grid import changes
 from odingw.grid.bans import Bans
+from odingw.grid.store import PAGE
 from odingw.grid.tasks import (
     DELIVERY_BYTES,
     MAX_BYTES,
@@ -29,7 +30,7 @@ from odingw.rpc import jsonrpc
 from odingw.rpc.client_api import CLIENT_API
 from odingw.rpc.jsonrpc import Engine, Method, Reply, Turns
 from odingw.rpc.openrpc import NoParams
-from odingw.rpc.server_api import INFO_SLICE, ServerApi, ServerCall, ServerRules
+from odingw.rpc.server_api import ServerApi, ServerCall, ServerRules
 from odingw.rpc.server_keys import ServerKeys
 from odingw.tokens import Claims, KeyType, Policy, SecretKey, check_claims, server_key
 from tests.customer_documents import access_key, document
@@ -119,7 +120,7 @@ class AddressTests(ServerApiCase):
 
 class InfoTests(ServerApiCase):
     def test_many_rooms_are_described_in_slices(self) -> None:
-        count = 2 * INFO_SLICE + 7
+        count = 2 * PAGE + 7
         rooms = [Room(("acme", f"room{number}")) for number in range(count)]
         self.grid.report(report(A, *rooms), 0)
         self.grid.connect(admission("placed"), 0)

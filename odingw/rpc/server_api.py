@@ -150,6 +150,7 @@ class ServerApi:
                 "Info": self._info,
                 "Drain": self._drain,
                 "Undrain": self._undrain,
+                "Disable": self._disable,
             }
         )
 
@@ -269,6 +270,11 @@ class ServerApi:
 
     def _undrain(self, call: ServerCall, params: DrainParams, answered: bool) -> Any:
         return self._set_drained(call, params.server, False)
+
+    def _disable(self, call: ServerCall, params: DrainParams, answered: bool) -> Any:
+        self._check_allowed(call, params.server)
+        done = self._store.disable(params.server)
+        return _nothing_later(done) if isawaitable(done) else {}
 
     def _set_drained(self, call: ServerCall, address: str, drained: bool) -> Any:
         self._check_allowed(call, address)
