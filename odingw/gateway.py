@@ -347,6 +347,7 @@ class Gateway:
             per_address=self._per_address,
             per_key=self._per_key,
             trusted=config.listen.trusted_proxies,
+            refresh=store.refresh,
         )
         server_api = ServerApi(
             store,

@@ -21,7 +21,7 @@ class Books:
     def __init__(self, server: RedisServer, tag: str) -> None:
         self._server = server
         self._tag = tag
-        epoch = server.command("HGET", f"{tag}:meta", "epoch")
+        epoch = server.command("HGET", f"{tag}:main", "epoch")
         self.epoch = epoch.decode() if epoch else ""
 
     def key(self, name: str) -> str:

@@ -199,7 +199,7 @@ class RedisWorld(World):
         self.direct.kill()
         for pool in self.pools:
             self.server.command("DEL", f"{{test:{pool}}}:gateways")
-            self.server.command("HDEL", f"{{test:{pool}}}:meta", "mean")
+            self.server.command("HDEL", f"{{test:{pool}}}:main", "mean")
         self._begin(now)
         self.store.tick(now)
         self.settle()

@@ -55,6 +55,9 @@ class KeyTests(FleetCase):
         slots: dict[str, set[int]] = {pool: set() for pool in self.pools}
         for key in self.server.command("KEYS", "*"):
             name = key.decode()
+            if name == "{test}:fleet":
+                # It keeps gateways of the version before out, which know no clusters.
+                continue
             # The longest pool that fits, for one may begin as another does.
             pool = max((p for p in self.pools if name.startswith(f"{{test:{p}}}:")), key=len)
             slots[pool].add(slot(name))
@@ -79,7 +82,7 @@ class FleetTests(FleetCase):
 
     def meta(self) -> list[bytes]:
         """Return what is known of the fleet."""
-        found: list[bytes] = self.server.command("HGETALL", "{test:}:meta")
+        found: list[bytes] = self.server.command("HGETALL", "{test:}:main")
         return found
 
     def test_another_master_key(self) -> None:
@@ -99,10 +102,10 @@ class FleetTests(FleetCase):
 
     def test_other_layouts(self) -> None:
         for layout in (LAYOUT + 1, LAYOUT - 1, 99):
-            self.server.command("HSET", "{test:}:meta", "layout", str(layout))
+            self.server.command("HSET", "{test:}:main", "layout", str(layout))
             stranger = self.gateway()
             self.assertIn(f"the state in Redis has layout {layout}", stranger.refused)
-            found = self.server.command("HGET", "{test:}:meta", "layout")
+            found = self.server.command("HGET", "{test:}:main", "layout")
             self.assertEqual(str(layout), found.decode())
 
     def test_a_report_in_several_calls(self) -> None:

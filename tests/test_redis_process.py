@@ -1,10 +1,12 @@
 """Real gateways over a real Redis."""
 
+import json
 import time
 from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from odingw.tokens import decode_master_key, server_key
 from tests.process import MASTER_KEY, GatewayProcess, customer
 from tests.redis_server import RedisServer, require_redis
 from tests.test_internal import DefaultProcess
@@ -62,3 +64,18 @@ class FleetTests(SynchronousTestCase):
         self.assertEqual(1, other.process.wait(30))
         for key in (MASTER_KEY, OTHER_KEY):
             self.assertNotIn(key, log)
+
+    def test_a_server_that_has_just_come_to_another_gateway(self) -> None:
+        """Its token is good at once at a gateway that has not heard of it yet."""
+        one, two = self.gateway().start(), self.gateway().start()
+        for gateway in (one, two):
+            gateway.wait_for("the state is shared by Redis")
+        for number in range(10):
+            address = f"sfu{number}.test:4433"
+            one.report(address, (f"room{number}", 1))
+            key = server_key(decode_master_key(MASTER_KEY), address)
+            now = int(time.time())
+            claims = {"cid": "acme", "nsp": "acme", "rid": f"room{number}", "uid": "u"}
+            claims |= {"sub": "Connect", "aud": "gateway", "nbf": now, "exp": now + 60}
+            answer = two.call("Connect", token=key.sign_jwt(json.dumps(claims).encode()))
+            self.assertEqual(address, answer["result"]["address"], answer)

@@ -309,7 +309,7 @@ class FleetKeyTests(FleetCase):
 
     def fingerprint(self) -> Any:
         """Return what Redis knows of the fleet's master key."""
-        return self.server.command("HGET", "{test:}:meta", "key")
+        return self.server.command("HGET", "{test:}:main", "key")
 
     def joins(self, master_key: bytes, *older: bytes) -> bool:
         """Tell whether a gateway with these master keys is let in."""

@@ -1,4 +1,4 @@
-"""``odingw call``, ``drain``, ``undrain``, ``disable`` and ``unban``: calls of a gateway's two APIs."""
+"""``odingw call``, ``drain``, ``undrain``, ``disable`` and ``unban``: calls of the two APIs."""
 
 import json
 import time

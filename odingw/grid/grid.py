@@ -270,6 +270,9 @@ class Grid:
         server = self._registry.by_kid.get(kid)
         return server.address if server else None
 
+    def refresh(self) -> None:
+        """Learn nothing: nobody else changes this grid."""
+
     def addresses(self) -> Set[str]:
         """Return the addresses of all servers."""
         return self._registry.servers.keys()

@@ -96,6 +96,9 @@ class GridStore(Protocol):
     def address_of_key(self, kid: str) -> str | None:
         """Return the address of the attached server that was given the key with this id."""
 
+    def refresh(self) -> Awaitable[None] | None:
+        """Learn of servers and keys that came up elsewhere; None: there can be nothing new."""
+
     def addresses(self) -> Set[str]:
         """Return the addresses of all servers."""
 

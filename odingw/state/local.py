@@ -155,6 +155,9 @@ class LocalGrid:
         """Return the address of the attached server that was given the key with this id."""
         return self._grid.address_of_key(kid)
 
+    def refresh(self) -> None:
+        """Learn nothing: nobody else changes this grid."""
+
     def addresses(self) -> Set[str]:
         """Return the addresses of all servers."""
         return self._grid.addresses()

@@ -4,6 +4,7 @@ While Redis is away, known rooms are served by what was known last, reports are 
 everything else is refused.
 """
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Final, Protocol
 
@@ -42,6 +43,9 @@ TOLD: Final = 20
 PAGE: Final = 500
 """Rooms that are read from Redis in one go."""
 
+REFRESH: Final = 0.2
+"""Seconds from one look that somebody waits for to the next."""
+
 _PICK: Final = 2**31
 
 
@@ -72,7 +76,7 @@ class RedisGrid:
 
     Args:
         name: of the pool.
-        key: of its ``meta``.
+        key: of its ``main``.
         settings: the numbers that the rules depend on.
         pick: given n, a random number from 0 to n - 1.
         gateway: this gateway's id.
@@ -134,6 +138,8 @@ class RedisGrid:
         self.reports = Reports(self, gateway, settings.report_interval, Slices(timer))
         self._waiting: list[tuple[Admission, Deferred[Placed]]] = []
         self._flying: set[str] = set()
+        self._refreshed = -REFRESH
+        self._unknown: list[Deferred[None]] = []
         self._scheduled = False
         self._connecting = False
         self._numbers = 0
@@ -390,6 +396,27 @@ class RedisGrid:
     def address_of_key(self, kid: str) -> str | None:
         """Return the address of the attached server that was given the key with this id."""
         return self.copies.address_of_key(kid)
+
+    def refresh(self) -> Deferred[None] | None:
+        """Learn of servers and keys that came up elsewhere, a few times a second at most."""
+        if not self.up:
+            return None
+        refreshed: Deferred[None] = Deferred()
+        self._unknown.append(refreshed)
+        if len(self._unknown) == 1:
+            wait = self._refreshed + REFRESH - time.monotonic()
+            self._timer.callLater(max(0.0, wait), self._refresh)
+        return refreshed
+
+    def _refresh(self) -> None:
+        self._refreshed = time.monotonic()
+        unknown, self._unknown = self._unknown, []
+
+        def tell(_: None) -> None:
+            for refreshed in unknown:
+                refreshed.callback(None)
+
+        self.look().addCallback(tell)
 
     def addresses(self) -> Set[str]:
         """Return the addresses of all servers."""

@@ -17,6 +17,7 @@ _FOLDER: Final = files("odingw.state.redis").joinpath("scripts")
 
 _PARTS: Final = {
     "enter": ("enter",),
+    "takeover": ("takeover",),
     "connect": ("books", "connect"),
     "report": ("books", "deliveries", "report"),
     "settle": ("books", "deliveries", "settle"),

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
@@ -22,6 +23,7 @@ from odingw.grid.values import (
 from odingw.state.known_key import fingerprint
 from odingw.state.redis import words
 from odingw.state.redis.errors import RedisAwayError, RedisRefusedError
+from odingw.state.redis.layout3 import TakeOver
 from odingw.state.redis.pool import RedisGrid
 from odingw.state.redis.restore import restore
 from odingw.state.redis.rows import LAYOUT
@@ -131,7 +133,7 @@ class RedisStore:
                 registry.KEYS_OF_OTHERS,
             )
         )
-        self._prefix = prefix
+        self.prefix = prefix
         self._pick = pick
         self._lines: dict[str, Line] = {}
         self._pools: dict[str, RedisGrid] = {}
@@ -171,7 +173,7 @@ class RedisStore:
         """Return the grid of a pool, always the same one."""
         pool = self._pools.get(name)
         if pool is None:
-            key = f"{{{self._prefix}:{name}}}:meta"
+            key = f"{{{self.prefix}:{name}}}:main"
             slot = key if self.spread else ""
             line = self._lines.get(slot)
             if line is None:
@@ -331,11 +333,21 @@ class Line:
     async def _join(self, pool: RedisGrid, link: Connection, run: str) -> None:
         store, is_new = self._store, not pool.epoch
         mine = f"{pool.epoch} {pool.run_id}"
+        now = "" if store.follow else repr(pool.now)
+        before = TakeOver(
+            link.execute,
+            store.prefix,
+            pool.key,
+            (store.gateway, now, repr(store.lease)),
+            store.prints,
+            store.skip,
+        )
+        takes_over = not store.spread and await before.begin()
         answer = await SCRIPTS["enter"](
             link.execute,
             (pool.key,),
             store.gateway,
-            "" if store.follow else repr(pool.now),
+            now,
             repr(store.lease),
             str(LAYOUT),
             sha256(store.numbers).hexdigest()[:16],
@@ -359,6 +371,9 @@ class Line:
         lost = bool(answer[2])
         if lost:
             _log.warn("Redis may have lost what it knew; it is told again")
+        if takes_over:
+            _log.info("the state of the version before is taken over")
+            await before.run(partial(pool.run, "restore"))
         if not answer[3]:
             number = 0
             while True:

@@ -1,6 +1,6 @@
 -- The books of one pool, with which every script begins. Names and order are those of odingw/grid.
 --
--- KEYS[1]: the pool's `meta`. Further ones are the `meta` of other pools in the same slot. Every other
+-- KEYS[1]: the pool's `main`. Further ones are the `main` of other pools in the same slot. Every other
 --          key is of the pool's hash tag: the tag, the epoch, and a name.
 -- ARGV[1]: the request: epoch, time (false: Redis's), gateway, and what the script asks for.
 -- ARGV[2]: the settings.
@@ -10,16 +10,16 @@
 
 local call, pack = redis.call, cmsgpack.pack
 local request, settings = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
-local META, epoch, now, gateway = KEYS[1], request[1], request[2], request[3]
-local TAG = string.sub(META, 1, -5)
+local MAIN, epoch, now, gateway = KEYS[1], request[1], request[2], request[3]
+local TAG = string.sub(MAIN, 1, -5)
 
 if not now then
   local time = call('TIME')
   now = time[1] + time[2] / 1000000
 end
 
-local meta = call('HMGET', META, 'epoch', 'mean')
-if meta[1] ~= epoch then return redis.error_reply('LOST epoch') end
+local main = call('HMGET', MAIN, 'epoch', 'mean')
+if main[1] ~= epoch then return redis.error_reply('LOST epoch') end
 
 -- Key names, made when they are first used.
 local K = setmetatable({}, {__index = function(names, name)
@@ -31,7 +31,7 @@ end})
 local SWEEP = 500         -- records that one call looks at beside its work
 local CANDIDATES = 8      -- servers of which the exact load is compared
 
-local grid = {mean = tonumber(meta[2] or nil) or 2, skipped = {}}
+local grid = {mean = tonumber(main[2] or nil) or 2, skipped = {}}
 if not (grid.mean >= 1 and grid.mean < 1e6) then grid.mean = 2 end
 
 function grid.number(text)
@@ -322,7 +322,7 @@ function grid.sweep_growth()
   end
   if number ~= counters.grown then
     grid.set('grown', number)
-    call('HSET', META, 'mean', grid.mean)
+    call('HSET', MAIN, 'mean', grid.mean)
   end
 end
 

@@ -1,27 +1,27 @@
 -- Let a gateway into the fleet, and begin a new epoch if Redis has lost what it was told. An epoch is in
--- the names of all keys but `meta` and `gateways`, so what is left of the one before is not found.
+-- the names of all keys but `main` and `gateways`, so what is left of the one before is not found.
 --
--- KEYS[1]: the pool's `meta`.
+-- KEYS[1]: the pool's `main`.
 -- ARGV: gateway, time ('': Redis's), lease, layout, fingerprint of the settings, fresh epoch, epoch that
 --       is lost ('': none), epoch and run that this gateway knows ('': none),
 --       run: what tells this Redis from one that took its place, how many fingerprints of master keys, these, and ids of gateways that there were.
 -- Answers: '', epoch, 1 if Redis may have lost what it was told, gateways with a lease, 1 if the settings
 --       differ; or what differs, 'key' or 'layout', and the layout found.
 
-local call, META = redis.call, KEYS[1]
-local TAG = string.sub(META, 1, -5)
+local call, MAIN = redis.call, KEYS[1]
+local TAG = string.sub(MAIN, 1, -5)
 local gateway, now, lease, layout, settings, fresh, lost, mine, run, keys = unpack(ARGV)
 local time = call('TIME')
 now = tonumber(now) or time[1] + time[2] / 1000000
 
-call('HSETNX', META, 'layout', layout)
-call('HSETNX', META, 'key', ARGV[11])
-local found = call('HMGET', META, 'layout', 'key', 'settings', 'epoch', 'run')
+call('HSETNX', MAIN, 'layout', layout)
+call('HSETNX', MAIN, 'key', ARGV[11])
+local found = call('HMGET', MAIN, 'layout', 'key', 'settings', 'epoch', 'run')
 if found[1] ~= layout then return {'layout', found[1]} end
 local known = false
 for index = 11, 10 + keys do known = known or ARGV[index] == found[2] end
 if not known then return {'key', found[1]} end
-call('HSET', META, 'key', ARGV[11], 'settings', settings, 'run', run)
+call('HSET', MAIN, 'key', ARGV[11], 'settings', settings, 'run', run)
 
 local epoch, is_fresh = found[4], 0
 local function key(name) return TAG .. epoch .. ':' .. name end
@@ -32,7 +32,7 @@ local ZSETS = 'heard open facts_at ends awaited done'
 local LISTS = 'names queue about'
 if not epoch or epoch == lost then
   epoch, is_fresh = fresh, 1
-  call('HSET', META, 'epoch', epoch)
+  call('HSET', MAIN, 'epoch', epoch)
   for name in string.gmatch(HASHES, '%S+') do call('HSET', key(name), '', '') end
   for name in string.gmatch(ZSETS, '%S+') do
     call('ZADD', key(name), name == 'open' and '+inf' or '-inf', '')

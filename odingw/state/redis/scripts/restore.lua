@@ -1,7 +1,8 @@
 -- Put back what Redis may have lost, from what a gateway knows; what is there already stays.
 --
 -- Asks: kind and a list: 'facts' {key, row}, 'servers' {address, row}, 'done' tasks, 'tasks' {task, row},
---       'places' {room, user, customer, server, end, made, customer of the room}, or 'end'.
+--       'rooms' {room, server, customer, peers, placed}, 'places' {room, user, customer, server, end, made,
+--       customer of the room}, or 'end'.
 -- Answers: nothing.
 
 local kind, items, lease = request[4], request[5], settings[8]
@@ -34,6 +35,22 @@ function put.servers(item)
   call('HSET', K['uses:' .. address], '', '')
   call('HSET', K['rooms:' .. address], '', '')
   call('ZADD', K.heard, now, address)
+end
+
+function put.rooms(item)
+  local room, address, customer, peers, placed = unpack(item)
+  local id = grid.base_of(room)
+  local base = grid.base_at(id)
+  local found = base and base.server or grid.server(address)
+  if not found or found.address ~= address then return end
+  base = base or grid.place(id, found)
+  local row = grid.room_at(found, room) or grid.add_room(base, room, customer)
+  if row[2] >= 0 then return end
+  grid.count(row[1], 0, 0, -1)
+  row[1], row[2], row[3], base.reported = customer, peers, placed, true
+  grid.count_reported(found, customer, peers, 1)
+  grid.save_room(found, room, row)
+  grid.save(base)
 end
 
 function put.done(task)
