@@ -440,8 +440,8 @@ class Gateway:
             lambda: self.store.longest_step,
         )
         self.metrics.watch_number(
-            "store_messages_skipped_total",
-            "Messages on the channels in Redis that could not be read.",
+            "store_rows_skipped_total",
+            "Rows in Redis that could not be read.",
             lambda: self.store.skipped,
         )
 
