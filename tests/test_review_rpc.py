@@ -287,7 +287,7 @@ class RedisTests(TwoGatewaysCase):
         self.assertLess(len(one.copies.grants), 40)
         one.connect(admission("room", user="last"), self.now)
         self.one.back()
-        self.settle()
+        self.tick(self.one)
         places = [place[1] for place in self.books().rows("places").values()]
         self.assertIn("ulast", places)
         self.assertNotIn("ustored", places)

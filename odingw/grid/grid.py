@@ -1,8 +1,11 @@
 """The rules of one grid: who is admitted, where rooms go, what servers are told."""
 
-from collections.abc import Callable, Generator, Iterator, Set
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence, Set
+from itertools import islice
 from math import inf
 from typing import Final
+
+from msgspec.structs import replace
 
 from odingw.errors import Reason, Refused
 from odingw.grid.bans import Bans
@@ -13,6 +16,7 @@ from odingw.grid.records import Base, GivenKey, Room, Server
 from odingw.grid.registry import Registry
 from odingw.grid.reports import Reports
 from odingw.grid.rooms import RoomId, base_of, common_base
+from odingw.grid.store import PAGE
 from odingw.grid.tasks import MAX_BYTES, Delivery, Task, size_of
 from odingw.grid.usage import Usage
 from odingw.grid.values import (
@@ -102,14 +106,30 @@ class Grid:
         self._reserve(base, room, admission, now)
         return Placed(base.server.address, how, base.server.kid)
 
-    def report(self, report: ServerReport, now: float) -> Reported:
-        """Take in what a server says of itself and its rooms."""
-        return finish(self.report_in_steps(report, now))
+    def report(self, report: ServerReport, now: float, *, take: bool = False) -> Reported:
+        """Take in what a server says of itself and its rooms.
 
-    def report_in_steps(self, report: ServerReport, now: float) -> Generator[None, None, Reported]:
+        Args:
+            report: what it says.
+            now: the time.
+            take: also put the tasks that may be sent to it now in flight.
+        """
+        steps = self.report_in_steps(report, now, take=take)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                reported: Reported = end.value
+                return reported
+
+    def report_in_steps(
+        self, report: ServerReport, now: float, *, take: bool = False
+    ) -> Generator[None, None, Reported]:
         """Take in a report bit by bit; between two steps the grid serves everybody else."""
         self._registry.expire(now, _SWEEP)
-        return self._reports.take_in(report, now)
+        reported = yield from self._reports.take_in(report, now)
+        delivery = self.take(report.address) if take else None
+        return replace(reported, delivery=delivery) if delivery is not None else reported
 
     def command(self, command: Command, now: float) -> None:
         """Queue a task for the room's server and keep the ban that comes with it.
@@ -313,6 +333,12 @@ class Grid:
                     updated=base.server.last_seen if room.round else room.placed,
                 )
 
+    async def pages(self) -> AsyncIterator[Sequence[RoomView]]:
+        """Yield all rooms, page by page."""
+        views = self.rooms()
+        while page := list(islice(views, PAGE)):
+            yield page
+
     def _check_bans(self, admission: Admission, now: float) -> None:
         if not len(self._bans):
             return
@@ -346,13 +372,3 @@ class Grid:
             registry.reserve(room, key, admission.customer, ends, now)
         elif registry.reserve(room, key, admission.customer, ends, now) and room.growth is not None:
             growth.join(room.growth, now)
-
-
-def finish(steps: Generator[None, None, Reported]) -> Reported:
-    """Take in a report to its end at once."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            reported: Reported = end.value
-            return reported

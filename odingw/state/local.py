@@ -32,7 +32,7 @@ from odingw.grid.values import (
 )
 from odingw.state.journal import InThread, Journal, StoreUnavailableError
 from odingw.state.journal_file import JournalBrokenError, JournalError, JournalFile
-from odingw.state.memory import Grids, pages_of, take_in
+from odingw.state.memory import Grids
 from odingw.state.places import PlacesRow, latest
 from odingw.state.rows import KINDS, PLACES, TASK, decode, put
 from odingw.state.slices import Slices, Timer
@@ -91,7 +91,7 @@ class LocalGrid:
 
     def report(self, report: ServerReport, now: float, *, take: bool = False) -> Eventual[Reported]:
         """Take in a report; what is lost of it, the next one says again."""
-        steps = take_in(self._grid, report, now, take=take)
+        steps = self._grid.report_in_steps(report, now, take=take)
         return self._slices.run(steps, self._journal.changed)
 
     def command(self, command: Command, now: float) -> Eventual[None]:
@@ -168,7 +168,7 @@ class LocalGrid:
 
     def pages(self) -> AsyncIterator[Sequence[RoomView]]:
         """Yield all rooms that are reported or reserved, page by page."""
-        return pages_of(self._grid)
+        return self._grid.pages()
 
     def _check_trouble(self) -> None:
         if self._journal.trouble:

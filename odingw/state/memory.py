@@ -1,20 +1,17 @@
 """State in this process's memory alone: it forgets everything when the process ends."""
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable
 
-from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
 
-from odingw.grid.grid import Grid, finish
-from odingw.grid.store import PAGE, Eventual
+from odingw.grid.grid import Grid
+from odingw.grid.store import Eventual
 from odingw.grid.usage import Usage
 from odingw.grid.values import (
     Event,
     GridSettings,
     Paused,
     Reported,
-    RoomView,
     ServerReport,
     UsageView,
 )
@@ -74,22 +71,6 @@ class Grids:
         return tuple(events)
 
 
-def take_in(
-    grid: Grid, report: ServerReport, now: float, *, take: bool
-) -> Generator[None, None, Reported]:
-    """Take in a report bit by bit and, if asked to, the tasks for its server."""
-    reported = yield from grid.report_in_steps(report, now)
-    delivery = grid.take(report.address) if take else None
-    return replace(reported, delivery=delivery) if delivery is not None else reported
-
-
-async def pages_of(grid: Grid) -> AsyncIterator[Sequence[RoomView]]:
-    """Yield all rooms of a grid, page by page."""
-    views = grid.rooms()
-    while page := list(islice(views, PAGE)):
-        yield page
-
-
 class _MemoryGrid(Grid):
     """A grid that takes in large reports step by step.
 
@@ -114,12 +95,9 @@ class _MemoryGrid(Grid):
         self, report: ServerReport, now: float, *, take: bool = False
     ) -> Eventual[Reported]:
         """Take in what a server says of itself and its rooms."""
-        steps = take_in(self, report, now, take=take)
-        return finish(steps) if self._slices is None else self._slices.run(steps)
-
-    def pages(self) -> AsyncIterator[Sequence[RoomView]]:
-        """Yield all rooms, page by page."""
-        return pages_of(self)
+        if self._slices is None:
+            return super().report(report, now, take=take)
+        return self._slices.run(self.report_in_steps(report, now, take=take))
 
 
 class MemoryStore(Grids):

@@ -137,7 +137,7 @@ class RedisGrid:
         self._spread = spread
         self.reports = Reports(self, gateway, settings.report_interval, Slices(timer))
         self._waiting: list[tuple[Admission, Deferred[Placed]]] = []
-        self._flying: set[str] = set()
+        self._flying: dict[str, str] = {}
         self._refreshed = -REFRESH
         self._unknown: list[Deferred[None]] = []
         self._scheduled = False
@@ -295,19 +295,30 @@ class RedisGrid:
         return Deferred.fromCoroutine(self._take(address))
 
     async def _take(self, address: str) -> Delivery | None:
-        token = self.new_token()
+        known = self.flights(address)
+        token = self.new_token(address)
         try:
-            (taken,) = await self.run("settle", "take", address, token)
+            (taken,) = await self.run("settle", "take", address, token, known)
         except RedisAwayError:
-            # Redis may have done it all the same, or do it yet.
-            self.unsettled.append(("settle", "recalled", address, token, []))
+            # Redis may have done it all the same; the next take ends that.
+            self.end_flight(token)
             return None
         return self.delivery(address, token, taken)
 
-    def new_token(self) -> str:
-        """Return a token for a delivery."""
+    def new_token(self, address: str) -> str:
+        """Return a token for a delivery, which is under way until it is settled."""
         self._numbers += 1
-        return f"{self._gateway} {self._numbers}"
+        token = f"{self._gateway} {self._numbers}"
+        self._flying[token] = address
+        return token
+
+    def flights(self, address: str) -> list[str]:
+        """Return the tokens of the deliveries to a server that are under way."""
+        return [token for token, server in self._flying.items() if server == address]
+
+    def end_flight(self, token: str) -> bool:
+        """Take in that a delivery is over; False if it was."""
+        return self._flying.pop(token, None) is not None
 
     def delivery(self, address: str, token: str, taken: Sequence[Any]) -> Delivery | None:
         """Return the tasks that were taken; those that cannot be read are dropped."""
@@ -319,9 +330,9 @@ class RedisGrid:
                 self.skip(f"the task {name}: {error}")
             names.append(name)
         if not names:
+            self.end_flight(token)
             return None
         delivery = SharedDelivery(address, tuple(tasks), token, tuple(names))
-        self._flying.add(token)
         if not tasks:
             self.acknowledge(delivery)
             return None
@@ -337,9 +348,8 @@ class RedisGrid:
 
     async def _settle(self, delivery: Delivery, how: str) -> tuple[Event, ...]:
         assert isinstance(delivery, SharedDelivery)  # noqa: S101  -- take() makes no others
-        if delivery.token not in self._flying:
+        if not self.end_flight(delivery.token):
             return ()
-        self._flying.remove(delivery.token)
         if how == "arrived":
             for name in delivery.names:
                 self.accepted.pop(name, None)

@@ -150,8 +150,9 @@ class Reports:
             self._stamps += 1
             is_end = start == starts[-1]
             stamp = f"{self._gateway} {self._stamps}{'' if is_end else ' …'}"
-            token = self._pool.new_token() if take and is_end else ""
-            answer = await self._pool.run(
+            known = self._pool.flights(address)
+            token = self._pool.new_token(address) if take and is_end else ""
+            asked = (
                 "report",
                 address,
                 expected,
@@ -165,8 +166,15 @@ class Reports:
                 gone if is_end else [],
                 outcome.is_first,
                 token,
+                known,
             )
+            try:
+                answer = await self._pool.run(*asked)
+            except RedisAwayError:
+                self._pool.end_flight(token)
+                raise
             if answer[0] == "whole":
+                self._pool.end_flight(token)
                 heard.stamp = stamp
                 return False
             attached, foreign, outcome.is_first, contests, contested, tasks = answer

@@ -27,13 +27,13 @@ function grid.end_flight(address, flight, how)
 end
 
 -- Put in flight what may be sent now: {task, times returned, body} of each. A task that came back too
--- often goes alone. The flight of a gateway without a lease is nobody's.
-function grid.take(address, token)
+-- often goes alone. Nobody ends a flight whose gateway has no lease, or does not know of it: it got no answer.
+function grid.take(address, token, known)
   local flight = grid.read(K.flights, address, 3)
   if flight then
-    if flight[1] == gateway or grid.number(call('ZSCORE', TAG .. 'gateways', flight[1])) > now then
-      return {}
-    end
+    local flies = flight[1] ~= gateway and grid.number(call('ZSCORE', TAG .. 'gateways', flight[1])) > now
+    for _, mine in ipairs(known) do flies = flies or mine == flight[2] end
+    if flies then return {} end
     grid.end_flight(address, flight, 'recalled')
   end
   local taken, names, size = {}, {}, 0

@@ -4,7 +4,8 @@
 -- Asks: server, stamp that it should have, stamp that it gets, first call, last call, row
 --       {kid, version, load, clients}, rooms {room, customer, peers, ...}, further entries for them, those
 --       of other servers so far,
---       rooms that are gone, whether the report is the server's first, token to take tasks by ('': none).
+--       rooms that are gone, whether the report is the server's first, token to take tasks by ('': none), tokens of
+--       this gateway's flights to it.
 -- Answers: 'whole' if there was another stamp; else attached ('', 'new', 'returned'), rooms of other
 --       servers {room, owner, ...}, whether it is the first, contests {room, keeper, loser, ...}, their
 --       number, tasks.
@@ -198,5 +199,5 @@ for _, room in ipairs(gone) do
 end
 if is_first then found.since = now end
 foreign = close_foreign(foreign)
-local tasks = token ~= '' and call('ZCOUNT', K.awaited, now, '+inf') == 0 and grid.take(address, token) or {}
+local tasks = token ~= '' and call('ZCOUNT', K.awaited, now, '+inf') == 0 and grid.take(address, token, request[16]) or {}
 return grid.answer(attached, foreign, is_first, contests, contested, tasks)
