@@ -59,4 +59,7 @@ def demo_as_one(usage: dict[str, tuple[int, int, int]]) -> dict[str, tuple[int, 
     """Return usage with all demo users as one."""
     found = {c: counts for c, counts in usage.items() if not c.startswith(DEMO_PREFIX)}
     demo = [counts for c, counts in usage.items() if c.startswith(DEMO_PREFIX)]
-    return found | ({ALL_DEMO: tuple(map(sum, zip(*demo, strict=True)))} if demo else {})  # type: ignore[dict-item]  # three
+    if demo:
+        peers, reservations, rooms = (sum(counts) for counts in zip(*demo, strict=True))
+        found[ALL_DEMO] = (peers, reservations, rooms)
+    return found

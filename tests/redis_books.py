@@ -164,7 +164,8 @@ class Books:
     def _check_tasks(
         self, servers: dict[str, ServerRow], bases: dict[str, tuple[bool, int, str]]
     ) -> None:
-        tasks, homes = self.rows("tasks"), {}
+        tasks = self.rows("tasks")
+        homes: dict[str, set[str]] = {}
         owes: Counter[str] = Counter()
         for name, (server, base, customer, size, _, flies, _) in tasks.items():
             owes[f"n{server}\0{customer}"] += 1

@@ -115,7 +115,7 @@ class DirectStore:
             "test",
             master_keys,
             name,
-            self._connect,
+            lambda key: self._connect(key),
             self.clock,
             lambda: self.now,
             self._fatal,

@@ -75,7 +75,12 @@ class FleetTests(SynchronousTestCase):
             one.report(address, (f"room{number}", 1))
             key = server_key(decode_master_key(MASTER_KEY), address)
             now = int(time.time())
-            claims = {"cid": "acme", "nsp": "acme", "rid": f"room{number}", "uid": "u"}
+            claims: dict[str, object] = {
+                "cid": "acme",
+                "nsp": "acme",
+                "rid": f"room{number}",
+                "uid": "u",
+            }
             claims |= {"sub": "Connect", "aud": "gateway", "nbf": now, "exp": now + 60}
             answer = two.call("Connect", token=key.sign_jwt(json.dumps(claims).encode()))
             self.assertEqual(address, answer["result"]["address"], answer)

@@ -1,5 +1,6 @@
 """A fleet of the version before is upgraded by a stop: what it has in Redis is taken over."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,11 +59,8 @@ class UpgradeTests(FleetCase):
             (Reason.USER_BANNED, "euroom", "eve", "eu"),
         ):
             wanted = admission(room, user=user)
-            self.refused(
-                reason,
-                gateway,
-                lambda wanted=wanted, pool=pool: grid(gateway, pool).connect(wanted, self.now),
-            )
+            of_pool = grid(gateway, pool)
+            self.refused(reason, gateway, partial(of_pool.connect, wanted, self.now))
         placed = gateway.answer(grid(gateway).connect(admission("room3"), self.now))
         self.assertEqual((A, "existing", "given-a"), (placed.address, placed.how, placed.kid))
         delivery = gateway.answer(grid(gateway).take(A))
@@ -116,7 +114,7 @@ class UpgradeTests(FleetCase):
         connect = gateway._connect
 
         async def counted(key: str) -> Any:
-            link = await connect(key)
+            link: Any = await connect(key)
             execute = link.execute
 
             def count(*command: str | bytes) -> Any:
@@ -130,7 +128,7 @@ class UpgradeTests(FleetCase):
             link.execute = count
             return link
 
-        gateway.store.connect = counted
+        gateway._connect = counted  # type: ignore[method-assign]  # to end it in between
         gateway.store.start(self.now)
         gateway.settle()
         gateway.kill()

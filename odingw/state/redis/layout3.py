@@ -83,7 +83,7 @@ class TakeOver:
         if said in _WAITS:
             raise RedisAwayError(_WAITS[said])
         await self._execute("HSET", self._fleet, "layout", _REFUSED_LAYOUT)
-        return said == "go"
+        return bool(said == "go")
 
     async def run(self, put: Put) -> None:
         """Put everything into the new layout.

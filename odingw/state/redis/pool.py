@@ -33,6 +33,7 @@ from odingw.state.redis.errors import RedisAwayError
 from odingw.state.redis.reports import Reports
 from odingw.state.redis.rows import ban_key, read_room, read_room_key, read_task, room_key, user_key
 from odingw.state.slices import Slices, Timer
+from odingw.state.steps import Steps
 
 MOST: Final = 100
 """Connects in one call: Redis does nothing else meanwhile."""
@@ -75,7 +76,6 @@ class RedisGrid:
     """The grid of one pool; an :class:`odingw.grid.store.GridStore`.
 
     Args:
-        name: of the pool.
         key: of its ``main``.
         settings: the numbers that the rules depend on.
         pick: given n, a random number from 0 to n - 1.
@@ -84,6 +84,7 @@ class RedisGrid:
         timer: for delays.
         pools: all pools.
         skip: told of what cannot be read.
+        steps: measures how long work here holds the reactor up.
         spread: whether other pools' keys are out of the reach of this one's scripts.
 
     Attributes:
@@ -101,7 +102,6 @@ class RedisGrid:
 
     def __init__(
         self,
-        name: str,
         key: str,
         settings: GridSettings,
         pick: Callable[[int], int],
@@ -110,6 +110,7 @@ class RedisGrid:
         timer: Timer,
         pools: Mapping[str, "RedisGrid"],
         skip: Callable[[str], None],
+        steps: Steps,
         *,
         spread: bool = False,
     ) -> None:
@@ -124,9 +125,9 @@ class RedisGrid:
         self.arrived: dict[str, float] = {}
         self.unsettled: list[tuple[Any, ...]] = []
         self.now = 0.0
-        self.name = name
         self.key = key
         self.skip = skip
+        self.steps = steps
         self._settings = settings
         self._retry_after = settings.report_interval
         self._pick = pick
@@ -194,7 +195,7 @@ class RedisGrid:
             except Refused as error:
                 fault = error.reason
         room = base = room_key(namespace, names[-1] if names else "")
-        bans = []
+        bans: list[str] = []
         for name in names:
             key = room if name is names[-1] else room_key(namespace, name)
             bans += (f"b{key}", f"b{key}\0{admission.user}")
@@ -222,16 +223,17 @@ class RedisGrid:
 
     def _tell(self, answer: Any, batch: list[tuple[Admission, Deferred[Placed]]]) -> None:
         answers = answer[0] if isinstance(answer, list) else [None] * len(batch)
-        for (admission, placed), each in zip(batch[:TOLD], answers, strict=False):
-            try:
-                result = self._placed(admission, each)
-            except Exception as error:
-                placed.errback(error)
-            else:
-                placed.callback(result)
+        with self.steps:
+            for (admission, placed), each in zip(batch[:TOLD], answers, strict=False):
+                try:
+                    result = self._placed(admission, each)
+                except Exception as error:
+                    placed.errback(error)
+                else:
+                    placed.callback(result)
         if len(batch) > TOLD:
             rest = [answers[TOLD:]] if isinstance(answer, list) else answer
-            self._timer.callLater(0, self._tell, rest, batch[TOLD:])
+            self._timer.callLater(0, lambda: self._tell(rest, batch[TOLD:]))
 
     def _placed(self, admission: Admission, answer: Any) -> Placed:
         if answer is None:
@@ -494,8 +496,9 @@ class RedisGrid:
             look = await self.run("look", copies.fact, waiting)
         except RedisAwayError:
             return
-        for problem in copies.take_in(look):
-            self.skip(problem)
+        with self.steps:
+            for problem in copies.take_in(look):
+                self.skip(problem)
         for task in look.done:
             self.accepted.pop(task, None)
 
