@@ -194,6 +194,7 @@ class JunkTests(TwoGatewaysCase):
                     self.assertEqual("", gateway.store.trouble, (name, junk))
                 self.assertEqual(A, self.connect(self.two), (name, junk))
         self.assertGreater(self.one.store.skipped, 0)
+        self.assertEqual([1, 1], [len(gateway.links) for gateway in self.gateways])
 
     def test_counts(self) -> None:
         for name in ("usage", "demo", "owes", "bans_of", "counts", f"uses:{A}"):

@@ -287,6 +287,22 @@ class EmptiedTests(OutageCase):
         self.check_filled()
 
 
+    def test_no_new_room_before_all_have_written(self) -> None:
+        """It could be a room of a gateway that is not back yet; that one's lease ends in time."""
+        self.fill()
+        self.cut()
+        self.server.command("FLUSHALL")
+        self.back(self.one)
+        self.refused_entry(Reason.STORE_UNAVAILABLE, self.one, admission("new"))
+        self.assertEqual(A, self.connect(self.one, user="known"))
+        for _ in range(6):
+            self.wait(1, self.one)
+            self.reports(self.one, A, ROOM)
+        self.assertEqual(A, self.connect(self.one, "new"))
+        self.back(self.two)
+        self.assert_agreed()
+
+
 class RolledBackTests(OutageCase):
     def copy(self) -> dict[bytes, bytes]:
         """Return what Redis holds."""

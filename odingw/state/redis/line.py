@@ -256,12 +256,13 @@ class Line:
             raise RedisAwayError(str(error)) from None
         taken = time.perf_counter() - began
         terms.meter.stored(taken)
+        answers: Any
         if script == "look":
-            look = decode_look(answer)
+            answers = decode_look(answer)
             if terms.follow:
-                pool.ahead = look.now + taken / 2 - terms.clock()
-                self._words.clock(look.now, time.time() - taken / 2)
-            skipped, answers = look.skipped, look
+                pool.ahead = answers.now + taken / 2 - terms.clock()
+                self._words.clock(answers.now, time.time() - taken / 2)
+            skipped = answers.skipped
         else:
             skipped, *answers = decode(answer)
         for what in skipped:
