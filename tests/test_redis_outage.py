@@ -286,7 +286,6 @@ class EmptiedTests(OutageCase):
             self.reports(self.two, B)
         self.check_filled()
 
-
     def test_no_new_room_before_all_have_written(self) -> None:
         """It could be a room of a gateway that is not back yet; that one's lease ends in time."""
         self.fill()

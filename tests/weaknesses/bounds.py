@@ -131,7 +131,7 @@ BOUNDS: Final[tuple[Weakness, ...]] = (
     Weakness(
         "redis-key-gone",
         NEITHER,
-        "a key that was deleted or evicted is as if nothing had been there: rooms are placed again",
+        "where a key was deleted or evicted, rooms are placed again",
         "each has a marker; where it is missing, all gateways write again what they know",
         "tests/test_redis_layout.py::DeletedTests::test_rows",
         (

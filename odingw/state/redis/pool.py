@@ -275,22 +275,26 @@ class RedisGrid:
             seconds = min(command.ban, TEN_YEARS)
         room, customer = room_key(*command.room), command.customer
         asked = ("command", room, suffix, customer, len(body), body.decode(), ban, seconds)
-        reason, task, address = (*await self._manage(*asked), "", "")[:3]
-        if reason:
-            late = reason in (Reason.TOO_MANY_TASKS, Reason.STORE_UNAVAILABLE)
-            raise Refused(reason, self._retry_after if late else None)
+        task, address = await self._manage(*asked)
         if task:
             base = room_key(*command.base)
-            row = [address, base, customer, len(body), 0, 0, body.decode()]
-            self.accepted[task] = row
-        if ban:
-            await self.look()
+            self.accepted[task] = [address, base, customer, len(body), 0, 0, body.decode()]
 
     async def _manage(self, *asked: Any) -> Any:
         try:
-            return await self.run("manage", *asked)
+            reason, *told = await self.run("manage", *asked)
         except RedisAwayError:
             raise self._unavailable() from None
+        if reason:
+            late = reason in (Reason.TOO_MANY_TASKS, Reason.STORE_UNAVAILABLE)
+            raise Refused(reason, self._retry_after if late else None)
+        return self._told(*told)
+
+    def _told(self, fact: Any, *more: Any) -> Any:
+        """Take in what was said: if Redis loses it, this gateway tells it again."""
+        if fact:
+            self.copies.facts[fact[0]] = fact[1]
+        return more
 
     def take(self, address: str) -> Deferred[Delivery | None]:
         """Put the tasks that may be sent to a server now in flight."""
@@ -379,9 +383,7 @@ class RedisGrid:
         return Deferred.fromCoroutine(self._set("disable", address, True))
 
     async def _set(self, what: str, address: str, value: bool) -> None:
-        (reason, *_) = await self._manage(what, address, value)
-        if reason:
-            raise Refused(reason)
+        await self._manage(what, address, value)
         await self.look()
 
     def give_key(self, address: str, kid: str, now: float) -> Deferred[str]:
@@ -396,12 +398,13 @@ class RedisGrid:
             return str(before)
         at = self.now + self.ahead
         try:
-            await self.run("manage", "give", address, kid, False)
+            _, *told = await self.run("manage", "give", address, kid, False)
         except RedisAwayError:
             # What other gateways sign with must not be wrong; this is told when Redis is back.
             kid = kid if before is None else str(before)
             self.unsettled.append(("manage", "give", address, kid, at))
         else:
+            self._told(*told)
             await self.look()
         return kid
 

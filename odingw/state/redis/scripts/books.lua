@@ -420,9 +420,10 @@ setmetatable(grid, {__index = function(_, name)
       call('ZADD', K.ends, row[2], key)
       grid.add(K.bans_of, row[3], 1)
     end
+    return {key, row}
   end
 
-  function grid.say(key, ...) grid.put_fact(key, {counters.fact + 1, ...}) end
+  function grid.say(key, ...) return grid.put_fact(key, {counters.fact + 1, ...}) end
 
   function grid.unsay(key)
     call('HDEL', K.facts, key)
