@@ -8,6 +8,7 @@ from msgspec import msgpack
 from twisted.logger import capturedLogs, formatEvent
 
 from odingw.errors import Refused
+from odingw.state.redis import line
 from odingw.state.redis.reports import CHANGES
 from odingw.state.redis.rows import LAYOUT
 from tests.grids import Room, admission, ban, update
@@ -148,6 +149,7 @@ class JunkTests(TwoGatewaysCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.patch(line, "MOST_HEALS", 1000)
         self.fill()
 
     def fill(self) -> None:

@@ -53,6 +53,18 @@ class FleetTests(SynchronousTestCase):
         self.assertIn("the state knows one ODIN server from before", log)
         self.assertNotIn("the state knows", one.log)
 
+    def test_a_redis_that_evicts_keys(self) -> None:
+        """It is refused at the start, and makes gateways not ready later."""
+        one = self.gateway().start()
+        one.wait_for("the state is shared by Redis")
+        self.redis.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        self.assertIn("evicts keys", one.wait_for("Redis may throw the state away"))
+        self.assertEqual(503, one.request("GET", "/readyz", port=one.admin)[0])
+        other = self.gateway().start()
+        other.wait_for("evicts keys")
+        assert other.process is not None
+        self.assertEqual(1, other.process.wait(30))
+
     def test_another_master_key_is_refused(self) -> None:
         self.gateway().start().wait_for("the state is shared by Redis")
         other = self.gateway()

@@ -24,6 +24,12 @@ from odingw.state.slices import Timer
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 3.0
 
+CHECK: Final = 10.0
+"""Seconds from one look at what Redis does when its memory is full to the next."""
+
+MOST_HEALS: int = 20
+"""How often in a minute all is written again because a script failed."""
+
 _LONGEST_REASON: Final = 300
 
 _PASSING: Final = frozenset({"other", "busy", "oom", "noperm", "noreplicas"})
@@ -95,7 +101,9 @@ class Line:
         self._link: Connection | None = None
         self._stopping = False
         self._words = words.Words(terms.meter)
-        self._looked = 0.0
+        self._checked = 0.0
+        self._heals: list[float] = []
+        self._policy = ""
         self._pause: tuple[Any, Deferred[None]] | None = None
         self._running: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
@@ -151,6 +159,28 @@ class Line:
             self.trouble = ""
             self._words.well()
             _log.info("the state is shared by Redis")
+
+    async def check(self) -> None:
+        """Look every now and then whether Redis has begun to throw keys away."""
+        now = time.monotonic()
+        if self._link is None or self.trouble or now < self._checked + CHECK:
+            return
+        self._checked = now
+        try:
+            await self._check_policy(self._link)
+        except RedisAwayError:
+            return
+        except ConfigError as error:
+            self._policy = self._words.failed(error)
+        else:
+            if self._policy:
+                self._words.well()
+            self._policy = ""
+
+    @property
+    def all_trouble(self) -> str:
+        """Why Redis does not do all it should; empty: all is well."""
+        return self.trouble or self._policy
 
     async def _check_policy(self, link: Connection) -> None:
         try:
@@ -294,7 +324,7 @@ class Line:
         """Decide what a refusal means: begin a new epoch, connect again, or go on."""
         terms, text = self._terms, str(error)
         lost = text.partition("LOST ")[2].partition("\n")[0].partition(" script:")[0].strip()
-        if not lost and ("WRONGTYPE" in text or error.kind == "script"):
+        if not lost and ("WRONGTYPE" in text or error.kind == "script") and self._may_heal():
             # Nobody knows what the script has done until then.
             lost = text
         if lost:
@@ -306,6 +336,12 @@ class Line:
         self._words.failed(error)
         if error.kind not in _PASSING and self._link is not None:
             self._link.close()
+
+    def _may_heal(self) -> bool:
+        """Tell whether it is not again and again that scripts fail: a new epoch does not help then."""
+        now = time.monotonic()
+        self._heals = [*(heal for heal in self._heals if heal > now - 60), now]
+        return len(self._heals) <= MOST_HEALS
 
     def _begin_anew(self, pool: RedisGrid, lost: str) -> None:
         """Have everything written again that gateways know."""

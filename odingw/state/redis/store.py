@@ -133,7 +133,7 @@ class RedisStore:
     @property
     def trouble(self) -> str:
         """Why the store does not do all it should at present; empty: all is well."""
-        return next((line.trouble for line in self._lines.values() if line.trouble), "")
+        return next((line.all_trouble for line in self._lines.values() if line.all_trouble), "")
 
     def pool(self, name: str) -> RedisGrid:
         """Return the grid of a pool, always the same one."""
@@ -190,6 +190,8 @@ class RedisStore:
         stood_still = gap > 2.5 * self._settings.tick
         if stood_still:
             self._events.append(Paused(gap))
+        for line in self._lines.values():
+            Deferred.fromCoroutine(line.check())
         for pool in self._pools.values():
             pool.sweep(now)
             Deferred.fromCoroutine(self._tick(pool, stood_still))
