@@ -124,7 +124,7 @@ BOUNDS: Final[tuple[Weakness, ...]] = (
             Edit(
                 "odingw/state/redis/line.py",
                 "            self._begin_anew(pool, lost)\n            return\n",
-                "            link = self._link\n            assert link\n            link.close()\n",
+                "if redis.pcall('HEXISTS', K[name], '') ~= 1 then error('LOST ' .. name) end\n",
             ),
         ),
     ),

@@ -338,7 +338,7 @@ class Line:
             self._link.close()
 
     def _may_heal(self) -> bool:
-        """Tell whether it is not again and again that scripts fail: a new epoch does not help then."""
+        """Tell whether scripts have not failed too often; a new epoch is no help then."""
         now = time.monotonic()
         self._heals = [*(heal for heal in self._heals if heal > now - 60), now]
         return len(self._heals) <= MOST_HEALS
