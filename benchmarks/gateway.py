@@ -158,8 +158,8 @@ class Gateway(GatewayProcess):
             raise BenchmarkError("the gateway has not been started")
         return self.process.pid
 
-    def start(self) -> Self:
-        """Start, and wait until it listens, knows its customers and shares its state.
+    def start(self, until: str = "has started") -> Self:
+        """Start, and wait until it serves, knows its customers and shares its state.
 
         Raises:
             NotAvailable: it refuses the state URL.
@@ -167,7 +167,7 @@ class Gateway(GatewayProcess):
         """
         try:
             with on_core(self._core):
-                super().start()
+                super().start(until)
             if self._customers:
                 self.wait_for("access keys are let in")
             if self._shares:

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from odingw.config import Config, DemoLimits
 from odingw.config.place import (
+    internal_endpoints,
     internal_networks,
     of_known_servers,
     remedies,
@@ -22,6 +23,7 @@ from odingw.config.place import (
 )
 from odingw.customers import CustomerKey, CustomerRefresher
 from odingw.grid.values import GridSettings
+from odingw.master_key import without_master_key
 from odingw.ops.events import EventLog
 from odingw.ops.health import Check, Health
 from odingw.ops.history import History
@@ -36,7 +38,7 @@ from odingw.rpc.jsonrpc import Engine, Turns
 from odingw.rpc.server_api import ServerApi, ServerRules
 from odingw.rpc.server_keys import ServerKeys
 from odingw.state.slices import Slices
-from odingw.stores import make_store
+from odingw.stores import known_servers, make_store
 from odingw.tokens import Policy, SecretKey
 from odingw.turn.service import TurnService
 from odingw.web.address import block_of
@@ -103,10 +105,7 @@ class Gateway:
             *master_keys,
             on_missing=once(
                 lambda address: _log.error(
-                    "server {odingw_server} was given a key of a master key that is not "
-                    "configured here, and may refuse clients; add that one to "
-                    "gateway.master_keys, or restart the server",
-                    odingw_server=address,
+                    "{problem}", problem=without_master_key([address]), odingw_server=address
                 )
             ),
         )
@@ -129,6 +128,7 @@ class Gateway:
             self.metrics,
             now,
             master_keys,
+            ", ".join(internal_endpoints(config)),
             fatal,
         )
         self.metrics.watch(self.store, lambda name: name in refresher.directory.customers)
@@ -193,6 +193,7 @@ class Gateway:
         self._stalls = StallWatch(reactor)
         self._watch_reactor()
         self._looked_for_servers = False
+        self._served_before = ""
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = reactor
 
@@ -202,6 +203,8 @@ class Gateway:
         Raises:
             ConfigError: the store cannot be used.
         """
+        # Before the store writes there where it is served from now on.
+        self._served_before = known_servers(self._config.state).internal
         self.store.start(self._now())
         self._ticker.start(self._settings.tick)
         self._history.start()
@@ -451,7 +454,7 @@ class Gateway:
             "servers_with_older_key",
             "Servers whose key does not come from the first master key.",
             lambda: sum(
-                keys.signing(server.address, server.kid).kid != keys[server.address].kid
+                server.kid != keys[server.address].kid
                 for _, pool in store.pools()
                 for server in pool.servers()
             ),
@@ -525,10 +528,13 @@ class Gateway:
             _log.failure("the periodic work of the grid failed")
 
     def _look_for_servers(self) -> None:
-        """Warn if servers that the state knows from before will be refused."""
-        count = sum(len(pool.addresses()) for _, pool in self.store.pools())
-        if warning := of_known_servers(self._config, count):
+        """Warn of servers that the state knows from before, and that cannot go on as they did."""
+        servers = [server for _, pool in self.store.pools() for server in pool.servers()]
+        if warning := of_known_servers(self._config, len(servers), self._served_before):
             _log.warn("{warning}", warning=warning)
+        unknown = [one.address for one in servers if not self._keys.knows(one.address, one.kid)]
+        if unknown:
+            _log.warn("{warning}", warning=without_master_key(unknown))
 
     def _crashed(self, method: str, error: Exception) -> None:
         failure = Failure(error)  # type: ignore[no-untyped-call]  # Twisted has no types here

@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
@@ -20,9 +20,13 @@ from twisted.web.client import URI
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
 from odingw.errors import FetchError
+from odingw.hosts import is_ipv6, is_name
 
 _LONGEST_HEAD: Final = 16384
 """Bytes of a proxy's answer to CONNECT."""
+
+# Twisted does not say so itself.
+_uri: Callable[[bytes], URI] = URI.fromBytes
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
@@ -54,10 +58,12 @@ class HttpProxy(Struct, frozen=True):
         """
         try:
             parts = urlsplit(text if "://" in text else f"http://{text}")
-            host, port = parts.hostname, parts.port
+            host, port = parts.hostname or "", parts.port
         except ValueError:
-            host, port = None, None
-        if not host or not host.isascii() or parts.scheme != "http":
+            host, port = "", None
+        # A zone means something here: proxies are this host's own matter.
+        known = is_ipv6(host.partition("%")[0]) or is_name(host)
+        if not known or port == 0 or parts.scheme != "http":
             raise FetchError(f"{variable} names no proxy; write http://host:port")
         user = ""
         if parts.username is not None:
@@ -87,6 +93,16 @@ class HttpProxies:
     def from_environment(cls) -> Self:
         """Read ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``; in small letters they win."""
         return cls(getproxies_environment())
+
+    def problems(self, urls: Iterable[str]) -> tuple[str, ...]:
+        """Say which of the proxies that URLs are to be fetched through are none."""
+        found: dict[str, None] = {}
+        for url in urls:
+            try:
+                self.find(_uri(url.encode()))
+            except FetchError as error:
+                found[f"{error}; until then nothing is fetched through it"] = None
+        return tuple(found)
 
     def find(self, uri: URI) -> HttpProxy | None:
         """Return the proxy for a URL.

@@ -12,17 +12,23 @@ import attrs
 from odingw.config import Config, state_folder
 from odingw.config.errors import config_error
 from odingw.config.types import key_text
+from odingw.errors import KeyMaterialError
 from odingw.escapes import in_text
 from odingw.listeners import Entry
 from odingw.master_key import FILE_NAME, MasterKeys, find
 from odingw.options import Options
 from odingw.secret_files import UnsafeFileError, check_writers, warnings
 from odingw.stores import check_master_keys
+from odingw.tokens import KeyType, is_key_id_of, key_id, load_public_jwk
+from odingw.turn.settings import SHORT_SECRET
 
 _PUBLISHED_X: Final = frozenset(
     {"848c0820be6981358ceba5f08a25446910e5fc0f94d0eb48e783f9f548a9ae76"}
 )
 """SHA-256 of the ``x`` of access keys that everybody can have."""
+
+_PLACEHOLDERS: Final = frozenset({"changeme", "alongrandompassword"})
+"""In small letters, without spaces and the like."""
 
 
 def check_keys(config: Config, options: Options, entries: Iterable[Entry]) -> MasterKeys:
@@ -43,17 +49,14 @@ def check_keys(config: Config, options: Options, entries: Iterable[Entry]) -> Ma
     if not options["new-masterkey"]:
         check_master_keys(config.state, found.keys, file)
     more = _of_files(config, options.name, file, entries)
-    return attrs.evolve(found, warnings=(*found.warnings, *_published_access_keys(config), *more))
+    weak = (*_published_access_keys(config), *_short_passwords(config), *_odd_key_ids(config))
+    return attrs.evolve(found, warnings=(*found.warnings, *weak, *more))
 
 
 def _refuse_placeholders(config: Config, source: str) -> None:
     """Refuse what examples have in the place of a secret."""
-    gateway, turn = config.gateway, config.turn
-    secrets = {
-        f"gateway.internal.users.{key_text(name)}": user.password
-        for name, user in gateway.internal.users.items()
-    }
-    secrets |= {f"admin.users.{key_text(name)}": text for name, text in config.admin.users.items()}
+    turn = config.turn
+    secrets = _passwords(config)
     address = config.state.address
     secrets["state.url"] = address.password or ""
     secrets["state.url (sentinel_password)"] = address.sentinel_password or ""
@@ -62,9 +65,28 @@ def _refuse_placeholders(config: Config, source: str) -> None:
         secrets |= {f"turn.{keys}[{n}]": text for n, text in enumerate(turn.secret_keys)}
         secrets["turn.forced_password"] = turn.forced_password or ""
     for key, text in secrets.items():
-        if "…" in text or re.sub("[-_ ]", "", text).lower() == "changeme":
+        if "…" in text or re.sub("[-_ ]", "", text).lower() in _PLACEHOLDERS:
             raise config_error(
                 source, key, "this is what examples have; write a secret of your own"
+            )
+
+
+def _passwords(config: Config) -> dict[str, str]:
+    """Return the passwords of users, by the keys that they stand under."""
+    passwords = {
+        f"gateway.internal.users.{key_text(name)}": user.password
+        for name, user in config.gateway.internal.users.items()
+    }
+    users = config.admin.users.items()
+    return passwords | {f"admin.users.{key_text(name)}": text for name, text in users}
+
+
+def _short_passwords(config: Config) -> Iterator[str]:
+    for key, password in _passwords(config).items():
+        if len(password) < SHORT_SECRET:
+            yield (
+                f"{key}: short enough to be guessed; write a password of {SHORT_SECRET} random "
+                "characters or more"
             )
 
 
@@ -77,6 +99,22 @@ def _published_access_keys(config: Config) -> Iterator[str]:
                     f"THE ACCESS KEY OF CUSTOMER {in_text(customer.id)} IS PUBLISHED: odingw's "
                     "documentation shows it, and everybody can make tokens with it; make another "
                     "one (odingw access-key new)"
+                )
+
+
+def _odd_key_ids(config: Config) -> Iterator[str]:
+    """Yield a line for each id that has the form of one made from a key, and is not of its key."""
+    for customer in config.gateway.customers:
+        for key in customer.access_keys:
+            try:
+                jwk = load_public_jwk(key.public_key)
+            except KeyMaterialError:
+                continue
+            own = key_id(jwk.public_key, KeyType.CUSTOMER)
+            if is_key_id_of(jwk.kid, KeyType.CUSTOMER) and jwk.kid != own:
+                yield (
+                    f"customer {in_text(customer.id)}: kid {in_text(jwk.kid)} is not that of its "
+                    f"x, which has {own}; copy both anew (odingw access-key show)"
                 )
 
 

@@ -3,7 +3,7 @@
 import os
 import secrets
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,9 @@ NEW_KEY: Final = "head -c 32 /dev/urandom | base64"
 """A command that makes a master key."""
 
 _BYTES: Final = 32
+_NAMED: Final = 10
+"""Servers that a line names."""
+
 _PUBLISHED: Final = frozenset(
     {
         # The existing gateway's documentation shows it, and so do the tests here.
@@ -78,7 +81,8 @@ def find(config: Config, source: str, folder: Path, *, option: bool) -> MasterKe
         change = "write it into that file as the first line, above the present one"
     else:
         where = f"{source}: gateway.{'master_key' if gateway.master_key else 'master_keys'}"
-    return MasterKeys(keys, where, tuple(_published(config, keys, where, change)))
+    warnings = (*_published(config, keys, where, change), *_short(keys, where, change))
+    return MasterKeys(keys, where, warnings)
 
 
 def make(folder: Path) -> tuple[bytes, ...]:
@@ -110,6 +114,18 @@ def make(folder: Path) -> tuple[bytes, ...]:
 def is_published(key: bytes) -> bool:
     """Tell whether this is a key that a documentation or a repository shows to everybody."""
     return any(sha256(key).hexdigest().startswith(known) for known in _PUBLISHED)
+
+
+def without_master_key(addresses: Sequence[str]) -> str:
+    """Return what to warn of where servers have keys of a master key that nobody knows any more."""
+    names = ", ".join(map(in_text, addresses[:_NAMED]))
+    if len(addresses) > _NAMED:
+        names += f" and {len(addresses) - _NAMED} more"
+    return (
+        f"{names}: given a key that is derived from a master key that is not configured, so "
+        "clients may be refused there; add that master key after the first one "
+        "(gateway.master_keys, or the next line of the file), or restart the server"
+    )
 
 
 def _published(config: Config, keys: tuple[bytes, ...], where: str, change: str) -> Iterator[str]:
@@ -144,6 +160,15 @@ def _published(config: Config, keys: tuple[bytes, ...], where: str, change: str)
             "servers that have a key of it; restart those one by one, and take it out when "
             "odingw_servers_with_older_key is 0"
         )
+
+
+def _short(keys: tuple[bytes, ...], where: str, change: str) -> Iterator[str]:
+    for number, key in enumerate(keys, 1):
+        if len(key) < _BYTES:
+            yield (
+                f"{where}: master key {number} has {len(key)} bytes, and whoever guesses it can "
+                f"sign room tokens; make one of {_BYTES} ({NEW_KEY}), and {change}"
+            )
 
 
 def _load(path: Path) -> tuple[bytes, ...]:

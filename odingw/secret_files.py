@@ -14,11 +14,13 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from odingw.documents import unmarked
 from odingw.escapes import in_text
+from odingw.files import read_file
 
 _ROOT: Final = 0
 _ALL_IDS: Final = 2**32 - 1
@@ -40,9 +42,7 @@ def read_secret(path: Path, *, any_owner: bool = False) -> bytes:
         OSError: it cannot be read.
         ValueError: this cannot be a file's name.
     """
-    with path.open("rb") as file:
-        check_writers(os.fstat(file.fileno()), any_owner=any_owner)
-        return unmarked(file.read())
+    return unmarked(read_file(path, check=partial(check_writers, any_owner=any_owner)))
 
 
 def check_writers(status: os.stat_result, *, any_owner: bool = False) -> None:

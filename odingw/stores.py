@@ -11,6 +11,7 @@ from odingw.errors import ConfigError
 from odingw.grid.store import Store
 from odingw.grid.values import GridSettings
 from odingw.ops.metrics import Metrics
+from odingw.state import backup
 from odingw.state.journal_file import JournalBrokenError, JournalFile, check_path
 from odingw.state.known_key import KnownKey, fingerprint, known_key
 from odingw.state.local import LocalStore
@@ -20,9 +21,10 @@ from odingw.state.thread import OneThread
 from odingw.tokens import server_key
 
 _WAYS_OUT: Final = (
-    "nothing was made or changed: restore the old key, or name both in gateway.master_keys, or "
-    "in the file, one a line, the new one first, and restart the servers one by one; if the old "
-    "one is lost, start once with --new-masterkey, and restart all servers"
+    "nothing was made or changed: restore the old key, or put the new key on the first line of the "
+    "file and the old one on the second (or name both in gateway.master_keys, the new one first), "
+    "and restart the servers one by one; if the old one is lost, start once with --new-masterkey, "
+    "and restart all servers"
 )
 
 
@@ -34,6 +36,7 @@ def make_store(
     metrics: Metrics,
     clock: Callable[[], float],
     master_keys: Sequence[bytes],
+    internal: str,
     fatal: Callable[[str], None],
 ) -> Store:
     """Return the store; nothing is opened before its ``start`` is called.
@@ -47,6 +50,7 @@ def make_store(
         clock: the gateway's steady clock.
         master_keys: of which gateways that share a store have the first one in common, or are
             about to.
+        internal: the endpoints that serve ``/internal``; a file remembers them.
         fatal: called with one line if the store turns out not to be for this gateway.
 
     Raises:
@@ -78,7 +82,12 @@ def make_store(
     return LocalStore(
         settings,
         pick,
-        lambda: JournalFile(path, state.synchronous, fingerprint=fingerprint(master_keys[0])),
+        lambda: JournalFile(
+            path,
+            state.synchronous,
+            fingerprint=fingerprint(master_keys[0]),
+            internal=internal,
+        ),
         thread,
         reactor,
         metrics.stored,
@@ -99,6 +108,39 @@ def check_store(state: State) -> None:
         from odingw.state.redis.tls import client_options
 
         client_options(state, address.nodes[0][0])
+
+
+def back_up(state: State, target: Path) -> int:
+    """Copy what a store holds to a new file, while gateways use it; return how many records.
+
+    The file is a journal, whatever the store is.
+
+    Raises:
+        ConfigError: that cannot be done; the text says why, and no file is left.
+    """
+    return backup.back_up(_journal(state), target)
+
+
+def restore(state: State, source: Path) -> tuple[int, Path | None]:
+    """Put a backup in the place of what a store holds, which no gateway may be using.
+
+    Returns:
+        How many records there are now, and where the files went that were there; None: there were
+        none.
+
+    Raises:
+        ConfigError: that cannot be done; the text says why, and nothing was changed.
+    """
+    return backup.restore(_journal(state), source)
+
+
+def _journal(state: State) -> Path:
+    address = state.address
+    if address.shared:
+        raise ConfigError("state.url: backups of a Redis are not made yet; use its own files")
+    if address.path is None:
+        raise ConfigError('state.url: "memory:" keeps nothing that could be backed up')
+    return address.path
 
 
 def check_master_keys(state: State, keys: Sequence[bytes], missing: Path) -> None:
@@ -135,8 +177,8 @@ def check_master_keys(state: State, keys: Sequence[bytes], missing: Path) -> Non
         )
     if known.given and not _is_among(known, keys):
         raise ConfigError(
-            f"state.url: {_servers(known)} in {path} have keys of another master key than the "
-            f"configured; {_WAYS_OUT}"
+            f"state.url: {_servers(known)} in {path} have keys derived from a master key that is "
+            f"not configured; {_WAYS_OUT}"
         )
 
 
@@ -154,16 +196,25 @@ def _is_among(known: KnownKey, keys: Sequence[bytes]) -> bool:
     )
 
 
-def known_servers(state: State) -> int:
-    """Return how many servers a file knows, as far as it can be read beside a gateway that runs.
+def known_servers(state: State) -> KnownKey:
+    """Return what a file knows of servers, as far as it can be read beside a gateway that runs.
 
     What is in a Redis, the start of a gateway tells.
     """
     path = state.address.path
     if path is None:
-        return 0
+        return KnownKey()
     try:
-        return known_key(path).servers
+        return known_key(path)
     except JournalBrokenError:
         # The start of a gateway says what is wrong with it.
-        return 0
+        return KnownKey()
+
+
+def servers_without(known: KnownKey, keys: Sequence[bytes]) -> list[str]:
+    """Return the addresses of the known servers whose keys come from none of these master keys."""
+    return [
+        address
+        for address, kid in known.given.items()
+        if address in known.servers and not any(server_key(key, address).kid == kid for key in keys)
+    ]

@@ -6,15 +6,14 @@ import resource
 import secrets
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NamedTuple, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import (
     ILogObserver,
@@ -35,7 +34,9 @@ from odingw.config.parts import is_forgeable
 from odingw.config.place import (
     DEFAULT_INTERNAL,
     addressless,
+    contradiction,
     internal_endpoints,
+    is_turn_alone,
     of_known_servers,
     served,
     trusted,
@@ -43,20 +44,26 @@ from odingw.config.place import (
 from odingw.customers import refresher, static_directory
 from odingw.errors import ConfigError
 from odingw.escapes import in_text
+from odingw.fetch import without_user
 from odingw.file_state import FileState, file_state
 from odingw.gateway import Gateway
+from odingw.http_proxies import HttpProxies
 from odingw.key_files import check_keys
 from odingw.listeners import Entry, listeners
-from odingw.master_key import MasterKeys, make
+from odingw.master_key import MasterKeys, make, without_master_key
 from odingw.ops import logs
 from odingw.ops.systemd import Notifier
 from odingw.options import Options
-from odingw.stores import check_store, known_servers
+from odingw.ports import PortError, Ports
+from odingw.stores import check_store, known_servers, servers_without
 from odingw.web import twisted_private
 from odingw.web.site import GatewaySite
 
 FINISH_TIME: Final = 10.0
 """Seconds that requests in flight are given when the process ends."""
+
+READY_TIME: Final = 10.0
+"""Seconds that the store is given before it is served as in an outage."""
 
 T = TypeVar("T")
 
@@ -101,8 +108,9 @@ class GatewayService(Service):
         self._reactor = reactor
         self._listeners = listeners(config, reactor, options.origin())
         self._complaints: dict[str, str] = {}
-        self._sites: list[GatewaySite] = []
-        self._ports: list[Any] = []
+        self._ports = Ports(self._listeners, self._site, self._remedy, reactor)
+        self._serving = False
+        self._waiting: Deferred[None] | None = None
         self._refresher = refresher(config.gateway, reactor)
         self.keys = check_keys(config, options, self._listeners.values())
         self._master_keys = self.keys.keys or (
@@ -130,29 +138,33 @@ class GatewayService(Service):
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:  # noqa: N802  -- Twisted's name
-        """Bind the ports, before twistd gives up root's rights.
+        """Take the ports, before twistd gives up root's rights.
 
         Raises:
-            SystemExit: one cannot be bound; the process ends with a line that says which.
+            SystemExit: one cannot be had; the process ends with a line that says which.
         """
-        config = self._config
-        for description, entry in self._listeners.items():
-            roles = entry.roles
-            site = GatewaySite(
-                self._gateway.root(roles),
-                config.limits,
-                self._reactor,
-                proxied=entry.listener.proxied,
-                trusted=config.listen.trusted_proxies,
-                public="public" in roles,
-                check_server=self._gateway.server_check(roles),
-            )
-            site.noisy = False
-            self._sites.append(site)
-            listening: list[Any] = []
-            endpoint: Any = entry.listener.endpoint
-            endpoint.listen(site).addBoth(listening.append)
-            self._bound(description, roles, listening)
+        try:
+            self._ports.take()
+        except PortError as error:
+            _log.critical("{error}", error=str(error))
+            raise SystemExit(1) from None
+
+    def _site(self, entry: Entry) -> GatewaySite:
+        site = GatewaySite(
+            self._gateway.root(entry.roles),
+            self._config.limits,
+            self._reactor,
+            proxied=entry.listener.proxied,
+            trusted=self._config.listen.trusted_proxies,
+            public="public" in entry.roles,
+            check_server=self._gateway.server_check(entry.roles),
+        )
+        site.noisy = False
+        return site
+
+    def _remedy(self, description: str) -> str:
+        by_default = description == DEFAULT_INTERNAL and not self._config.listen.internal
+        return "name another one in listen.internal" if by_default else "configure another one"
 
     def startService(self) -> None:  # noqa: N802  -- Twisted's name
         """Begin to work."""
@@ -162,7 +174,7 @@ class GatewayService(Service):
         self._gateway.metrics.watch_number(
             "open_connections",
             "Connections that are open.",
-            lambda: sum(len(site.channels) for site in self._sites),
+            lambda: sum(len(site.channels) for site in self._ports.sites),
         )
         self._gateway.metrics.watch_gauges(
             "certificate_expiry_timestamp_seconds",
@@ -189,12 +201,14 @@ class GatewayService(Service):
 
     async def _stop(self) -> None:
         self._gateway.health.stopping = True
-        for site in self._sites:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        for site in self._ports.sites:
             site.closing = True
         if self._config.listen.shutdown_delay:
             await deferLater(self._reactor, self._config.listen.shutdown_delay)
-        await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
-        finished = DeferredList([site.finish() for site in self._sites])
+        await self._ports.close()
+        finished = DeferredList([site.finish() for site in self._ports.sites])
         overdue = self._reactor.callLater(FINISH_TIME, self._abort)
         await finished
         if overdue.active():
@@ -220,13 +234,15 @@ class GatewayService(Service):
         """
         self._complaints.clear()
         _log.info("reloading customers, TURN settings and certificates")
-        self._notifier.reloading()
+        if self._serving:
+            self._notifier.reloading()
         try:
             self._reload_config()
             for description, entry in self._listeners.items():
                 self._renew(description, entry, force=True)
         finally:
-            self._notifier.ready()
+            if self._serving:
+                self._notifier.ready()
 
     def _running(self) -> None:
         """Take signals over: Twisted knows no SIGHUP, and ends with status -15 on SIGTERM."""
@@ -239,6 +255,28 @@ class GatewayService(Service):
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
+        serving = Deferred.fromCoroutine(self._serve())
+        serving.addErrback(lambda failure: _log.failure("the start failed", failure))
+
+    async def _serve(self) -> None:
+        """Let everybody in as soon as the store can tell them what is true."""
+        try:
+            self._waiting = Deferred.fromCoroutine(_of(self._gateway.store.ready()))
+            await self._waiting.addTimeout(READY_TIME, self._reactor)
+        except (defer.TimeoutError, CancelledError):
+            if self.running:
+                _log.warn(
+                    "the state is not there after {seconds:g} s; what can be served without is",
+                    seconds=READY_TIME,
+                )
+        if not self.running:
+            return
+        try:
+            self._ports.open()
+        except PortError as error:
+            self._give_up(str(error))
+            return
+        self._serving = True
         _log.info("odingw {version} has started", version=__version__)
         self._notifier.ready()
 
@@ -260,29 +298,8 @@ class GatewayService(Service):
         self._reactor.stop()
 
     def _abort(self) -> None:
-        for site in self._sites:
+        for site in self._ports.sites:
             site.abort()
-
-    def _bound(self, description: str, roles: set[str], outcome: list[Any]) -> None:
-        if outcome and IListeningPort.providedBy(outcome[0]):
-            self._ports.append(outcome[0])
-            _log.info(
-                "listening on {odingw_endpoint} for {roles}",
-                odingw_endpoint=description,
-                roles=", ".join(sorted(roles)),
-            )
-            return
-        error = outcome[0].value if outcome else "it did not answer"
-        reason = error.socketError if isinstance(error, CannotListenError) else error
-        by_default = description == DEFAULT_INTERNAL and not self._config.listen.internal
-        another = "name another one in listen.internal" if by_default else "configure another one"
-        _log.critical(
-            "cannot listen on {odingw_endpoint}: {reason}; free the address or {another}",
-            odingw_endpoint=description,
-            reason=reason,
-            another=another,
-        )
-        raise SystemExit(1)
 
     def explain(self) -> None:
         """Tell operators where keys and state are kept, what is closed, and how to open it."""
@@ -295,15 +312,19 @@ class GatewayService(Service):
         for warning in self.keys.warnings:
             _log.warn("{warning}", warning=warning)
         _log.info("{served}", served=served(self._config))
-        for warning in filter(None, (trusted(self._config), addressless(self._config))):
-            _log.warn("{warning}", warning=warning)
+        for look in (trusted, contradiction, addressless):
+            if found := look(self._config):
+                _log.warn("{warning}", warning=found)
         source = gateway.customer_source
         if source is not None and source.url is not None and is_forgeable(source.url):
             _log.warn(
                 "CUSTOMERS COME OVER PLAIN HTTP: whoever is on the way can add customers of their "
                 "own; let gateway.customer_source.url begin with https"
             )
-        if not gateway.customers and source is None:
+        if source is not None and source.url is not None:
+            for problem in HttpProxies.from_environment().problems([without_user(source.url)]):
+                _log.warn("{problem}", problem=problem)
+        if not gateway.customers and source is None and not is_turn_alone(self._config):
             _log.warn(
                 "no customer is configured, so nobody is let in; add [[gateway.customers]] with an "
                 "access key's public_key, or a [gateway.customer_source]"
@@ -381,7 +402,7 @@ class GatewayService(Service):
         if keys and keys != self._master_keys:
             _log.warn("other master keys are configured; they count from the next start on")
         self._refresher.set_static(static_directory(config.gateway.customers))
-        self._refresher.refresh()
+        self._refresher.refresh(again=True)
 
     def _renew(self, description: str, entry: Entry, *, force: bool) -> None:
         tls = entry.listener.tls
@@ -436,9 +457,16 @@ def check(options: Options) -> Checked:
     finally:
         globalLogPublisher.removeObserver(observer)
     warnings += static_directory(config.gateway.customers).problems
-    if warning := of_known_servers(config, known_servers(config.state)):
+    known = known_servers(config.state)
+    if warning := of_known_servers(config, len(known.servers), known.internal):
         warnings.append(warning)
+    if service.keys.keys and (unknown := servers_without(known, service.keys.keys)):
+        warnings.append(without_master_key(unknown))
     return Checked(config, service.keys, list(dict.fromkeys(warnings)))
+
+
+async def _of(awaitable: Awaitable[None]) -> None:
+    await awaitable
 
 
 def makeService(options: Options) -> GatewayService:  # noqa: N802  -- Twisted's name

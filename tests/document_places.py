@@ -349,3 +349,157 @@ ABSENT: Final = (
     ),
 )  # fmt: skip
 """Where a member says nothing by null, [] or an empty text; tokens' headers have their own."""
+
+
+class Items(NamedTuple):
+    """A list of which items that are null, an empty text or an empty list say nothing.
+
+    Attributes:
+        name: the member that is the list.
+        item: one that says something.
+        read: reads a document with that list.
+    """
+
+    name: str
+    item: str
+    read: Callable[[object], object]
+
+
+def _items_of_turnrest(name: str, item: str) -> Items:
+    return Items(name, item, lambda value: _turnrest({name: value}))
+
+
+def _key_ops(kind: str) -> Items:
+    return Items(
+        f"key_ops of {kind}", "verify", lambda value: _set_with(public_jwk(kind, key_ops=value))
+    )
+
+
+ITEMS: Final = (
+    _items_of_turnrest("secretKeys", SECRET * 2),
+    _items_of_turnrest("allowedOrigin", "https://a.example"),
+    _items_of_turnrest("requiredJWTScope", "turn"),
+    _items_of_turnrest("jwkURIS", "https://a.example/jwks"),
+    _items_of_turnrest("jwkURLs", "https://a.example/jwks"),
+    _items_of_turnrest("jwtPublicKeys", spki_text("Ed25519")),
+    _items_of_turnrest("turnURIS", "turn:a.example"),
+    _items_of_turnrest("stunURIS", "stun:a.example"),
+    _key_ops("RSA"),
+    _key_ops("P-256"),
+    _key_ops("Ed25519"),
+)
+"""Where items that say nothing are absent; of nothing but these a list is absent itself.
+
+A customer, an access key or a key of a set that is null is a wrong entry like others: it is left
+out, with a line in the log.
+"""
+
+
+class Values(NamedTuple):
+    """A document of which no name and no text has a byte order mark in it.
+
+    Attributes:
+        name: what it is.
+        value: something good.
+        read: reads the value as JSON, or what TOML says in the same words.
+    """
+
+    name: str
+    value: Any
+    read: Callable[[str], object]
+
+
+_EVERY_TEXT: Final = TURN | {
+    "secretKeys": [SECRET * 2],
+    "allowedOrigin": ["https://a.example", "https://b.example"],
+    "forcedPassword": "password",
+    "userClaim": "user/claim",
+    "requiredJWTScope": ["turn"],
+    "jwkURIS": ["https://a.example/jwks"],
+    "jwtPublicKeys": [spki_text("Ed25519")],
+    "stunURIS": ["stun:stun.test"],
+}
+_CONFIGURED: Final = {
+    "secret_keys": [SECRET],
+    "allowed_origin": "https://a.example",
+    "forced_user": "guest",
+    "required_scopes": ["turn"],
+    "scope_claims": ["scope"],
+    "issuer": "https://login.example",
+    "turn_uris": ["turn:turn.test"],
+}
+
+
+def _toml(section: str) -> Callable[[str], object]:
+    """Read JSON, of which TOML has the strings and lists, as a section of the configuration."""
+
+    def read(text: str) -> object:
+        pairs = json.loads(text).items()
+        quoted = (f'"{name}" = {json.dumps(value)}\n' for name, value in pairs)
+        config: Any = in_file(load)(f"[{section}]\n{''.join(quoted)}".encode())
+        return config.turn, config.admin.users, config.gateway.internal.users
+
+    return read
+
+
+def _numbers(text: str) -> object:
+    n, e, x = json.loads(text)
+    return _set_with({**public_jwk("RSA"), "n": n, "e": e}), load_public_jwk({**JWK, "x": x})
+
+
+VALUES: Final = (
+    Values("TurnRest file", _EVERY_TEXT, lambda text: from_turnrest_json(text.encode(), "")),
+    Values(
+        "customers",
+        [customer(namespace="acme", accessKeys=[{"namespace": "a", "publicKey": JWK}])],
+        lambda text: directory(decoded(text.encode())),
+    ),
+    Values("turn", _CONFIGURED, _toml("turn")),
+    Values("admin.users", {"ann": SECRET}, _toml("admin.users")),
+    Values("gateway.internal.users", {"ann": SECRET}, _toml("gateway.internal.users")),
+    Values("JWK", [*map(public_jwk("RSA").get, "ne"), JWK["x"]], _numbers),
+)
+"""Where a byte order mark in a text, or in a member's name, is no part of it."""
+
+
+class Entries(NamedTuple):
+    """A list of entries, of which a wrong one is left out.
+
+    Attributes:
+        name: what the entries are.
+        bad: how the wrong one is called in the line about it.
+        read: reads a list of a wrong and a good entry, the first with these members more; it
+            returns what was found, and the lines.
+    """
+
+    name: str
+    bad: str
+    read: Callable[[dict[str, Any]], tuple[object, tuple[str, ...]]]
+
+
+def _keys_of_set(more: dict[str, Any]) -> tuple[object, tuple[str, ...]]:
+    bad, good = {**public_jwk("RSA", kid="bad"), **more}, public_jwk("Ed25519", kid="good")
+    found = jwk_set(document([bad, good]), "a set")
+    return [key.kid for key in found.keys], found.problems
+
+
+def _customers(more: dict[str, Any]) -> tuple[object, tuple[str, ...]]:
+    data = json.dumps([customer(id="bad", **more), customer(id="good", accessKeys=[])]).encode()
+    found = directory(decoded(data))
+    return list(found.customers), found.problems
+
+
+def _access_keys(more: dict[str, Any]) -> tuple[object, tuple[str, ...]]:
+    bad = {"publicKey": {**JWK, "kid": "bad", **more}}
+    keys = [bad, {"publicKey": {**JWK, "kid": "good"}}]
+    data = json.dumps([customer(accessKeys=keys)]).encode()
+    found = directory(decoded(data))
+    return list(found.keys), found.problems
+
+
+ENTRIES: Final = (
+    Entries("keys of a set", "key 1 ('bad') of a set", _keys_of_set),
+    Entries("customers", "customer 'bad'", _customers),
+    Entries("access keys", "access key 1 ('bad') of customer 'acme'", _access_keys),
+)
+"""Where one wrong entry does not spoil the others."""

@@ -36,13 +36,13 @@ class WatchedFile(JournalFile):
         self.sizes: list[int] = []
         super().__init__(path, synchronous)
 
-    def write(self, upserts: bytes, deletes: bytes) -> None:
+    def write(self, upserts: bytes, deletes: bytes, more: bool = False) -> None:
         """Write, unless it is damaged."""
         self.sizes.append(len(json.decode(upserts)) + len(json.decode(deletes)))
         if self.broken:
             self.broken = False
             raise JournalBrokenError("database disk image is malformed")
-        super().write(upserts, deletes)
+        super().write(upserts, deletes, more)
 
     def limit(self, pages: int | None = None) -> None:
         """Let the file have so many pages at most; None: those it has."""

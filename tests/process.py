@@ -83,8 +83,12 @@ class GatewayProcess:
         own = f'[gateway]\nmaster_key = "{MASTER_KEY}"\n{consent}{lasting}{gateway}'
         self.config.write_text(before + own)
 
-    def start(self) -> Self:
-        """Start, from a folder that is not the project's, and wait until it listens."""
+    def start(self, until: str = "has started") -> Self:
+        """Start, from a folder that is not the project's, and wait until it serves.
+
+        Args:
+            until: what its log must say, if not that.
+        """
         arguments: Command = ("-n", "--pidfile=", "odingw", "--config", self.config, *self.options)
         if self.twistd:
             self.process = subprocess.Popen(
@@ -98,7 +102,7 @@ class GatewayProcess:
         else:
             self.process = Fork(arguments, self.folder)
         self._hear(self.process)
-        self.wait_for("has started")
+        self.wait_for(until)
         return self
 
     def _hear(self, process: "Fork | subprocess.Popen[str]") -> None:

@@ -16,11 +16,14 @@ from typing import Final, Self, cast
 
 from twisted.trial.unittest import SkipTest
 
+from tests.doc_sessions import blocks
 from tests.process import free_port
 from tests.tcp_proxy import Stream, TcpProxy
 
 _PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 """Where they are; what is in ``sbin`` is not on everybody's path."""
+
+DOCS: Final = Path(__file__).parent.parent / "docs"
 
 _PATIENCE: Final = 30.0
 _POLL: Final = 0.01
@@ -62,6 +65,25 @@ defaults
     timeout server 30s
 {rest}
 """
+
+
+def documented(caption: str, changes: dict[str, str]) -> str:
+    """Return an example of ``operations.rst``, changed so that it runs here.
+
+    Args:
+        caption: of the example.
+        changes: what stands instead of what; each must have a place.
+
+    Raises:
+        KeyError: a change has none.
+    """
+    page = (DOCS / "operations.rst").read_text("utf-8")
+    (text,) = (block.text for block in blocks(page) if block.caption == caption)
+    for old, new in changes.items():
+        if old not in text:
+            raise KeyError(old)
+        text = text.replace(old, new)
+    return text
 
 
 def program(name: str) -> str:

@@ -12,27 +12,32 @@ LAYERS = {
     "errors": set[str](),
     "clock": set[str](),
     "file_state": set[str](),
+    "files": set[str](),
     "documents": {"errors"},
     "escapes": set[str](),
-    "secret_files": {"documents", "escapes"},
-    "http_proxies": {"errors"},
+    "hosts": set[str](),
+    "secret_files": {"documents", "escapes", "files"},
+    "http_proxies": {"errors", "hosts"},
     "fetch": {"errors", "http_proxies"},
     "tokens": {"documents", "errors"},
     "grid": {"errors"},
-    "state": {"config", "grid", "errors", "secret_files"},
-    "rpc": {"documents", "grid", "tokens", "errors"},
+    "state": {"config", "files", "grid", "errors", "secret_files"},
+    "rpc": {"documents", "grid", "hosts", "tokens", "errors"},
     "config": {"documents", "escapes", "secret_files", "tokens", "errors"},
     "master_key": {"config", "escapes", "secret_files", "tokens", "errors"},
-    "customers": {"config", "documents", "tokens", "errors", "fetch", "file_state"},
+    "customers": {"config", "documents", "tokens", "errors", "fetch", "file_state", "files"},
     "ops": {"escapes", "grid", "rpc", "errors"},
     "turn": {
         "config",
         "documents",
+        "escapes",
         "tokens",
+        "hosts",
         "rpc",
         "errors",
         "file_state",
         "fetch",
+        "http_proxies",
         "secret_files",
     },
     "web": {
@@ -45,10 +50,11 @@ LAYERS = {
         "tokens",
         "errors",
         "file_state",
+        "files",
         "secret_files",
     },
     "client": {"documents", "tokens", "errors"},
-    "sim": {"escapes", "tokens", "errors"},
+    "sim": {"client", "escapes", "tokens", "errors"},
     "cli": {
         "client",
         "config",
@@ -56,11 +62,13 @@ LAYERS = {
         "documents",
         "errors",
         "escapes",
+        "files",
         "grid",
         "master_key",
         "options",
         "secret_files",
         "sim",
+        "stores",
         "tap",
         "tokens",
         "turn",
@@ -68,7 +76,7 @@ LAYERS = {
 }
 """What each part may import of the others; ``gateway`` and ``tap`` put everything together."""
 
-FREE = {"gateway", "key_files", "listeners", "options", "stores", "tap"}
+FREE = {"gateway", "key_files", "listeners", "options", "ports", "stores", "tap"}
 PURE = {"tokens", "grid", "rpc"}
 IMPURE = ("klein", "os", "random", "secrets", "time", "twisted", "treq")
 

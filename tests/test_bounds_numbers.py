@@ -74,7 +74,7 @@ class LimitNumberTests(SynchronousTestCase):
         for data, words in (
             (b'[{"id": 1e400, "x": NaN}]', "it is not JSON"),
             (b'[{"id": 1e400, "x": Infinity}]', "it is not JSON"),
-            (b'[1e400, "\\ud800"]', "[1]: half of a surrogate pair"),
+            (b'[1e400, "\\ud800",]', "it is not JSON: line 1, column 1"),
             (b"[1e400", "it is not JSON"),
             (b"[1e400] x", "it is not JSON"),
             (b'[1e400, "\xff"]', "it is not JSON"),

@@ -55,6 +55,24 @@ class CheckTests(SynchronousTestCase):
         for said in ("COME OVER PLAIN HTTP", "has no address"):
             self.assertIn(said, str(warnings))
 
+    def test_a_proxy_that_is_none(self) -> None:
+        customers = 'gateway.customer_source.url = "https://u:p@a.test/"\n'
+        keys = (
+            'turn.jwk_urls = ["https://a.test/", "http://127.0.0.1/"]\n'
+            'turn.turn_uris = ["turn:t.example"]\nturn.secret_keys = ["a secret"]\n'
+        )
+        said = "HTTPS_PROXY names no proxy; write http://host:port; until then nothing is fetched"
+        for variables, text, warned in (
+            ({"HTTPS_PROXY": "http://[::1"}, customers, True),
+            ({"HTTPS_PROXY": "socks5://h:1"}, keys, True),
+            ({"HTTPS_PROXY": "h:99999", "NO_PROXY": "a.test"}, customers + keys, False),
+            ({"HTTPS_PROXY": "x y"}, "", False),
+            ({"HTTPS_PROXY": "http://h:1", "HTTP_PROXY": "x y"}, customers + keys, False),
+        ):
+            self.patch(os, "environ", variables)
+            warnings = check(self.options(text)).warnings
+            self.assertEqual(warned, said in str(warnings), (variables, warnings))
+
     def test_nothing_is_made(self) -> None:
         options = self.options("")
         before = sorted(self.folder.iterdir())

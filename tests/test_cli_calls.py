@@ -11,7 +11,9 @@ from unittest import mock
 from click.shell_completion import BashComplete
 from twisted.trial.unittest import SynchronousTestCase
 
-from odingw.cli import main
+from odingw.cli import calls, main
+from odingw.cli.options import Address
+from odingw.cli.output import UNREACHABLE, Failed
 from odingw.tokens import AccessKey
 from tests.process import ACCESS_KEY, customer, free_port, token
 from tests.terminal import (
@@ -125,7 +127,8 @@ class CallTests(GatewayCase):
             (1, "token", ["Connect", "--token", "a.b.c"]),
             (2, "--room is needed", ["Connect"]),
             (2, "write NAME=VALUE", ["Connect", "--room", "lobby", "-p", "x"]),
-            (2, "--params: not JSON", ["Connect", "--room", "lobby", "--params", "{"]),
+            (2, "--params: not JSON: it ends too early", ["Connect", "--params", "{"]),
+            (2, "--params: message: half of a surr", ["x", "--params", '{"message":"\\ud83d"}']),
             (2, "--params: not a JSON object", ["Connect", "--room", "lobby", "--params", "[]"]),
             (2, "No such file", ["Connect", "--room", "lobby", "--params", "@/no/such"]),
             (2, "expected a JWT", ["Connect", "--token", "two words"]),
@@ -178,6 +181,15 @@ class CallTests(GatewayCase):
             self.assertIn(": connection refused", ended.err)
             self.assertEqual("", ended.out, arguments)
             self.assertNotIn("secret", ended.err)
+
+    def test_where_nobody_reports_by_default_any_more(self) -> None:
+        nowhere = f"http://127.0.0.1:{free_port()}/internal"
+        place = Address(nowhere, None, 10.0, verify=True)
+        for default, hinted in ((nowhere, True), ("http://127.0.0.1:1/internal", False)):
+            self.patch(calls, "DEFAULT_INTERNAL", default)
+            error = self.assertRaises(Failed, calls.call_internal, place, "Info", {})
+            self.assertEqual(UNREACHABLE, error.status)
+            self.assertEqual(hinted, "on the public endpoint; see --internal" in str(error))
 
     def test_passwords_are_not_shown(self) -> None:
         nowhere = f"http://ops:hunter2@127.0.0.1:{free_port()}/"

@@ -67,6 +67,8 @@ class CheckTests(SynchronousTestCase):
         for text, said in (
             ("[gateway]\nmaster_kye = 1\n", "gateway.master_kye"),
             ("\n=", "odingw.toml: line 2, column 1: "),
+            ('\n{"customers": []}', "odingw.toml: this looks like JSON"),
+            ("{", "docs/migrating-gateway.rst"),
             ('[listen]\npublic = ["tcp:seven"]\n', "listen.public[0]"),
             ('[listen]\npublic = ["ssl:443"]\n', "privkey.pem"),
             ('[state]\nurl = "sqlite:/no/such/folder/x"\n', "/no/such/folder"),
@@ -80,6 +82,15 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(1, ended.status)
             self.assertIs(False, ended.document["good"])
             self.assertIn(said, ended.document["error"])
+
+    def test_turn_alone(self) -> None:
+        """Nobody is to be let into a room, and no server reports."""
+        ended = self.check(
+            '[turn]\nsecret_keys = ["a secret of some length"]\nturn_uris = ["turn:t.example"]\n'
+            "access_keys = true\n"
+        )
+        self.assertNotIn("nobody is let in", ended.err)
+        self.assertRegex(ended.out, r"(?m)^internal +nowhere$")
 
     def test_no_file(self) -> None:
         ended = odingw("check", str(self.path))

@@ -86,6 +86,7 @@ class HelpTests(SynchronousTestCase):
             (["tokn"], "Did you mean 'token'?"),
             (["token"], "Missing argument 'ROOM...'"),
             (["token", "lobby"], "an access key is needed: ODINGW_ACCESS_KEY"),
+            (["turn-test"], "or a token: --token, ODINGW_TOKEN"),
             (["token", "lobby", "--lifetime", "soon"], "'soon' is no duration"),
             (["token", "lobby", "--lifetime", "0"], "must be 1 seconds at least"),
             (["token", "lobby", "--method", "Dance"], "'Dance' is not one of"),

@@ -97,6 +97,7 @@ class TurnTestTests(SynchronousTestCase):
         assert_one_line(ended)
         self.assertIn("2 of 4 servers failed", ended.err)
         self.assertRegex(ended.out, r"(?m)^turn:\S+ +failed +- +error 401 ")
+        self.assertIn("the TURN server has another", " ".join(ended.out.split()))
         self.assertRegex(ended.out, r"(?m)^turn:\S+ +failed +- +connection refused$")
         self.assertRegex(ended.out, r"(?m)^turns:\S+ +skipped +- +DTLS is not tested$")
         servers = self.turn_test("--json", gateway=gateway).document["servers"]

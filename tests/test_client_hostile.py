@@ -1,6 +1,7 @@
 """``odingw.client`` over real sockets, against peers that answer badly, late or not at all."""
 
 import socket
+import subprocess
 import threading
 from gzip import compress
 from pathlib import Path
@@ -30,6 +31,7 @@ from odingw.client.values import Connection
 from tests.client_peer import Answer, Peer, http_reply, in_turn, rpc
 from tests.jwk_server import reactor
 from tests.process import free_port
+from tests.terminal import command, environment, odingw
 
 TOKEN = "eyJhbGciOi.very.secret"
 CONNECTED = {"address": "sfu:4433", "token": "room token"}
@@ -37,6 +39,7 @@ BUSY: dict[str, Any] = {"code": -32029, "message": "too many requests", "data": 
 SHORT = 0.3
 
 GOOD = rpc(result=CONNECTED)
+KEY = ("--rate", "0")
 LIMITED = rpc("429 Too Many Requests", error=BUSY)
 
 
@@ -361,7 +364,8 @@ class AsyncTests(TestCase):
 class TlsTests(TestCase):
     def setUp(self) -> None:
         authority = trustme.CA()
-        self.peer = Peer(GOOD, certificate=authority.issue_cert("127.0.0.1", "localhost"))
+        self.certificate = authority.issue_cert("127.0.0.1", "localhost")
+        self.peer = Peer(GOOD, certificate=self.certificate)
         self.addCleanup(self.peer.stop)
         self.trusted = self.mktemp()
         authority.cert_pem.write_to_path(self.trusted)
@@ -396,3 +400,32 @@ class TlsTests(TestCase):
             self.assertRaises(
                 ValueError, AsyncGatewayClient, reactor, self.peer.url, TOKEN, verify=path
             )
+
+    def test_plain_http(self) -> None:
+        """A port that wants TLS says nothing that could be read."""
+        url = self.peer.url.replace("https:", "http:")
+        with GatewayClient(url, TOKEN) as client:
+            error = self.assertRaises(TransportError, client.connect)
+        self.assertIn("does it want https?", str(error))
+
+    def test_commands(self) -> None:
+        options = ("--token", TOKEN, "--url", self.peer.url)
+        ended = odingw("call", "Connect", *options, "--insecure")
+        self.assertNotIn("InsecureRequestWarning", ended.err)
+        self.assertEqual(0, ended.status, ended)
+        peer = Peer(says(http_reply("{}")), certificate=self.certificate)
+        self.addCleanup(peer.stop)
+        for ended in (odingw("customers", peer.url), odingw("simulate", "--url", peer.url, *KEY)):
+            self.assertEqual(3, ended.status)
+            self.assertIn("see --ca-file", ended.err)
+        for more in (("--insecure",), ("--ca-file", self.trusted)):
+            ended = odingw("customers", peer.url, *more)
+            self.assertEqual(1, ended.status, "it has no customers, but it is spoken to")
+        # In a process of its own, as its reactor runs but once.
+        arguments = ("simulate", "--url", peer.url, "--insecure", "--spread", "0", *KEY)
+        done = subprocess.run(
+            command(*arguments), env=environment(), capture_output=True, text=True, check=False
+        )
+        self.assertEqual(1, done.returncode, done.stderr)
+        self.assertIn("could not start", done.stderr)
+        self.assertNotIn("see --ca-file", done.stderr)

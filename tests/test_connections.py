@@ -287,6 +287,14 @@ class HeldTests(WireCase):
                 channel.connectionLost(Failure(ConnectionDone()))
             self.assertEqual(0, self.site._held)
 
+    def test_short_headers_count_for_what_they_take(self) -> None:
+        headers = b"".join(b"h%d:\r\n" % number for number in range(490))
+        for _ in range(40):
+            channel, _ = self.connect()
+            channel.dataReceived(POST + b"Content-Length: 65000\r\n" + headers + b"\r\n")
+        refused = [channel.refused for channel in self.site.channels]
+        self.assertIn(refused.count(False), range(10, 16))
+
     def test_trailers_are_bounded_as_headers_are(self) -> None:
         start = POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
         for trailers in (b"a: b\r\n" * 3000, b"a: " + b"b" * 17000):

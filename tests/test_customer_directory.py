@@ -118,6 +118,24 @@ class DirectoryTests(SynchronousTestCase):
             )
             self.assertNotIn(SECRET[:-1], problem)
 
+    def test_names_that_nobody_sees(self) -> None:
+        for text, cause in (
+            ("\0", "must not have U+0000, which nobody sees"),
+            ("\ufeffx", "must not have U+FEFF, which nobody sees"),
+            ("x\u200b", "must not have U+200B, which nobody sees"),
+            (" ", "must not be white space alone"),
+        ):
+            for wrong, said in (
+                (document(text), f"is refused: id {cause}"),
+                (document("acme", access_key(text)), f"is skipped: its kid {cause}"),
+                (document("acme", access_key(namespace=text)), f"is skipped: namespace {cause}"),
+            ):
+                found = directory([wrong])
+                self.assertEqual({}, found.keys)
+                self.assertEqual(1, len(found.problems))
+                self.assertTrue(found.problems[0].endswith(said), found.problems)
+        self.assertEqual((), directory([document("Käse & Co", access_key("my key"))]).problems)
+
     def test_a_key_id_that_two_customers_claim_is_refused_for_both(self) -> None:
         got = directory(
             [

@@ -194,6 +194,21 @@ class RefresherTests(SynchronousTestCase):
         self.refresher.refresh()
         self.assertEqual(len(self.source.fetches), 2)
 
+    def test_a_fetch_that_is_asked_for_anew_follows_the_present_one(self) -> None:
+        outcomes = [self.refresher.refresh()]
+        outcomes += [self.refresher.refresh(again=True) for _ in range(3)]
+        self.source.fetches[0].callback([document("old")])
+        self.assertEqual((2, ["old"]), (len(self.source.fetches), self.names()))
+        self.source.fetches[1].callback([document("new")])
+        self.assertEqual([True] * 4, [self.successResultOf(one) for one in outcomes])
+        self.assertEqual((2, ["new"]), (len(self.source.fetches), self.names()))
+
+    def test_the_end_while_a_fetch_is_asked_for_anew(self) -> None:
+        outcomes = [self.refresher.refresh(), self.refresher.refresh(again=True)]
+        self.refresher.stop()
+        self.assertEqual([False] * 2, [self.successResultOf(one) for one in outcomes])
+        self.assertEqual(1, len(self.source.fetches))
+
     def test_who_joined_and_gave_up_disturbs_nobody(self) -> None:
         first, second = self.refresher.refresh(), self.refresher.refresh()
         first.cancel()

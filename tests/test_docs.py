@@ -288,6 +288,6 @@ class QuickStartTests(SynchronousTestCase):
 
     def make_environment(self, folder: Path) -> None:
         """Put the environment that runs the tests where the quick start made a new one."""
-        scripts = folder / ".venv" / "bin"
+        scripts = folder / "voice" / "venv" / "bin"
         scripts.mkdir(parents=True)
         (scripts / "activate").write_text(f'PATH="{BIN}:$PATH"\n', "utf-8")

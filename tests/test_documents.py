@@ -2,52 +2,49 @@
 
 import json
 import re
-import subprocess
-from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Iterator
+import tracemalloc
+from base64 import b64encode
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
-from odingw.config import Config, load
-from odingw.customers import SourceError, directory
+from odingw.config import Config, Turn, load
+from odingw.customers import directory
 from odingw.customers.sources import decoded
 from odingw.documents import MARK, is_absent, is_absent_json, lone_surrogate, whole
 from odingw.errors import NOT_JSON, PARSE_ERROR, ConfigError, KeyMaterialError, TokenError
+from odingw.rpc import jsonrpc
 from odingw.rpc.client_api import CLIENT_API
 from odingw.rpc.jsonrpc import Engine, Method, Reply
 from odingw.rpc.server_methods import SERVER_API
 from odingw.tokens import Claims, load_public_jwk, parse, verify
 from odingw.tokens.claims import Policy, decode_claims
-from odingw.tokens.other_forms import AS_DER, AS_X, pem_or_der
 from odingw.turn.auth import TurnAuthenticator
-from odingw.turn.keys import jwk_set, static_key
-from odingw.turn.settings import from_turnrest_json
+from odingw.turn.keys import jwk_set
+from odingw.turn.settings import from_config, from_turnrest_json
 from tests.document_places import (
     ABSENT,
-    ACCESS_KEY,
     BASE64,
-    JWK,
+    ENTRIES,
+    ITEMS,
     NUMBERS,
+    SECRET,
     SECRET_LINES,
     TEXTS,
     TURN,
+    VALUES,
     ask,
     customer,
     in_file,
 )
-from tests.jwk_server import document, private_key, public_jwk, sign, spki_text
+from tests.jwk_server import document, public_jwk, sign
 from tests.jwk_shapes import SHAPES
 from tests.turn_auth_case import CLAIMS, NOW, SETTINGS, AuthTestCase, Keys, raw_token, settings
 
@@ -74,15 +71,46 @@ class MarkTests(SynchronousTestCase):
         found, _ = from_turnrest_json(text, "")
         self.assertEqual(found.secret_keys, (TURN["secretKey"],))
 
-    def test_it_is_part_of_no_name_or_password(self) -> None:
-        forced = {"forcedUser": "\ufeffguest", "forcedPassword": "\ufeffpw\ufeff"}
-        found, _ = from_turnrest_json(json.dumps(TURN | forced).encode(), "")
-        self.assertEqual(("guest", "pw"), (found.forced_user, found.forced_password))
-        toml = b'admin.users.ann = "\xef\xbb\xbfa"\ngateway.internal.users.bob = "\xef\xbb\xbfb"\n'
-        config = in_file(load)(toml)
+    def test_it_is_part_of_no_name_or_value(self) -> None:
+        def marked(value: Any, mark: str) -> Any:
+            if isinstance(value, str):
+                return f"{mark}{value[:1]}{mark}{value[1:]}{mark}"
+            if isinstance(value, list):
+                return [marked(item, mark) for item in value]
+            if isinstance(value, dict):
+                return {f"{mark}{name}": marked(inner, mark) for name, inner in value.items()}
+            return value
+
+        for place in VALUES:
+            good = place.read(json.dumps(place.value))
+            for ascii_only in (True, False):
+                text = json.dumps(marked(place.value, "\ufeff"), ensure_ascii=ascii_only)
+                self.assertEqual(place.read(text), good, place.name)
+
+    def test_it_is_no_part_of_toml_that_was_put_together(self) -> None:
+        config = in_file(load)(b"[turn]\nttl = 5\n" + MARK + b"[admin]\nhosts = []\n")
         assert isinstance(config, Config)
-        self.assertEqual({"ann": "a"}, config.admin.users)
-        self.assertEqual("b", config.gateway.internal.users["bob"].password)
+        self.assertEqual(5, config.turn and config.turn.ttl)
+
+    def test_others_that_nobody_sees(self) -> None:
+        """They are no part of names; a password may be meant so."""
+        for char in ("\u200b", "\u200e", "\u202a", "\u2066", "\u00ad", "\u2060"):
+            code = f"U+{ord(char):04X}"
+            for member in ("userClaim", "requiredJWTScope", "secretKey", "forcedPassword"):
+                value: Any = f"{char}sub"
+                members = {member: [value] if member == "requiredJWTScope" else value}
+                _, warnings = from_turnrest_json(json.dumps(TURN | members).encode(), "")
+                told = [text for text in warnings if f"it holds {code}, which nobody" in text]
+                self.assertEqual(1, len(told), warnings)
+                self.assertTrue(told[0].startswith(member), told)
+            turn = Turn(secret_keys=(SECRET,), turn_uris=("turn:a",))
+            for wrong in (
+                replace(turn, user_claim=f"s{char}"),
+                replace(turn, scope_claims=("scp", f"{char}scp")),
+            ):
+                error = self.assertRaises(ConfigError, from_config, wrong)
+                self.assertIn(f"it holds {code}", str(error))
+            from_config(replace(turn, forced_password=f"{char}password"))
 
     def test_many_marks_are_no_json(self) -> None:
         for count in (2, 5000):
@@ -150,6 +178,12 @@ class Base64Tests(SynchronousTestCase):
             padded += good != bare
         self.assertGreater(padded, 10)
 
+    def test_lines_may_end_in_it(self) -> None:
+        for place in BASE64:
+            if "master" not in place.name:
+                cut = place.text[:7] + b"\r\n" + place.text[7:] + b"\n"
+                self.assertEqual(place.read(cut), place.read(place.text), place.name)
+
     def test_more_of_it_is_refused(self) -> None:
         for place in BASE64:
             bare = place.text.rstrip(b"=")
@@ -172,6 +206,29 @@ class AbsentTests(AuthTestCase):
                 for value in EMPTY:
                     self.assertEqual(place.read({name: value}), good, f"{place.name} {name}")
 
+    def test_items_that_say_nothing(self) -> None:
+        def outcome(read: Callable[[object], object], value: object) -> object:
+            try:
+                return read(value)
+            except (ConfigError, ValueError) as error:
+                return str(error)
+
+        for place in ITEMS:
+            absent, good = outcome(place.read, None), outcome(place.read, [place.item])
+            self.assertNotIsInstance(good, str)
+            nothings: tuple[list[Any], ...] = ([""], [None], [[]], ["", None, []])
+            for nothing in nothings:
+                self.assertEqual(outcome(place.read, nothing), absent, place.name)
+                self.assertEqual(outcome(place.read, [*nothing, place.item]), good, place.name)
+
+    def test_errors_count_items_that_say_nothing(self) -> None:
+        text = json.dumps(TURN | {"jwkURIS": ["", "https://a/", None, "x"]}).encode()
+        error = self.assertRaises(ConfigError, from_turnrest_json, text, "t.json")
+        self.assertIn("t.json: jwkURIS[3]: ", str(error))
+        text = json.dumps(TURN | {"jwkURIS": [None, 5]}).encode()
+        error = self.assertRaises(ConfigError, from_turnrest_json, text, "t.json")
+        self.assertIn("t.json: jwkURIS[1]: ", str(error))
+
     def test_what_says_something(self) -> None:
         """The exceptions: an absent limit, no access keys, an empty list."""
         for member in ("maxPeers", "maxRooms"):
@@ -188,17 +245,19 @@ class AbsentTests(AuthTestCase):
         self.assertRaises(KeyMaterialError, jwk_set, b'{"keys": null}', "")
 
     def test_white_space_in_it(self) -> None:
-        for text in (b"[ \n]", b"null", b'""'):
+        for text in (b"[ \n]", b"null", b'""', b"[null]", b'[ "" , null,[ ] ]'):
             self.assertTrue(is_absent_json(msgspec.Raw(text)))
-        for text in (b'" "', b"{}", b"0", b"false", b"[[]]", b"[null]"):
+            self.assertTrue(is_absent(json.loads(text)))
+        for text in (b'" "', b"{}", b"0", b"false", b"[[[]]]", b"[0]", b'["", "x"]'):
             self.assertFalse(is_absent_json(msgspec.Raw(text)))
             self.assertFalse(is_absent(json.loads(text)))
 
     def test_a_private_key_is_one(self) -> None:
         values: tuple[Any, ...] = ("AQAB", 5, {}, ["x"])
         for value in values:
-            found = jwk_set(document([public_jwk("RSA", d=value)]), "a set")
-            self.assertIn("it holds a private key", found.problems[0])
+            for more in ({}, {"use": "enc"}, {"n": 5}):
+                found = jwk_set(document([public_jwk("RSA", d=value, **more)]), "a set")
+                self.assertIn("it holds a private key", found.problems[0])
 
     def test_headers_of_tokens(self) -> None:
         authenticator = TurnAuthenticator(settings("Ed25519"))
@@ -260,9 +319,34 @@ class ShapeTests(AuthTestCase):
             {"key_ops": ["encrypt", "wrapKey"]},
             {"alg": "RSA-OAEP-256"},
             {"alg": "RSA1_5"},
+            {"alg": "ECDH-ES+A256KW"},
+            {"alg": "A256GCMKW"},
+        ):
+            others: tuple[Any, ...] = ({}, {"n": 5}, {"e": None}, {"kty": "oct"}, {"kid": [1]})
+            # Whatever else is wrong with it.
+            for wrong in others:
+                found = jwk_set(document([public_jwk("RSA", **members, **wrong)]), "a set")
+                self.assertEqual((found.keys, found.problems), ((), ()), (members, wrong))
+
+    def test_curves_without_signatures(self) -> None:
+        for curve in ("X25519", "X448"):
+            found = jwk_set(document([public_jwk("Ed25519", crv=curve)]), "a set")
+            self.assertEqual((found.keys, found.problems), ((), ()), curve)
+
+    def test_a_key_for_signatures_that_nobody_can_verify_with(self) -> None:
+        for members, why in (
+            ({"key_ops": ["sign"]}, 'its key_ops must be ["verify"]'),
+            ({"key_ops": [["verify"]]}, "a JSON object expected"),
+            ({"use": "SIG"}, 'its use must be "sig"'),
+            ({"use": "signature"}, 'its use must be "sig"'),
         ):
             found = jwk_set(document([public_jwk("RSA", **members)]), "a set")
-            self.assertEqual((found.keys, found.problems), ((), ()), members)
+            self.assertIn(why, found.problems[0])
+
+
+def _moved(to: list[object], entries: list[object]) -> list[object]:
+    to.extend(entries)
+    return []
 
 
 def _told(answer: dict[str, Any]) -> tuple[int, str]:
@@ -301,11 +385,50 @@ class SurrogateTests(SynchronousTestCase):
         text = json.dumps(TURN | {"forcedUser": "\ud83d"}).encode()
         error = self.assertRaises(ConfigError, from_turnrest_json, text, "t.json")
         self.assertEqual(str(error), f"t.json: forcedUser: {HALF}; write the whole character")
+
+    def test_one_entry_of_a_list(self) -> None:
+        """It is left out, and the others count."""
+        for member, value, path in (
+            ("alg", "\ud83d", "alg"),
+            ("use", "a\udc00b", "use"),
+            ("name", {"a": ["\ud83d"]}, "name.a[0]"),
+        ):
+            for place in ENTRIES[::2]:
+                found, [problem] = place.read({member: value})
+                self.assertEqual(found, ["good"], place.name)
+                where = f"publicKey.{path}" if place.name == "access keys" else path
+                self.assertEqual(problem, f"{place.bad} is skipped: {where}: {HALF}")
+        found, [problem] = ENTRIES[0].read({"kid": "\ud83d"})
+        self.assertEqual(found, ["good"])
+        self.assertEqual(problem, f"key 1 ('\\ud83d') of a set is skipped: kid: {HALF}")
+
+    def test_one_customer_of_a_list(self) -> None:
         data = json.dumps([customer(), customer(id="\udc00")]).encode()
-        self.assertEqual(str(self.assertRaises(SourceError, decoded, data)), f"[1].id: {HALF}")
-        data = document([public_jwk("RSA", kid="\ud83d")])
-        error = self.assertRaises(KeyMaterialError, jwk_set, data, "a set")
-        self.assertEqual(str(error), f"keys[0].kid: {HALF}")
+        found = directory(decoded(data))
+        self.assertEqual(list(found.customers), ["acme"])
+        self.assertEqual(found.problems, (f"customer '\\udc00' is refused: id: {HALF}",))
+        found = directory(decoded(json.dumps([customer(maxPeers="\udc00"), customer()]).encode()))
+        self.assertEqual(list(found.customers), ["acme"])
+        self.assertIn("maxPeers must be a whole number", found.problems[0])
+
+    def test_a_customer_that_holds_itself(self) -> None:
+        """A function that makes customers may return what no document can be."""
+        odd = customer(object=object(), numbers=(1, float("nan")), name="x")
+        odd["self"] = [odd]
+        self.assertEqual(list(directory([odd]).customers), ["acme"])
+        [problem] = directory([{**odd, "name": ("\ud83d",)}]).problems
+        self.assertEqual(problem, f"customer 'acme' is taken without its name[0]: {HALF}")
+
+    def test_what_is_ignored_costs_nobody_anything(self) -> None:
+        """A name that was cut in the middle of a character, for one."""
+        found, problems = ENTRIES[1].read({"name": "Bad \ud83d"})
+        self.assertEqual(found, ["bad", "good"])
+        self.assertEqual(problems, (f"customer 'bad' is taken without its name: {HALF}",))
+        data = json.dumps({"keys": [public_jwk("RSA")], "name": "\ud83d"}).encode()
+        self.assertEqual(len(jwk_set(data, "a set").keys), 1)
+        found, warnings = from_turnrest_json(json.dumps(TURN | {"x": "\ud83d"}).encode(), "")
+        self.assertEqual(found.turn_uris, ("turn:turn.test",))
+        self.assertIn("x: unknown, and thus ignored", warnings[0])
 
     def test_beside_a_number_that_nobody_holds(self) -> None:
         for number in (b"9" * 5000, b"1e999"):
@@ -324,6 +447,30 @@ class SurrogateTests(SynchronousTestCase):
         self.assertEqual((-32602, f"a: {HALF}"), _told(answers[0]))
         self.assertEqual("hi", answers[1]["result"])
         self.assertEqual((-32600, f"id: {HALF}"), _told(answers[2]))
+
+    def test_a_batch_beside_a_number_that_nobody_holds(self) -> None:
+        answers = ask(
+            b'[{"jsonrpc":"2.0","id":7,"method":"hello","params":{"a":-1e400}},'
+            b'{"jsonrpc":"2.0","id":8,"method":"hello","params":"\\ud83d"}]'
+        )
+        self.assertEqual([7, 8], [answer["id"] for answer in answers])
+
+    def test_a_batch_is_bounded_before_it_is_written_anew(self) -> None:
+        written: list[object] = []
+        self.patch(jsonrpc, "in_ascii", partial(_moved, written))
+        self.assertRaises(ValueError, ask, b"[" + b"1," * 20_000 + b'"\\ud83d"]')
+        self.assertIn(len(written), range(1, 100))
+
+    def test_the_way_to_it_is_bounded(self) -> None:
+        """Whoever is hostile chooses long names above long lists."""
+        data = b'{"' + b"k" * 30_000 + b'":[' + b"0," * 30_000 + b'"\\ud800"]}'
+        tracemalloc.start()
+        found = lone_surrogate(data)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found is not None
+        self.assertEqual("k" * 80, found.member)
+        self.assertLess(most, 20 * len(data))
 
     def test_a_member_that_begins_alike(self) -> None:
         body = b'{"jsonrpc":"2.0","id":7,"method":"hello","paramsx":"\\ud83d"}'
@@ -357,123 +504,6 @@ class SurrogateTests(SynchronousTestCase):
         except NOT_JSON:
             good = False
         self.assertEqual(lone_surrogate(data) is None, good)
-
-
-def _pem(kind: str, form: PrivateFormat, encoding: Encoding = Encoding.PEM) -> bytes:
-    data: bytes = private_key(kind).private_bytes(encoding, form, NoEncryption())
-    return data
-
-
-def _other_forms() -> Iterator[tuple[str, str, str]]:
-    """Yield what is no public key, what it is called, and a part of the command."""
-    private = "a private key, which must stay with whoever signs"
-    for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
-        for kind in ("RSA", "P-256"):
-            yield _pem(kind, form).decode(), private, "openssl pkey -inform PEM"
-    for kind in ("RSA", "Ed25519"):
-        yield _pem(kind, PrivateFormat.OpenSSH).decode(), private, "ssh-keygen -y -f FILE"
-    parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
-    key = _pem("P-256", PrivateFormat.TraditionalOpenSSL).decode()
-    yield parameters + key, private, "openssl pkey -inform PEM"
-    yield CERTIFICATE + key, private, "openssl pkey -inform PEM"
-    for kind in ("RSA", "P-256", "Ed25519"):
-        der = _pem(kind, PrivateFormat.PKCS8, Encoding.DER)
-        yield b64encode(der).decode(), private, "openssl pkey -inform DER"
-    locked = private_key("RSA").private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
-    )
-    yield locked.decode(), private, "-pubout -outform DER"
-    public = private_key("RSA").public_key()
-    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    yield pem, "a public key as PEM text", "openssl pkey -pubin -inform PEM"
-    yield "\ufeff" + pem, "a public key as PEM text", "openssl pkey -pubin"
-    yield b64encode(pem.encode()).decode(), "base64 of PEM text", "openssl pkey -pubin"
-    pkcs1 = public.public_bytes(Encoding.PEM, PublicFormat.PKCS1).decode()
-    yield pkcs1, "an RSA public key in the form of PKCS #1", "openssl rsa -RSAPublicKey_in"
-    ssh = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    yield ssh, "a public key in the form of SSH", "ssh-keygen -e -m PKCS8"
-    ed25519 = private_key("Ed25519").public_key()
-    ssh = ed25519.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    yield ssh, "a public key in the form of SSH", "cut -d' ' -f2 FILE | base64 -d | tail -c 32"
-    yield CERTIFICATE, "a certificate", "openssl x509 -inform PEM -in FILE -noout -pubkey"
-    body = "".join(CERTIFICATE.splitlines()[1:-1])
-    yield body, "a certificate", "openssl x509 -inform DER"
-    yield ACCESS_KEY, "an access key, which is a secret", "odingw access-key show"
-
-
-CERTIFICATE = """\
------BEGIN CERTIFICATE-----
-MIIBbjCCAROgAwIBAgIUBnqomWCUooPHIELVcNh077BMfOswCgYIKoZIzj0EAwIw
-DDEKMAgGA1UEAwwBdDAeFw0yNjExMzAxMjUwMDZaFw0yNjEyMDExMjUwMDZaMAwx
-CjAIBgNVBAMMAXQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAT9M61B9O59dDJi
-TW4p6Inj+vZWbOJKOAWeGKA8U1pJgMczK8X/wdwb5gQ+aKttlfvxnycoE6KrRG/X
-q16A6dP8o1MwUTAdBgNVHQ4EFgQUe46wkFyDleyv/vINPi17aMfJgxIwHwYDVR0j
-BBgwFoAUe46wkFyDleyv/vINPi17aMfJgxIwDwYDVR0TAQH/BAUwAwEB/zAKBggq
-hkjOPQQDAgNJADBGAiEA1Q2sd3czrvBNuuVATraCde/eJ+5k/WGNhQJNZajgVsYC
-IQDhjJLeD3PQTv0oxLYC4g0ZS7J98ahrnB8wjAAE2p1fBA==
------END CERTIFICATE-----
-"""
-
-
-class OtherFormTests(SynchronousTestCase):
-    """What stands where a public key is wanted is called what it is."""
-
-    def test_configured_public_keys(self) -> None:
-        for text, what, command in _other_forms():
-            error = str(self.assertRaises(KeyMaterialError, static_key, text, ""))
-            self.assertIn(f"not {what}", error)
-            self.assertIn(command, error)
-            self.assertNotIn(text.splitlines()[-1][:20], error)
-            document = json.dumps(TURN | {"jwtPublicKeys": [text]}).encode()
-            error = str(self.assertRaises(ConfigError, from_turnrest_json, document, "t.json"))
-            self.assertIn("jwtPublicKeys[0]: base64", error)
-            self.assertIn(f"not {what}", error)
-
-    def test_keys_of_customers(self) -> None:
-        for text, what, _ in _other_forms():
-            for value in (text, {**JWK, "x": text}):
-                [problem] = directory([customer(accessKeys=[{"publicKey": value}])]).problems
-                self.assertIn(f"not {what}", problem)
-                self.assertNotIn(text.splitlines()[-1][:20], problem)
-
-    def test_a_public_key_in_der_is_no_x(self) -> None:
-        x = spki_text("Ed25519")
-        error = self.assertRaises(KeyMaterialError, load_public_jwk, {**JWK, "x": x})
-        self.assertIn("not a public key in DER", str(error))
-        self.assertIn("tail -c 32", str(error))
-
-    def test_the_command_for_an_ssh_key(self) -> None:
-        """OpenSSH itself writes Ed25519 keys in no form that others read."""
-        public = private_key("Ed25519").public_key()
-        folder = Path(self.mktemp())
-        folder.mkdir()
-        (folder / "FILE").write_bytes(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
-        raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
-        der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        for ending, wanted in (
-            (AS_X, urlsafe_b64encode(raw).decode()),
-            (AS_DER, b64encode(der).decode()),
-        ):
-            said = pem_or_der((folder / "FILE").read_text(), ending)
-            _, _, command = said.partition("make the public key with: ")
-            made = subprocess.run(
-                ["/bin/sh", "-c", command], cwd=folder, capture_output=True, text=True, check=True
-            )
-            self.assertEqual(wanted, made.stdout)
-
-    def test_sets(self) -> None:
-        for body in (
-            CERTIFICATE.encode(),
-            json.dumps({"some id": CERTIFICATE, "other": CERTIFICATE}).encode(),
-        ):
-            error = self.assertRaises(KeyMaterialError, jwk_set, body, "a set")
-            self.assertIn("a list of keys, but a certificate", str(error))
-        found = jwk_set(document([public_jwk("RSA", n=CERTIFICATE)]), "a set")
-        self.assertIn("not a certificate", found.problems[0])
-
-    def test_a_good_one_has_no_other_form(self) -> None:
-        for kind in ("RSA", "P-256", "P-384", "Ed25519"):
-            static_key(spki_text(kind), "")
 
 
 class ReaderTests(SynchronousTestCase):

@@ -58,15 +58,29 @@ class FindTests(SynchronousTestCase):
             ("http://proxy.test:3128/", "proxy.test", 3128, ""),
             ("http://proxy.test", "proxy.test", 80, ""),
             ("HTTP://[::1]:8080", "::1", 8080, ""),
+            ("http://[fe80::1%eth0]:1", "fe80::1%eth0", 1, ""),
+            ("a_proxy", "a_proxy", 80, ""),
             ("http://u%40r:p%3Aw@proxy.test:1", "proxy.test", 1, secret),
         ):
             found = self.find("https://a.test/", https=text)
             self.assertEqual(HttpProxy(host, port, authorization), found, text)
 
     def test_what_is_no_proxy(self) -> None:
-        for text in ("socks5://u:secret@h:1", "http://", "http://h:secret", "http://[secret"):
+        for text in (
+            *("socks5://u:secret@h:1", "http://", "http://h:secret", "http://[secret", "x secret"),
+            *("http://secret:99999", "secret:0", "secret.1", "http://sécret:1", "-secret"),
+        ):
             error = self.assertRaises(FetchError, self.find, "https://a.test/", https=text)
             self.assertEqual("HTTPS_PROXY names no proxy; write http://host:port", str(error))
+
+    def test_what_cannot_be_fetched(self) -> None:
+        proxies = HttpProxies({"https": "x y", "no": "direct.test"})
+        said = (
+            "HTTPS_PROXY names no proxy; write http://host:port; until then nothing is fetched "
+            "through it",
+        )
+        self.assertEqual(said, proxies.problems(["https://a.test/", "https://b.test/"]))
+        self.assertEqual((), proxies.problems(["https://direct.test/", "http://a.test/"]))
 
     def test_what_is_reached_without(self) -> None:
         for no, url, direct in (

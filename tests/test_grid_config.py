@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from odingw.errors import INVALID_PARAMS, RpcError
 from odingw.rpc.grid_config import extend, recommended
 from odingw.rpc.toml_edit import render
-from odingw.rpc.toml_outline import MAX_DEPTH
+from odingw.rpc.toml_outline import MAX_DEPTH, MOST_TOKENS
 from tests.examples import examples
 from tests.toml_documents import documents
 
@@ -409,6 +409,24 @@ class RefusedTests(SynchronousTestCase):
             self.detail("\nx = " + "[" * 65),
             "config: nested deeper than 64 levels (at line 2, column 68)",
         )
+
+    def test_many_short_keys(self) -> None:
+        half = MOST_TOKENS // 2
+        for name, good, more in (
+            ("pairs", "".join(f"k{n}=1\n" for n in range(half)), "k=1\n"),
+            ("dots", "".join(f"k{n} . '' . a=1\n" for n in range(half // 2)), "k=1\n"),
+            ("headers", "".join(f"[k{n}]\n" for n in range(half)), "[k]\n"),
+            ("tables", "[[a]]\n" * (MOST_TOKENS // 3), "[[a]]\n"),
+            ("items", "x=[" + "1," * (MOST_TOKENS - 4) + "]\n", "x1=1 \n"),
+            ("brackets", "x=[" + "{}," * (MOST_TOKENS - 4) + "]\n", "y=2\n"),
+            ("texts", "x=[" + '\'a#[b\',"c\\"[[",' * (half - 2) + "]\n", "y=2\nz=3\n"),
+        ):
+            self.assertTrue(extend(good, SETTINGS, JWK).startswith(good[:2]), name)
+            detail = self.detail(good + more + more)
+            self.assertIn(f"more than {MOST_TOKENS} names, values and brackets", detail, name)
+        for free in ("# a = [1, 2]\n" * 9000, 'x = """' + "[a.b] = 1\n" * 9000 + '"""\n'):
+            self.assertTrue(extend(free, SETTINGS, JWK).startswith(free))
+        self.assertIn("Unterminated", self.detail('x = "' + '\\"' * 40_000))
 
     def test_nesting_within_the_bound(self) -> None:
         for text in (

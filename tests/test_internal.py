@@ -15,8 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from odingw.config import Config, load
 from odingw.config.place import (
     DEFAULT_INTERNAL,
+    contradiction,
     is_turn_alone,
     of_known_servers,
+    served,
+    trusted,
     trusts_unix_sockets,
 )
 from odingw.errors import FORBIDDEN, ConfigError, RpcError
@@ -154,7 +157,7 @@ class PlaceTests(SynchronousTestCase):
                 self.roles(text + 'listen.internal = ["tcp:5"]\n')
 
     def test_unix_sockets_are_on_this_host(self) -> None:
-        for text, trusted in (
+        for text, wanted in (
             ("", True),
             ('listen.internal = ["unix:x"]\ngateway.internal.allow = ["10.0.0.0/8"]\n', True),
             ('gateway.internal.allow = ["10.0.0.0/8"]\n', False),
@@ -163,7 +166,57 @@ class PlaceTests(SynchronousTestCase):
             ('gateway.internal.allow = ["::/0"]\n', True),
             ('gateway.internal.allow = ["127.0.0.2"]\n', False),
         ):
-            self.assertEqual(trusted, trusts_unix_sockets(config_of(self, text)), text)
+            self.assertEqual(wanted, trusts_unix_sockets(config_of(self, text)), text)
+
+    def test_whom_the_start_warns_of(self) -> None:
+        listen = 'listen.public = ["tcp:7000", "unix:x", "haproxy:tcp:7003"]\n'
+        for networks, said in (
+            ('"127.0.0.0/8"', "endpoints tcp:7000, unix:x without users"),
+            ('"10.0.0.0/8"', "endpoints tcp:7000 without users"),
+        ):
+            text = f"{listen}gateway.internal.allow = [{networks}]\n"
+            self.assertIn(said, trusted(config_of(self, text)) or "", text)
+        text = 'listen.public = ["unix:x"]\ngateway.internal.allow = ["10.0.0.0/8"]\n'
+        self.assertIsNone(trusted(config_of(self, text)))
+
+    def test_servers_beside_a_trusted_proxy(self) -> None:
+        """They have its address, and without users what a trusted proxy sends is refused."""
+        own = 'listen.internal = ["tcp:7002:interface=127.0.0.1"]\n'
+        users = 'gateway.internal.users = { a = "b" }\n'
+        unix = 'listen.internal = ["unix:x"]\n'
+        for text, proxies, refused in (
+            ("", "127.0.0.1", "127.0.0.1/32"),
+            ("", "127.0.0.0/8", "127.0.0.0/8"),
+            ("", "::1", "::1/128"),
+            ("", "0.0.0.0/0", "0.0.0.0/0"),
+            ("", "10.0.0.1", ""),
+            ("", "unix", ""),
+            (own, "127.0.0.1", "127.0.0.1/32"),
+            (own + users, "127.0.0.1", ""),
+            (users, "127.0.0.1", ""),
+            (unix, "127.0.0.1", ""),
+            (unix, "unix", "unix"),
+            (TURN, "127.0.0.1", ""),
+            ('gateway.internal.allow = ["10.0.0.0/8"]\n', "10.0.0.1", ""),
+            ('gateway.internal.allow = ["10.0.0.0/8"]\n', "10.0.0.0/8", "10.0.0.0/8"),
+            ('gateway.internal.allow = ["10.0.0.0/8"]\n', "127.0.0.1", ""),
+            ('gateway.internal.allow = ["10.0.0.1"]\n', "10.0.0.0/8", "10.0.0.0/8"),
+        ):
+            found = contradiction(
+                config_of(self, f'listen.trusted_proxies = ["{proxies}"]\n{text}')
+            )
+            self.assertEqual(bool(refused), found is not None, (text, proxies))
+            self.assertIn(f"at {refused}," if refused else "", found or "")
+
+    def test_the_start_says_where_it_is_not(self) -> None:
+        for text, said in (
+            ("", False),
+            ('gateway.internal.users = { a = "b" }\n', True),
+            ('gateway.internal.allow = ["10.0.0.0/8"]\n', True),
+            ('listen.internal = ["tcp:7005"]\n', True),
+            ('listen.internal = ["tcp:7002:interface=10.0.0.1"]\n', False),
+        ):
+            self.assertEqual(said, ", not on port 7002" in served(config_of(self, text)), text)
 
     def test_known_servers(self) -> None:
         """They are warned of where nobody has said that they may go on."""
@@ -180,6 +233,12 @@ class PlaceTests(SynchronousTestCase):
         ):
             config = config_of(self, text)
             self.assertIsNone(of_known_servers(config, 0))
+            before = of_known_servers(config, 1, DEFAULT_INTERNAL)
+            self.assertEqual(
+                said in ("only TURN is configured", "expects PROXY lines", "PROXY"),
+                before is not None,
+                text,
+            )
             for count, servers in ((1, "one ODIN server"), (3, "3 ODIN servers")):
                 found = of_known_servers(config, count)
                 self.assertEqual(bool(said), found is not None, text)
@@ -328,7 +387,8 @@ class StartTests(SynchronousTestCase):
     def test_turn_alone_and_a_first_customer(self) -> None:
         gateway = DefaultProcess(TURN).start()
         self.addCleanup(gateway.stop)
-        self.assertIn("/internal is served nowhere, as only TURN is configured", gateway.log)
+        self.assertIn("/internal is not served: only TURN is configured", gateway.log)
+        self.assertNotIn("no customer is configured", gateway.log)
         self.assertNotIn("for internal", gateway.log)
         status, _, reply = gateway.request("POST", "/internal", call_body())
         self.assertEqual(403, status)
@@ -341,9 +401,8 @@ class StartTests(SynchronousTestCase):
     def test_users_are_trusted(self) -> None:
         gateway = GatewayProcess('internal.users = { odin = "secret" }\n' + customer()).start()
         self.addCleanup(gateway.stop)
-        self.assertIn(
-            "takes calls from who comes from 127.0.0.0/8, ::1/128 and has a password", gateway.log
-        )
+        self.assertIn("accepts callers from 127.0.0.0/8, ::1/128 that have a password", gateway.log)
+        self.assertIn("add their networks to gateway.internal.allow", gateway.log)
         self.assertNotIn("leaves no trace", gateway.log)
 
 
@@ -429,10 +488,12 @@ class KnownServerTests(SynchronousTestCase):
             self.end(number)
             self.warned(self.check(""))
             self.warned([self.restart("")])
-        self.end()
-        for text in self.check(CONSENT):
-            self.assertNotIn("the state knows", text)
-        self.assertNotIn("the state knows", self.restart(CONSENT))
+            self.end()
+            # Where servers may report has not changed since.
+            self.assertNotIn("the state knows", self.restart(""))
+            self.end()
+            for text in (*self.check(CONSENT), self.restart(CONSENT)):
+                self.assertNotIn("the state knows", text)
 
     def test_check_beside_a_gateway_that_runs(self) -> None:
         self.warned(self.check(""))

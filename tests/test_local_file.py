@@ -1,8 +1,11 @@
 """The journal's file and the thread that works on it: versions, durability, groups and slices."""
 
 import os
+import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -11,7 +14,7 @@ from typing import Any, Final
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from odingw.errors import ConfigError
 from odingw.grid.values import GridSettings
@@ -96,6 +99,7 @@ class SchemaTests(FaultCase):
             for made in (path, Path(f"{path}-wal")):
                 self.assertEqual(0o600, made.stat().st_mode & 0o777)
             moved = file.start_anew()
+            assert moved is not None
             found = file._connection.execute("PRAGMA synchronous").fetchone()[0]
             self.assertEqual(number, found)
             for made in (path, moved):
@@ -141,6 +145,7 @@ class LargeReportTests(FaultCase):
         store = self.open(in_thread=self.later)
         grid = store.pool("")
         self.clock.advance(0)
+        self.step()
         self.answer(grid.report(report(A, *self.rooms), 0))
         self.clock.advance(1)
         for _ in range(5):
@@ -165,17 +170,20 @@ class LargeReportTests(FaultCase):
         return await eventual
 
     def test_killed_between_two_slices(self) -> None:
-        """What is there is whole; the next report says the rest."""
+        """A group is there as a whole or not at all; the next report says the rest."""
         store = self.open(in_thread=self.later)
         self.clock.advance(0)
+        self.step()
+        self.answer(store.pool("").report(report(A, Room(("acme", "before"), peers=1)), 0))
+        self.clock.advance(1)
+        while self.steps:
+            self.step()
         self.answer(store.pool("").report(report(A, *self.rooms), 0))
         self.clock.advance(1)
         while len(self.file.sizes) < 1.5 * LARGE // SLICE:
             self.step()
         store = self.reopen(1)
-        found = self.found(store)
-        self.assertTrue(0 < len(found) < LARGE, len(found))
-        self.assertEqual({name: self.peers[name] for name in found}, found)
+        self.assertEqual({"before": 1}, self.found(store))
         self.answer(store.pool("").report(report(A, *self.rooms), 1))
         self.clock.advance(1)
         self.assertEqual(self.peers, self.found(self.reopen(2)))
@@ -191,10 +199,10 @@ class ThreadedFile(JournalFile):
         self.statements: list[str] = []
         self._connection.set_trace_callback(self.statements.append)
 
-    def write(self, upserts: bytes, deletes: bytes) -> None:
+    def write(self, upserts: bytes, deletes: bytes, more: bool = False) -> None:
         """Note the thread, and write."""
         self.threads.add(threading.current_thread().name)
-        super().write(upserts, deletes)
+        super().write(upserts, deletes, more)
 
     def close(self) -> None:
         """Note the thread, and close."""
@@ -307,6 +315,70 @@ class ThreadTests(TestCase):
         before = threading.active_count()
         OneThread(reactor, "journal").stop()
         self.assertEqual(before, threading.active_count())
+
+
+SYNCS: Final = """
+import sys
+from pathlib import Path
+from odingw.state.journal_file import JournalFile
+from odingw.state.rows import encode
+path, groups = Path(sys.argv[1]), int(sys.argv[2])
+file = JournalFile(path, "full")
+for group in range(groups):
+    for piece in range(40):
+        rows = [["room", "", ["acme", f"{group}-{piece}-{n}"], [1]] for n in range(5)]
+        file.write(encode(rows), encode([["room", "", ["acme", "none"]]]), piece < 39)
+print(len(list(file.rows())), flush=True)
+# As kill -9 does, without what closing syncs.
+import os
+os._exit(0)
+"""
+
+
+class SyncTests(SynchronousTestCase):
+    """With ``full``, a group costs one sync, however many pieces it comes in."""
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="odingw-test-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def count(self, groups: int) -> int:
+        """Return how often a process that writes so many groups has the system sync a file."""
+        log = self.folder / f"{groups}.log"
+        command = ["strace", "-f", "-qq", "-e", "trace=fsync,fdatasync", "-o", str(log)]
+        command += [sys.executable, "-c", SYNCS, str(self.folder / f"{groups}.sqlite"), str(groups)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if "ptrace" in done.stderr:
+            self.skipTest("strace may not trace here")
+        self.assertEqual(f"{200 * groups}\n", done.stdout, done.stderr)
+        return len(re.findall(r"\b(?:fsync|fdatasync)\(", log.read_text()))
+
+    def test_one_sync_a_group(self) -> None:
+        """As the system sees it."""
+        if shutil.which("strace") is None:
+            self.skipTest("strace is not installed")
+        start = self.count(0)
+        self.assertEqual(10, self.count(10) - start)
+
+    def test_one_transaction_a_group(self) -> None:
+        """As SQLite sees it, whose manual says that each is one sync."""
+        file = ThreadedFile(self.folder / "odingw.sqlite")
+        self.addCleanup(file.close)
+        rows = [["room", "", ["acme", str(n)], [n]] for n in range(100)]
+        for more in (True, True, False):
+            file.write(encode(rows), encode([rows[0][:3]]), more)
+        words = [statement.split()[0] for statement in file.statements]
+        self.assertEqual(["BEGIN", *["DELETE", "INSERT"] * 3, "COMMIT"], words)
+
+    def test_a_group_that_fails_leaves_nothing(self) -> None:
+        file = ThreadedFile(self.folder / "odingw.sqlite")
+        self.addCleanup(file.close)
+        row = ["room", "", ["acme", "room"], [1]]
+        file.write(encode([row]), b"[]", True)
+        self.assertRaises(JournalError, file.write, b"[[]]", b"[]", True)
+        self.assertEqual([], list(file.rows()))
+        file.write(encode([row]), b"[]")
+        self.assertEqual(1, len(list(file.rows())))
 
 
 def _refuse(*_: int) -> None:

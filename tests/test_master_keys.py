@@ -209,8 +209,9 @@ class KnownKeyTests(KeyCase):
         self.assertEqual(KnownKey(), known_key(self.journal))
         self.remember(OLD, A).close()
         kids = {A: server_key(OLD, A).kid}
-        self.assertEqual(KnownKey(fingerprint(OLD), kids, 1), known_key(self.journal))
-        JournalFile(self.journal, "normal", fingerprint=fingerprint(NEW)).close()
+        self.assertEqual(KnownKey(fingerprint(OLD), kids, frozenset((A,))), known_key(self.journal))
+        JournalFile(self.journal, "normal", fingerprint=fingerprint(NEW), internal="a").close()
+        self.assertEqual("a", known_key(self.journal).internal)
         self.assertEqual(fingerprint(NEW), known_key(self.journal).fingerprint)
         JournalFile(self.journal, "normal").close()
         self.assertEqual(fingerprint(NEW), known_key(self.journal).fingerprint)
@@ -288,6 +289,23 @@ class KnownKeyTests(KeyCase):
                     self.assertIn("2 servers", self.refusal())
                 self.check("--new-masterkey")
 
+    def test_servers_whose_key_is_known_no_more_are_named(self) -> None:
+        """The old one is taken out before all servers have restarted."""
+        self.remember(OLD, A, B).close()
+        JournalFile(self.journal, "normal", fingerprint=fingerprint(NEW)).close()
+        self.configure(f'master_keys = ["{text(NEW)}", "{text(OLD)}"]')
+        self.assertEqual([], self.named())
+        self.configure(f'master_key = "{text(NEW)}"')
+        (line,) = self.named()
+        self.assertTrue(line.startswith(f"{A}, {B}: given a key"), line)
+
+    def named(self) -> list[str]:
+        """Return the warnings of a check that tell of servers' keys."""
+        ended = odingw("check", str(self.config))
+        self.assertEqual(0, ended.status, ended)
+        lines = (line.partition("warning: ")[2] for line in ended.err.splitlines())
+        return [line for line in lines if "given a key" in line]
+
     def test_without_servers_another_key_may_be_configured(self) -> None:
         self.remember(OLD).close()
         self.configure(f'master_key = "{text(NEW)}"')
@@ -306,7 +324,7 @@ class StartTests(KeyCase):
         self.remember(OLD, A).close()
         for toml, listen, said in (
             ("", LOCAL, "missing"),
-            (f'master_key = "{text(NEW)}"', LOCAL, "another master key"),
+            (f'master_key = "{text(NEW)}"', LOCAL, "a master key that is not configured"),
             (f'master_key = "{MASTER_KEY}"', '["tcp:0"]', "published"),
         ):
             self.configure(toml, listen)

@@ -14,11 +14,9 @@ from typing import Final
 import trustme
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.doc_sessions import blocks
 from tests.process import ACCESS_KEY, GatewayProcess, customer, free_port, token
-from tests.proxies import NGINX_DEFAULTS, Haproxy, Nginx, Proxy, program
+from tests.proxies import NGINX_DEFAULTS, Haproxy, Nginx, Proxy, documented, program
 from tests.smuggling.http2 import fields, is_over, talk
-from tests.test_docs import DOCS
 from tests.test_internal import DefaultProcess
 from tests.test_smuggling import KEY, statuses
 
@@ -284,20 +282,6 @@ class PrivateKeyTests(SynchronousTestCase):
 class DocumentedTests(SynchronousTestCase):
     """The configurations that ``operations.rst`` shows."""
 
-    def block(self, caption: str) -> str:
-        """Return an example by its caption."""
-        page = (DOCS / "operations.rst").read_text("utf-8")
-        (found,) = (block.text for block in blocks(page) if block.caption == caption)
-        return found
-
-    def example(self, caption: str, changes: dict[str, str]) -> str:
-        """Return an example, changed so that it runs here; each change must have a place."""
-        text = self.block(caption)
-        for old, new in changes.items():
-            self.assertIn(old, text)
-            text = text.replace(old, new)
-        return text
-
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory(prefix="odingw-tls-")
         self.addCleanup(folder.cleanup)
@@ -349,13 +333,9 @@ class DocumentedTests(SynchronousTestCase):
         for request in attempts():
             self.assertNotIn(KEY, self.ask(proxy, request.http1()), request.http1())
 
-    def test_nginx(self) -> None:
-        gateway = self.serve(
-            '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
-            'trusted_proxies = ["127.0.0.1"]\n',
-            "nginx",
-        )
-        text = self.example(
+    def nginx(self, gateway: GatewayProcess) -> Nginx:
+        """Return nginx before a gateway."""
+        text = documented(
             "nginx, on the gateway's host",
             {
                 "127.0.0.1:7000": f"127.0.0.1:{gateway.port}",
@@ -364,7 +344,35 @@ class DocumentedTests(SynchronousTestCase):
                 "/etc/ssl/voice.example.key": str(self.key),
             },
         )
-        self.check(Nginx(text), 404)
+        return Nginx(text)
+
+    def test_nginx(self) -> None:
+        gateway = self.serve(
+            '[listen]\npublic = ["tcp:{port}:interface=127.0.0.1"]\n'
+            'trusted_proxies = ["127.0.0.1"]\n',
+            "nginx",
+        )
+        self.check(self.nginx(gateway), 403)
+
+    def test_the_gateway_behind_nginx(self) -> None:
+        """Clients come through nginx, and ODIN servers with a password beside it."""
+        internal = free_port()
+        text = documented(
+            "odingw.toml, behind nginx",
+            {
+                "tcp:7000:": "tcp:{port}:",
+                "tcp:7002:interface=10.0.0.11": f"tcp:{internal}:interface=127.0.0.1",
+                '"…"': '"a long password"',
+                "10.0.0.0/8": "127.0.0.0/8",
+            },
+        )
+        gateway = GatewayProcess(customer(), f'{text}[state]\nurl = "memory:"\n')
+        gateway.options = ("--admin", f"tcp:{gateway.admin}:interface=127.0.0.1")
+        self.addCleanup(gateway.stop)
+        self.check(self.nginx(gateway.start()), 403)
+        server = Request(GRID_CONFIG, b"/internal", b"127.0.0.1", basic("odin", "a long password"))
+        self.assertIn(KEY, exchange(internal, server.http1()))
+        self.assertEqual([401], statuses(exchange(internal, Request(GRID_CONFIG).http1())))
 
     def test_haproxy(self) -> None:
         gateway = self.serve(
@@ -372,7 +380,7 @@ class DocumentedTests(SynchronousTestCase):
             'trusted_proxies = ["127.0.0.1"]\n',
             "haproxy",
         )
-        text = self.example(
+        text = documented(
             "HAProxy, before a fleet",
             {
                 "bind :443": "bind 127.0.0.1:{front}",

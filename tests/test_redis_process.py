@@ -69,8 +69,7 @@ class FleetTests(SynchronousTestCase):
         self.gateway().start().wait_for("the state is shared by Redis")
         other = self.gateway()
         other.config.write_text(other.config.read_text().replace(MASTER_KEY, OTHER_KEY))
-        other.start()
-        log = other.wait_for("another master key")
+        log = other.start("another master key").log
         self.assertIn("gateway.master_key", log)
         assert other.process is not None
         self.assertEqual(1, other.process.wait(30))

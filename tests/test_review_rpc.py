@@ -98,6 +98,10 @@ class AddressTests(ServerApiCase):
             "x.fra:4433\n",
             "[::1:4433",
             "::1:4433",
+            *("[:]:1", "[.]:1", "[]:1", "[1.2.3.4]:1", "[fe80::1%1]:1", "[::1]x:1", "[1:2:3]:1"),
+            *("a..b:1", "a-.b:1", "a.-b:1", f"{'a' * 64}.b:1", f"{'.'.join(['a' * 50] * 5)}:1"),
+            *("999.9.9.9:1", "1.2.3:1", "1.2.3.4.5:1", "01.2.3.4:1", "a.1:1", "4433:1", "0x7f.1:1"),
+            *("1.2.3.4.:1", "a b:1", "a/b:1", "u@a:1", "a%41:1", " a:1", "a :1", "a:+1", "a: 1"),
         ):
             error = self.assertRaises(RpcError, self.report_as, address)
             detail = "public_endpoint: expected a host and a port from 1 to 65535, as host:port"
@@ -110,6 +114,12 @@ class AddressTests(ServerApiCase):
             "localhost:1",
             "a_b.c-d:65535",
             "[2001:db8::1]:4433",
+            "[::ffff:192.0.2.1]:1",
+            "192.0.2.1:4433",
+            "_voice.fra:1",
+            "1and1.fra:1",
+            "sfu_1:1",
+            f"{'a' * 63}.fra:1",
         ):
             self.report_as(address)
         self.report_as("x.fra.:4433", "*.fra:4433")

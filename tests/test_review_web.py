@@ -96,7 +96,17 @@ class TraceTests(SynchronousTestCase):
     def test_what_the_operator_calls_a_proxy_is_one(self) -> None:
         guard = self.guard({}, "127.0.0.1/32")
         self.assertIsNone(guard.check(asked("127.0.0.2"), proxied=False))
-        self.assertRaises(RpcError, guard.check, asked(), proxied=False)
+        error = self.assertRaises(RpcError, guard.check, asked(), proxied=False)
+        self.assertIn("127.0.0.1 is in listen.trusted_proxies; ", error.message)
+
+    def test_who_is_elsewhere_is_told_to_add_its_network(self) -> None:
+        for users in ({}, {"odin": InternalUser(password="secret")}):
+            error = self.assertRaises(
+                RpcError, self.guard(users).check, asked("10.1.2.3"), proxied=False
+            )
+            self.assertEqual(
+                "10.1.2.3 is not in gateway.internal.allow; add its network there", error.message
+            )
 
     def test_users_may_come_that_way(self) -> None:
         guard = self.guard({"odin": InternalUser(password="secret")})

@@ -146,6 +146,11 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual([A], self.missing)
         self.assertIsNone(self.keys.verifying(gone.kid, Attached(a=gone.kid)))
 
+    def test_which_keys_are_known(self) -> None:
+        for master_key, known in ((NEW, True), (OLD, True), (OTHER, False)):
+            kid = server_key(master_key, A).kid
+            self.assertEqual(known, self.keys.knows(A, kid))
+
     def test_every_listed_key_verifies(self) -> None:
         """Whichever of them the server is known to have: tokens outlive its restart."""
         for given in (self.new, self.old, server_key(OTHER, A)):
@@ -243,14 +248,15 @@ class GridConfigTests(SynchronousTestCase):
         self.grid.before = server_key(OTHER, A).kid
         self.assertEqual(self.keys[A].kid, self.given(self.ask()))
 
-    def test_info_tells_with_which_key_is_signed(self) -> None:
-        for master_key, wanted in ((NEW, NEW), (OLD, OLD), (OTHER, NEW)):
+    def test_info_tells_which_key_was_given(self) -> None:
+        """Also one that comes from no configured master key."""
+        for master_key in (NEW, OLD, OTHER):
             self.grid.note_key(A, server_key(master_key, A).kid, 1.0)
             self.grid.report(report(A), 2.0)
             method = self.api.methods["Info"]
             told = method.run(ServerCall("::1", None, 5.0), method.read(Raw(b"{}")), True)
             info = self.successResultOf(Deferred.fromCoroutine(told))
-            self.assertEqual([server_key(wanted, A).kid], [one.key_id for one in info.servers])
+            self.assertEqual([server_key(master_key, A).kid], [one.key_id for one in info.servers])
 
 
 def in_thread(work: Callable[[], str]) -> Awaitable[str]:

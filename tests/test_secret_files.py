@@ -2,6 +2,7 @@
 
 import grp
 import os
+import secrets
 import stat
 from base64 import b64encode
 from pathlib import Path
@@ -16,6 +17,7 @@ from odingw.errors import ConfigError
 from odingw.options import Options
 from odingw.secret_files import UnsafeFileError, check_writers, read_secret, warnings
 from odingw.tap import check
+from odingw.tokens import AccessKey
 from odingw.turn.turnrest_file import TurnFile
 from odingw.web.tls import CertificateFiles, ReloadingContextFactory
 from tests.process import ACCESS_KEY
@@ -237,8 +239,8 @@ class EveryFileTests(SynchronousTestCase):
     def test_the_configuration(self) -> None:
         for secret in (
             f'gateway.master_key = "{KEY}"',
-            'gateway.internal.users.odin = "hunter2"',
-            'admin.users.ops = "hunter2"',
+            'gateway.internal.users.odin = "correct horse battery"',
+            'admin.users.ops = "correct horse battery"',
             'turn = { turn_uris = ["turn:h"], secret_keys = ["s"], access_keys = true }',
         ):
             self.examine(self.config, secret)
@@ -303,6 +305,7 @@ class EveryFileTests(SynchronousTestCase):
             ('admin.users.ops = "…"', "admin.users.ops"),
             ('gateway.internal.users.odin = "change me"', "gateway.internal.users.odin"),
             ('gateway.internal.users = { odin = { password = "Change-Me" } }', "users.odin"),
+            ('admin.users.ops = "a long random password"', "admin.users.ops"),
             (f'{redis}change-me@h/m"', "state.url"),
             (f'{redis}good@h/m?sentinel_password=Change_Me"', "state.url (sentinel_password)"),
             (f'{turn}secret_keys = ["good", "…"] }}', "turn.secret_keys[1]"),
@@ -311,6 +314,38 @@ class EveryFileTests(SynchronousTestCase):
             line = str(self.assertRaises(ConfigError, self.check, toml))
             self.assertIn(f"{self.config}: ", line)
             self.assertIn(f"{key}: this is what examples have", line)
+
+    def test_short_passwords(self) -> None:
+        for toml, key in (
+            ('admin.users.ops = "fifteen letters"', "admin.users.ops"),
+            ('gateway.internal.users.odin = "hunter2"', "gateway.internal.users.odin"),
+        ):
+            (warning,) = self.check(toml)
+            self.assertIn(f"{key}: short enough to be guessed", warning)
+            self.assertNotIn("hunter2", warning)
+        self.assertEqual((), self.check('admin.users.ops = "sixteen letters!"'))
+
+    def test_short_master_keys(self) -> None:
+        long = "A" * 43 + "="
+        for keys, numbers in (('"YWJj"', [1]), (f'"{long}", "YWJj"', [2]), (f'"{long}"', [])):
+            found = self.check(f"gateway.master_keys = [{keys}]")
+            self.assertEqual(len(numbers), len(found))
+            for number, warning in zip(numbers, found, strict=True):
+                self.assertIn(f"master key {number} has 3 bytes", warning)
+                self.assertIn("head -c 32 /dev/urandom | base64", warning)
+                self.assertNotIn("YWJj", warning)
+
+    def test_a_mistyped_key_id(self) -> None:
+        key, other = (AccessKey.generate(secrets.token_bytes).public_jwk() for _ in range(2))
+        for kid, wrong in ((key.kid, False), (other.kid, True), ("a name of ours", False)):
+            warnings = self.check(
+                'gateway.customers = [{ id = "acme", access_keys = [{ public_key = '
+                f'{{ kid = "{kid}", kty = "OKP", crv = "Ed25519", x = "{key.x}" }} }}] }}]'
+            )
+            self.assertEqual(wrong, bool(warnings), kid)
+            if wrong:
+                self.assertIn(key.kid, warnings[0])
+                self.assertIn("customer acme", warnings[0])
 
     def test_a_published_access_key(self) -> None:
         jwk = ACCESS_KEY.public_jwk()

@@ -7,9 +7,7 @@ import trustme
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import (
-    Certificate,
     DefaultOpenSSLContextFactory,
-    trustRootFromCertificates,
 )
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
@@ -187,17 +185,20 @@ class ConnectionTests(TestCase):
         context = DefaultOpenSSLContextFactory(key, chain)
         port = self.reactor.listenSSL(0, Site(self.stub), context, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
-        trusted = trustRootFromCertificates([Certificate.loadPEM(authority.cert_pem.bytes())])
-        for host, trust_root, reached in (
+        trusted = str(folder / "authority.pem")
+        authority.cert_pem.write_to_path(trusted)
+        cases: tuple[tuple[str, bool | str, bool], ...] = (
             ("127.0.0.1", trusted, True),
             ("localhost", trusted, True),
-            ("127.0.0.1", None, False),
-        ):
+            ("127.0.0.1", True, False),
+            ("127.0.0.1", False, True),
+        )
+        for host, verify, reached in cases:
             gateway = Gateway.over(
                 self.reactor,
                 f"https://{host}:{port.getHost().port}/",
                 persistent=False,
-                trust_root=trust_root,
+                verify=verify,
             )
             call = gateway.call("sfu.Report", {"public_endpoint": ADDRESS}, path=INTERNAL)
             if reached:

@@ -39,6 +39,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
+from odingw.documents import MARK
 from odingw.errors import ConfigError
 from odingw.web.tls import CertificateFiles, ReloadingContextFactory
 
@@ -304,13 +305,17 @@ class HandshakeTests(LoopbackCase):
         return port
 
     async def test_intermediate(self) -> None:
-        """A client that knows the root alone is sent the certificates in between, each once."""
+        """A client that knows the root alone is sent the certificates in between, each once.
+
+        Files that editors on Windows wrote, and were put together, have byte order marks.
+        """
         leaf = self.ca.create_child_ca().issue_cert(NAME)
         own, between = (pem.bytes() for pem in leaf.cert_chain_pems)
         key = self.write("key.pem", leaf.private_key_pem.bytes())
         alone, full = self.write("cert.pem", own), self.write("full.pem", own, between)
         chain = self.write("chain.pem", between)
-        for certificate, more in ((full, None), (alone, chain), (full, full)):
+        marked = self.write("marked.pem", MARK, own, MARK, between, MARK)
+        for certificate, more in ((full, None), (alone, chain), (full, full), (marked, None)):
             port = await self.start(CertificateFiles(key, certificate, more))
             talker = await self.dial(self.trusting(port))
             self.assertEqual(await talker.ask(b"hello"), b"hello", (certificate, more))
@@ -410,6 +415,13 @@ class BadFilesTests(SynchronousTestCase):
         short = self.file("short.pem", weak)
         short_key = self.file("short.key", weak_key)
         odd = self.folder / "a\nb"
+        own_key = load_pem_private_key(self.key, None)
+        own = x509.load_pem_x509_certificate(self.own)
+        der_key = self.file(
+            "der.key",
+            own_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+        )
+        der = self.file("der.pem", own.public_bytes(Encoding.DER))
         table: list[tuple[CertificateFiles, Path, str]] = [
             (CertificateFiles(missing, good), missing, "No such file"),
             (CertificateFiles(good_key, missing), missing, "No such file"),
@@ -422,6 +434,8 @@ class BadFilesTests(SynchronousTestCase):
             (CertificateFiles(not_key, good), not_key, "no usable private key"),
             (CertificateFiles(secret, good), secret, "without a passphrase"),
             (CertificateFiles(good_key, text), text, "no usable certificate"),
+            (CertificateFiles(der_key, good), der_key, "with: openssl pkey -inform DER -in FILE"),
+            (CertificateFiles(good_key, der), der, "with: openssl x509 -inform DER -in FILE"),
             (CertificateFiles(good_key, not_cert), not_cert, "no usable certificate"),
             (CertificateFiles(good_key, cut), cut, "cut off"),
             (CertificateFiles(good_key, good, text), text, "no usable certificate"),

@@ -194,6 +194,13 @@ class ParseTests(SynchronousTestCase):
         ):
             self.refuse(with_header(header(alg=alg)), TokenFault.ALGORITHM)
 
+    def test_missing_members_are_named(self) -> None:
+        for name in ("alg", "kid"):
+            members = header()
+            del members[name]
+            error = self.assertRaises(TokenError, parse, with_header(members))
+            self.assertEqual(f"token header {name} is missing", error.message)
+
     def test_harmless_headers(self) -> None:
         """White space, other members and any text as ``kid`` are fine."""
         for fine in (

@@ -81,8 +81,7 @@ class AccessKeyTests(SynchronousTestCase):
             "": "access key: 33 bytes in base64 expected, got 0",
             TEXT[:-4]: "access key: 33 bytes in base64 expected, got 30",
             TEXT + "AAAA": "access key: 33 bytes in base64 expected, got 36",
-            TEXT + "\n": "access key: not base64",
-            " " + TEXT: "access key: not base64",
+            f"{TEXT[:4]} {TEXT[4:]}": "access key: not base64",
             TEXT.replace("/", "_"): "access key: not base64",
             TEXT[:-1]: "access key: not base64",
             TEXT[:-1] + "é": "access key: not base64",
@@ -91,6 +90,11 @@ class AccessKeyTests(SynchronousTestCase):
         }
         for text, message in cases.items():
             self.assertEqual(refusal(AccessKey, text), message)
+
+    def test_white_space_around_it(self) -> None:
+        """As a file has it that was read whole."""
+        for text in (f"{TEXT}\n", f" {TEXT}\r\n", f"\ufeff\t{TEXT}".removeprefix("\ufeff")):
+            self.assertEqual(TEXT, AccessKey(text).text)
 
     @given(st.binary(min_size=31, max_size=31))
     def test_generated_keys_are_accepted(self, body: bytes) -> None:
@@ -244,10 +248,35 @@ class JwkTests(SynchronousTestCase):
         self.assertEqual(loaded.public_key, key.public_key)
 
     def test_what_is_not_needed_is_ignored(self) -> None:
-        """A private member, other members and a freely chosen id do no harm."""
-        jwk = {**JWK, "kid": "our first key", "d": 5, "use": "sig", "key_ops": None}
-        loaded = load_public_jwk(jwk)
-        self.assertEqual(loaded, PublicJwk("our first key", "OKP", "Ed25519", X))
+        """Other members, ones that say nothing, and a freely chosen id do no harm."""
+        cases: tuple[dict[str, Any], ...] = (
+            {"use": "sig", "key_ops": None, "d": "", "x5c": ["a"], "n": 5},
+            {"use": None, "alg": "", "key_ops": [], "d": None},
+            {"alg": "EdDSA", "key_ops": ["verify"]},
+            {"alg": "Ed25519", "key_ops": ["sign", "verify", None]},
+        )
+        for more in cases:
+            loaded = load_public_jwk({**JWK, "kid": "our first key", **more})
+            self.assertEqual(loaded, PublicJwk("our first key", "OKP", "Ed25519", X), more)
+
+    def test_a_key_for_something_else(self) -> None:
+        for member, value, cause in (
+            ("d", "secret", "it holds a private key"),
+            ("d", 5, "it holds a private key"),
+            ("use", "enc", "its use is not sig"),
+            ("use", "SIG", 'its use must be "sig"'),
+            ("use", 5, "use must be a text"),
+            ("alg", "RS256", "alg must be EdDSA or Ed25519, or absent"),
+            ("alg", "none", "alg must be EdDSA or Ed25519, or absent"),
+            ("alg", "ECDH-ES", "its alg is none that is accepted"),
+            ("alg", ["EdDSA"], "alg must be a text"),
+            ("key_ops", ["sign"], 'its key_ops must be ["verify"]'),
+            ("key_ops", ["deriveKey"], "verify is not among its key_ops"),
+            ("key_ops", "verify", "key_ops must be a list of texts"),
+            ("key_ops", [5], "key_ops must be a list of texts"),
+        ):
+            message = refusal(load_public_jwk, {**JWK, member: value})
+            self.assertTrue(message.startswith(f"public key: {cause}"), (member, value, message))
 
     def test_what_is_wrong_is_said(self) -> None:
         """A refused JWK gets one line that names the member."""

@@ -356,3 +356,21 @@ class KeySetTests(SynchronousTestCase):
         self.assertGreaterEqual(metric(gateway, "odingw_jwks_fetches_total"), 1)
         published.append("second")
         self.assertEqual(401, ask("second"), "not twice within 30 seconds")
+
+
+class UnknownKeyTests(TurnCase):
+    """Where access keys alone count."""
+
+    before = BEFORE.partition("[turn]")[0] + (
+        '[turn]\nsecret_keys = ["a secret of some length"]\nturn_uris = ["turn:t.example"]\n'
+        "access_keys = true\nwatch_servers = false\n"
+    )
+
+    def test_it_is_named_to_the_caller_and_in_the_log(self) -> None:
+        for kid in ("zz", "yy"):
+            token = jwt.encode(claims(), RSA_KEY, "RS256", {"kid": kid})
+            status, _, body = self.ask(authorization=f"Bearer {token}")
+            self.assertEqual(401, status)
+            self.assertIn(f"no configured key has the kid {kid}", str(body))
+        log = self.gateway.wait_for("a token for TURN is refused: no configured key has the kid")
+        self.assertEqual(1, log.count("no configured key has the kid"), "a line a minute")

@@ -122,7 +122,7 @@ class JwkTests(SynchronousTestCase):
             ("RSA", {"kty": "EC"}, "crv must be one of P-256, P-384"),
             ("RSA", {"kty": "oct"}, "must be an RSA, EC (P-256, P-384) or Ed25519 key"),
             ("P-256", {"crv": "P-384"}, "its numbers make no key"),
-            ("Ed25519", {"crv": "X25519"}, "crv must be Ed25519"),
+            ("Ed25519", {"crv": "X25519"}, "its curve has no signatures"),
         ):
             self.assertIn(cause, self.cause(public_jwk(kind, **members)), members)
 
@@ -218,6 +218,16 @@ class JwkTests(SynchronousTestCase):
         ):
             self.assertIn("a JSON object expected", self.cause(value), value)
 
+    def test_the_member_of_a_wrong_type_is_named(self) -> None:
+        for name, value in (
+            *(("kty", 5), ("kid", 5), ("alg", ["RS256"]), ("use", {}), ("n", True)),
+            *(("e", 65537), ("key_ops", "verify"), ("key_ops", [5]), ("key_ops", [["verify"]])),
+        ):
+            cause = self.cause({**public_jwk("RSA"), name: value})
+            self.assertTrue(cause.endswith(f"; its {name} is something else"), cause)
+        for lacking in ({}, {"kty": ""}):
+            self.assertTrue(self.cause(lacking).endswith("; its kty is absent"))
+
 
 class SetTests(SynchronousTestCase):
     def test_good_keys(self) -> None:
@@ -263,13 +273,20 @@ class SetTests(SynchronousTestCase):
             b'{"keys": [}',
             b'{"keys": []',
             b'{"keys": []} x',
-            json.dumps(public_jwk("RSA")).encode(),
             b"[" * MAX_BYTES,
             b'{"keys": ' + b"[" * MAX_BYTES,
             b'{"keys": [' + b'{"a": ' * 100_000,
         ):
             error = self.assertRaises(KeyMaterialError, jwk_set, text, "a set")
             self.assertEqual(str(error), "it is not a JSON object with a list of keys", text[:50])
+        for document_, what in (
+            (public_jwk("RSA"), "a JWK as JSON text"),
+            ({"issuer": "https://a", "jwks_uri": "https://a/jwks"}, "an OpenID configuration"),
+        ):
+            error = self.assertRaises(
+                KeyMaterialError, jwk_set, json.dumps(document_).encode(), "a set"
+            )
+            self.assertIn(f"a list of keys, but {what}; name the URL", str(error))
 
     def test_many_keys(self) -> None:
         key = public_jwk("Ed25519")

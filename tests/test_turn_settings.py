@@ -296,7 +296,12 @@ class WarningTests(SettingsCase):
             ("https://a\r\nX: y", (), ["allowedOrigin: "]),
             ("https://*.example.com", (), ["allowedOrigin: "]),
             (["https://a", "https://*.a"], ("https://a",), ["allowedOrigin[1]: "]),
-            (["", "https://a"], ("https://a",), ["allowedOrigin[0]: "]),
+            (["b", "https://a"], ("https://a",), ["allowedOrigin[0]: "]),
+            (["https://a", "", "b"], ("https://a",), ["allowedOrigin[2]: "]),
+            ("http://0x7f000001", (), ["allowedOrigin: "]),
+            ("https://.", (), ["allowedOrigin: "]),
+            ("https://a\u200b", (), ["allowedOrigin: "]),
+            (["https://a", "\ud83d"], ("https://a",), ["allowedOrigin[1]: "]),
             (["https://a:443", "b"], (), ["allowedOrigin[0]: ", "allowedOrigin[1]: "]),
         ):
             found, warnings = self.read({"allowedOrigin": written})
@@ -330,7 +335,7 @@ class WrongTests(SettingsCase):
             ({"secretKey": "", "secretKeys": []}, "secretKey: missing; write"),
             ({"secretKey": [SECRET]}, "secretKey: expected a string, got a list; write"),
             ({"secretKeys": SECRET}, "secretKeys: expected a list, got a string; write a list of"),
-            ({"secretKeys": [SECRET, ""]}, "secretKeys[1]: empty; write a text"),
+            ({"secretKey": None, "secretKeys": [""]}, "secretKey: missing; write"),
             (
                 {"allowedOrigin": 1},
                 "allowedOrigin: expected a string or a list, got an integer; wr",
@@ -350,7 +355,7 @@ class WrongTests(SettingsCase):
             ({"ignoreJWT": "true"}, "ignoreJWT: expected a boolean, got a string; write true or"),
             ({"userClaim": ["sub"]}, "userClaim: expected a string, got a list"),
             ({"requiredJWTScope": "a"}, "requiredJWTScope: expected a list, got a string; write"),
-            ({"requiredJWTScope": [""]}, "requiredJWTScope[0]: empty; write"),
+            ({"requiredJWTScope": ["", 1]}, "requiredJWTScope[1]: expected a string, got an in"),
             ({"jwkURIS": ["https://a/", 1]}, "jwkURIS[1]: expected a string, got an integer"),
             (
                 {"jwkURIS": ["https://a/"], "jwkURLs": ["https://b/", "http://b/"]},
@@ -361,6 +366,14 @@ class WrongTests(SettingsCase):
             ({"jwkURIS": ["http://notlocalhost/"]}, "jwkURIS[0]: keys that come over http"),
             ({"jwkURIS": ["ftp://localhost/"]}, "jwkURIS[0]: not an absolute https URL; write"),
             ({"jwkURIS": ["login.example.com"]}, "jwkURIS[0]: not an absolute https URL; write"),
+            (
+                {"jwkURIS": ["file:///etc/jwks.json"]},
+                "jwkURIS[0]: a JWK set cannot be read from a file; ",
+            ),
+            ({"jwkURIS": ["jwks.json"]}, "jwkURIS[0]: a JWK set cannot be read from a file; "),
+            ({"jwkURIS": ["/etc/keys"]}, "jwkURIS[0]: a JWK set cannot be read from a file; "),
+            ({"jwkURIS": ["./a b"]}, "jwkURIS[0]: a JWK set cannot be read from a file; "),
+            ({"jwkURIS": ["~/x.jwks"]}, "jwkURIS[0]: a JWK set cannot be read from a file; "),
             ({"jwkURIS": ["https:///jwks"]}, "jwkURIS[0]: not an absolute https URL; write"),
             ({"jwkURIS": ["https://a b/"]}, "jwkURIS[0]: it holds a character that must be"),
             ({"jwkURIS": [f"https://a:{SECRET}/"]}, "jwkURIS[0]: malformed host or port; write"),
@@ -385,13 +398,22 @@ class WrongTests(SettingsCase):
         for text, expected in (
             (b"", "t.json: invalid JSON: it ends too early"),
             (b'{"ttl": 1', "t.json: invalid JSON: it ends too early"),
-            (b'{"ttl": 1,\n "ttl"}', "t.json: line 2: invalid JSON: expected ':'"),
-            (b"{\n\n// no\n}", "t.json: line 3: invalid JSON: object keys must be strings"),
-            (b'{"ttl": "\xff"}', "t.json: not UTF-8; write one JSON object"),
-            (b"[" * 100_000, "t.json: nested too deeply; write one JSON object"),
+            (b'{"ttl": 1,\n "ttl"}', "t.json: line 2, column 7: invalid JSON: Expecting ':'"),
+            (b"{\n\n// no\n}", "t.json: line 3, column 1: invalid JSON: Expecting"),
+            (b'{"ttl":\n"\xff"}', "t.json: line 2: invalid JSON: not UTF-8"),
+            (b"[" * 100_000, "t.json: invalid JSON: nested too deeply"),
             (b"[]", "t.json: not a JSON object; write one"),
             (b"null", "t.json: not a JSON object; write one"),
-            (f'{{"secretKey": "{SECRET}\n"}}'.encode(), "t.json: line 1: invalid JSON: invalid ch"),
+            (
+                f'{{"secretKey": "{SECRET}\n"}}'.encode(),
+                "t.json: line 1, column 37: invalid JSON: Invalid control",
+            ),
+            # Half of a surrogate pair, of which nothing is said before all else is right.
+            (b'{"a":"\\ud83d",}', "t.json: line 1, column 1"),
+            (b'{"a":"\\ud83d"', "t.json: invalid JSON: it ends too early"),
+            (b'{"a":"\\ud83d"} x', "t.json: line 1, column 16: invalid JSON: Extra data"),
+            (b'{"a": 1e999,\n"b" 1}', "t.json: line 2, column 5: invalid JSON: Expecting ':'"),
+            (b'{"a": NaN}', "t.json: invalid JSON: NaN is no number"),
         ):
             line = self.refusal(text)
             self.assertTrue(line.startswith(expected), f"{line} for {text[:20]!r}")

@@ -196,6 +196,18 @@ class SignatureTests(AuthTestCase):
         message = self.refused(authenticator, sign(CLAIMS, "RS256"), TokenFault.UNKNOWN_KEY)
         self.assertEqual(message, "not authorized")
 
+    def test_the_key_id_that_is_missing_is_named(self) -> None:
+        authenticator = TurnAuthenticator(SETTINGS)
+        for kid, shown in (
+            ("zz", "no configured key has the kid zz"),
+            ("a\x1b\nb", r"no configured key has the kid a\x1b\nb"),
+            ("k" * 900, f"no configured key has the kid {'k' * 79}…"),
+            (None, "the token names no kid, and there is no key to try it with"),
+        ):
+            token = sign(CLAIMS, "RS256", kid=kid) if kid else sign(CLAIMS, "RS256")
+            error: Any = self.assertRaises(TokenError, authenticator.authenticate, token, 0)
+            self.assertEqual(shown, error.detail)
+
 
 class ConfusionTests(AuthTestCase):
     """Attacks on the choice of algorithm and key (RFC 8725, section 2)."""

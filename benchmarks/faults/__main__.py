@@ -26,7 +26,9 @@ from benchmarks.faults import (
     oom,
     outage,
     ports,
+    rolling,
     slow,
+    slowsync,
     storm,
     tlsgarbage,
 )
@@ -127,6 +129,13 @@ def _deploy(options: argparse.Namespace) -> list[Found]:
     return [deploy.run(plan), crash.run(alone)]
 
 
+def _rolling(options: argparse.Namespace) -> list[Found]:
+    plan = rolling.Plan(rounds=options.rounds or 4, seed=options.seed)
+    if options.quick:
+        plan = rolling.Plan(rounds=options.rounds or 1, rooms=1000, hurry=5, seed=options.seed)
+    return [rolling.run(plan)]
+
+
 def _slow(options: argparse.Namespace) -> list[Found]:
     plan = slow.Plan(connections=1000, header_timeout=3) if options.quick else slow.Plan()
     return [slow.run(plan)]
@@ -151,6 +160,7 @@ KINDS: Final[dict[str, Callable[[argparse.Namespace], list[Found]]]] = {
     "storm": _storm,
     "clock": lambda options: [clock.run(clock.Plan(seconds=1.5 if options.quick else 5))],
     "disk": lambda options: [disk.run(disk.Plan(seconds=2 if options.quick else 20))],
+    "slowsync": lambda options: [slowsync.run(slowsync.Plan(seconds=4 if options.quick else 20))],
     "descriptors": lambda options: [
         descriptors.run(descriptors.Plan(seconds=1 if options.quick else 5))
     ],
@@ -164,6 +174,7 @@ KINDS: Final[dict[str, Callable[[argparse.Namespace], list[Found]]]] = {
     "fleet": _fleet,
     "outage": _outage,
     "deploy": _deploy,
+    "rolling": _rolling,
     "ports": lambda _: [ports.run(ports.Plan())],
 }
 """What each kind runs, given the options."""

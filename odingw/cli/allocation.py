@@ -287,7 +287,8 @@ def _success(response: Message) -> Message:
         if code == _TRY_ALTERNATE and alternate is not None:
             domain = stun.unpack_text(response.get(Attribute.ALTERNATE_DOMAIN) or b"")
             raise _SentOn(stun.unpack_plain_address(alternate), domain)
-        raise TurnFailed(f"error {code} {text}".strip(), code)
+        why = "; the TURN server has another secret or user" if code == _UNAUTHORIZED else ""
+        raise TurnFailed(f"error {code} {text}".strip() + why, code)
     return response
 
 

@@ -14,6 +14,7 @@ from rich.json import JSON
 
 from odingw.cli.keys import make_token, read_access_key
 from odingw.cli.options import (
+    DEFAULT_INTERNAL,
     Address,
     Duration,
     access_key_options,
@@ -40,7 +41,7 @@ from odingw.client import (
     Unauthorized,
     UnexpectedReply,
 )
-from odingw.documents import unmarked
+from odingw.documents import NotJsonError, half_in, read_document
 from odingw.errors import TokenError
 from odingw.tokens import parse
 
@@ -61,7 +62,8 @@ def failures(hint: Callable[[GatewayError], str]) -> Iterator[None]:
     try:
         yield
     except TransportError as error:
-        raise Failed(str(error), UNREACHABLE) from None
+        more = hint(error)
+        raise Failed(f"{error}; {more}" if more else str(error), UNREACHABLE) from None
     except GatewayError as error:
         text = f"{error}; try again in {error.retry_after:g} s" if error.retry_after else str(error)
         if error.reason:
@@ -79,6 +81,8 @@ def _is_elsewhere(error: GatewayError) -> bool:
 
 
 def _client_hint(url: str, token: str, method: str, error: GatewayError) -> str:
+    if isinstance(error, TransportError):
+        return ""
     if _is_elsewhere(error) or urlsplit(url).path.endswith("/internal"):
         return f"{url} is no client API; --url must name the public endpoint"
     if isinstance(error, Unauthorized) and error.message.lower() == "not authorized":
@@ -92,6 +96,9 @@ def _client_hint(url: str, token: str, method: str, error: GatewayError) -> str:
 
 
 def _internal_hint(url: str, user_option: str, error: GatewayError) -> str:
+    if isinstance(error, TransportError):
+        moved = "if gateway.internal.users or allow is set, /internal is on the public endpoint"
+        return f"{moved}; see --internal" if url == DEFAULT_INTERNAL else ""
     if isinstance(error, Unauthorized):
         return f"{url} wants a user and password, or others: see {user_option}"
     return f"{url} is no server API; see --internal" if _is_elsewhere(error) else ""
@@ -250,9 +257,11 @@ def _arguments(document: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if document is not None:
         try:
-            found = json.loads(_contents(document))
-        except (ValueError, RecursionError):
-            raise click.UsageError("--params: not JSON") from None
+            found = read_document(_contents(document))
+        except NotJsonError as error:
+            raise click.UsageError(f"--params: not JSON: {error}") from None
+        if half := half_in(found):
+            raise click.UsageError(f"--params: {half}")
         if not isinstance(found, dict):
             raise click.UsageError('--params: not a JSON object, such as {"ban_time": 60}')
     for pair in pairs:
@@ -263,13 +272,13 @@ def _arguments(document: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def _contents(text: str) -> str:
+def _contents(text: str) -> bytes:
     if not text.startswith("@"):
-        return text
+        return text.encode("utf-8", "surrogateescape")
     if text == "@-":
-        return unmarked(standard_input().read()).decode("utf-8", "replace")
+        return standard_input().read()
     try:
-        return Path(text[1:]).read_text("utf-8-sig")
+        return Path(text[1:]).read_bytes()
     except OSError as error:
         raise click.UsageError(f"--params: {text[1:]}: {error.strerror}") from None
 

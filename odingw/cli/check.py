@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import click
 import requests
 
-from odingw.cli.options import Duration, Url, address, epilog, json_option
+from odingw.cli.options import Duration, Url, address, epilog, json_option, tls_options
 from odingw.cli.output import Failed, complain, emit, standard_input
 from odingw.cli.state import open_session, unreachable
 from odingw.cli.tables import cell, facts, show, table
@@ -18,6 +18,7 @@ from odingw.config.place import internal_endpoints
 from odingw.customers import Directory, SourceError, directory
 from odingw.customers.sources import MAX_BYTES, decoded
 from odingw.errors import ConfigError
+from odingw.files import read_file
 
 if TYPE_CHECKING:
     from odingw.tap import Checked
@@ -47,10 +48,9 @@ _SECONDS: Final = "10s"
 def check(config: Path | None, turn_config: str | None, as_json: bool) -> None:
     """Check a configuration.
 
-    Looks at everything in CONFIG (TOML) that a start looks at, certificates, TURN settings and
-    the place of the state among it, and listens nowhere. Status 1 if the gateway would not start;
-    what it would start with but warn of goes to standard error. Without CONFIG, the built-in
-    configuration is checked.
+    Checks all that a start checks in CONFIG (TOML), also certificates, TURN settings and the
+    place of the state, but does not listen. Status 1 if the gateway would not start. Warnings go
+    to standard error. Without CONFIG, the built-in configuration is checked.
     """
     try:
         checked = _load(config, turn_config)
@@ -74,7 +74,7 @@ def check(config: Path | None, turn_config: str | None, as_json: bool) -> None:
 def _words(value: Any) -> Any:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ", ".join(value) if isinstance(value, list) else value
+    return ", ".join(value) or "nowhere" if isinstance(value, list) else value
 
 
 def _load(path: Path | None, turn_config: str | None) -> "Checked":
@@ -123,15 +123,16 @@ def _state_file(url: str) -> str | None:
 @click.option(
     "--timeout", type=Duration(0.001), default=_SECONDS, show_default=True, help="Of a URL."
 )
+@tls_options
 @json_option
-def customers(source: str, timeout: float, as_json: bool) -> None:
+def customers(source: str, timeout: float, verify: bool | str, as_json: bool) -> None:
     """Check a list of customers.
 
     Reads it as gateway.customer_source does, and shows the customers and keys that the gateway
     would take from it. Status 1 if anything would be left out, with a line for each on standard
     error.
     """
-    name, data = _read(source, timeout)
+    name, data = _read(source, timeout, verify)
     try:
         documents = decoded(data)
     except SourceError as error:
@@ -147,10 +148,10 @@ def customers(source: str, timeout: float, as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
-def _read(source: str, timeout: float) -> tuple[str, bytes]:
+def _read(source: str, timeout: float, verify: bool | str) -> tuple[str, bytes]:
     """Return what to call a source, and what it holds."""
     if source.startswith(("http://", "https://")):
-        place = address(Url().convert(source, None, None), None, timeout, verify=True)
+        place = address(Url().convert(source, None, None), None, timeout, verify)
         bare = urlsplit(place.url)._replace(query="", fragment="").geturl()
         with open_session(place) as session:
             try:
@@ -165,8 +166,7 @@ def _read(source: str, timeout: float) -> tuple[str, bytes]:
     else:
         bare = source
         try:
-            with Path(source).open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
+            data = read_file(Path(source), max_bytes=MAX_BYTES)
         except OSError as error:
             raise Failed(f"{source}: {error.strerror}") from None
     if len(data) > MAX_BYTES:

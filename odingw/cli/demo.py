@@ -25,14 +25,14 @@ from odingw.sim.console import say
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("var/demo"),
     show_default=True,
-    help="For the gateway's configuration, in a folder that the port names.",
+    help="Where a folder named after the port holds the gateway's configuration.",
 )
 @click.option(
     "--port",
     metavar="P",
     type=click.IntRange(1, 65533),
-    help="Of the gateway; the next ones are for admin and for ODIN servers. All must be free. "
-    "Default: 7000, or what is free.",
+    help="The gateway's port; the next two are for admin and for ODIN servers. All three must be "
+    "free. Default: 7000, or the next three that are free.",
 )
 @click.option(
     "--rate",
@@ -49,7 +49,7 @@ from odingw.sim.console import say
     "-d",
     "length",
     type=Duration(),
-    help="Stop after this time; without it, at Ctrl-C.",
+    help="Stop after this time. Without it, Ctrl-C stops the demo.",
 )
 @json_option
 def demo(
@@ -57,9 +57,9 @@ def demo(
 ) -> None:
     """Run a gateway with simulated servers and clients on this machine.
 
-    Prints commands to try in another terminal. It listens on the loopback interface alone, with a
-    configuration and keys that are made anew each time. With --json, what there is to try out is
-    printed as one document, and the gateway's log goes to standard error.
+    Prints commands to try in another terminal. It listens only on the loopback interface, and
+    makes a new configuration and new keys each time. With --json, it prints what there is to try
+    as one document, and the gateway's log goes to standard error.
     """
     plan = simulation.Plan(folder, port, rate, stay, length, _command(), as_json)
 

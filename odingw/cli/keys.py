@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from odingw.cli.options import Duration, access_key_options, epilog, json_option
 from odingw.cli.output import REFUSED, Failed, emit, plain, standard_input
 from odingw.cli.tables import facts, show
-from odingw.documents import unmarked_text
+from odingw.documents import without_marks
 from odingw.errors import NOT_JSON, KeyMaterialError, TokenError
 from odingw.tokens import AccessKey, PublicJwk, TokenGenerator, check_signature, parse
 
@@ -23,8 +23,12 @@ METHODS = ("Connect", "RoomClose", "RoomUpdate", "RoomBanClient", "RoomSendMessa
 """What a token's ``sub`` may name."""
 
 
-def read_access_key(text: str | None) -> AccessKey:
+def read_access_key(text: str | None, instead: str = "") -> AccessKey:
     """Return an access key.
+
+    Args:
+        text: it, if it was given.
+        instead: what a token can be given with in its place.
 
     Raises:
         UsageError: there is none, or it is not one; the message does not repeat it.
@@ -32,10 +36,10 @@ def read_access_key(text: str | None) -> AccessKey:
     if not text:
         raise click.UsageError(
             "an access key is needed: ODINGW_ACCESS_KEY, ODINGW_ACCESS_KEY_FILE or "
-            "--access-key-file FILE"
+            "--access-key-file FILE" + (f"; or a token: {instead}" if instead else "")
         )
     try:
-        return AccessKey(unmarked_text(text).strip())
+        return AccessKey(without_marks(text))
     except KeyMaterialError as error:
         raise click.UsageError(f"{_access_key_source()}: {error}") from None
 
@@ -65,8 +69,12 @@ def access_key() -> None:
         "odingw access-key new --json | jq -r .access_key",
     )
 )
-@click.option("--customer", metavar="ID", default="acme", show_default=True, help="Whose it is.")
-@click.option("--namespace", metavar="NAME", help="Of its rooms; without it, the customer's id.")
+@click.option("--customer", metavar="ID", default="acme", show_default=True, help="Customer id.")
+@click.option(
+    "--namespace",
+    metavar="NAME",
+    help="Namespace of the customer's rooms; without it, the customer's id.",
+)
 @click.option(
     "--out",
     metavar="FILE",
@@ -107,8 +115,12 @@ def _write(path: Path, key: AccessKey) -> None:
         "pass acme | odingw access-key show --access-key-file -",
     ),
 )
-@click.option("--customer", metavar="ID", default="acme", show_default=True, help="Whose it is.")
-@click.option("--namespace", metavar="NAME", help="Of its rooms; without it, the customer's id.")
+@click.option("--customer", metavar="ID", default="acme", show_default=True, help="Customer id.")
+@click.option(
+    "--namespace",
+    metavar="NAME",
+    help="Namespace of the customer's rooms; without it, the customer's id.",
+)
 @access_key_options
 @json_option
 def inspect(access_key: str | None, customer: str, namespace: str | None, as_json: bool) -> None:
@@ -173,11 +185,11 @@ def _toml(text: str) -> str:
     f"One of {', '.join(METHODS)}.",
 )
 @click.option(
-    "--lifetime", type=Duration(1), default="5m", show_default=True, help="How long it is good."
+    "--lifetime", type=Duration(1), default="5m", show_default=True, help="How long it is valid."
 )
 @click.option("--server", metavar="ADDRESS", help="The one server to place a new room on.")
 @click.option("--tag", "tags", metavar="TEXT", multiple=True, help="A tag; may be repeated.")
-@click.option("--audience", metavar="NAME", help="Whom it is for (aud), such as gateway.")
+@click.option("--audience", metavar="NAME", help="Who may accept it (aud), such as gateway.")
 @access_key_options
 @json_option
 def token(
@@ -258,7 +270,7 @@ def decode(text: str, access_key: str | None, as_json: bool) -> None:
     if text == "-":
         text = standard_input().readline(65536).decode("utf-8", "replace")
     try:
-        jws = parse(unmarked_text(text).strip().removeprefix("Bearer "))
+        jws = parse(without_marks(text).strip().removeprefix("Bearer "))
         claims = msgspec.json.decode(jws.payload, type=dict[str, Any])
     except TokenError as error:
         raise Failed(f"this is no JWT: {error.message}") from None

@@ -38,6 +38,10 @@ SECTIONS: Final = {
         "disable": ("calls:disable", "Take a server for dead, so that its rooms move."),
         "unban": ("calls:unban", "Lift the ban of a room or a user."),
     },
+    "Keep": {
+        "backup": ("backup:backup", "Copy the state to a file while gateways use it."),
+        "restore": ("backup:restore", "Put a backup in the place of the state."),
+    },
     "Test": {
         "check": ("check:check", "Check a configuration."),
         "customers": ("check:customers", "Check a list of customers."),

@@ -125,15 +125,19 @@ def json_option(command: Command) -> Command:
     return option(command)
 
 
-def _transport(command: Command) -> Command:
+def tls_options(command: Command) -> Command:
+    """Add how certificates are judged, as the argument ``verify``: as ``Address`` has it."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, ca_file: str | None, insecure: bool, **kwargs: Any) -> Any:
+        if insecure:
+            # Whoever gives the option knows. The overview of all commands need not wait for this.
+            import urllib3
+
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        return command(*args, verify=False if insecure else ca_file or True, **kwargs)
+
     for option in (
-        click.option(
-            "--timeout",
-            type=Duration(0.001),
-            default="10s",
-            show_default=True,
-            help="How long a call may take.",
-        ),
         click.option(
             "--insecure", is_flag=True, help="Do not check the certificate of an https URL."
         ),
@@ -145,22 +149,27 @@ def _transport(command: Command) -> Command:
             help="Certificates of the authorities that are trusted (PEM).",
         ),
     ):
-        command = option(command)
-    return command
+        wrapper = option(wrapper)
+    return wrapper
 
 
-def _verify(ca_file: str | None, insecure: bool) -> bool | str:
-    return False if insecure else ca_file or True
+def _transport(command: Command) -> Command:
+    option = click.option(
+        "--timeout",
+        type=Duration(0.001),
+        default="10s",
+        show_default=True,
+        help="How long a call may take.",
+    )
+    return tls_options(option(command))
 
 
 def gateway_options(command: Command) -> Command:
     """Add where the client API is, as the argument ``gateway``, an ``Address``."""
 
     @functools.wraps(command)
-    def wrapper(
-        *args: Any, url: str, timeout: float, ca_file: str | None, insecure: bool, **kwargs: Any
-    ) -> Any:
-        gateway = address(url, None, timeout, _verify(ca_file, insecure))
+    def wrapper(*args: Any, url: str, timeout: float, verify: bool | str, **kwargs: Any) -> Any:
+        gateway = address(url, None, timeout, verify)
         return command(*args, gateway=gateway, **kwargs)
 
     return url_option(_transport(wrapper))
@@ -199,12 +208,11 @@ def _address_options(command: Command, argument: str, user_variable: str) -> Com
         *args: Any,
         user: str | None,
         timeout: float,
-        ca_file: str | None,
-        insecure: bool,
+        verify: bool | str,
         **kwargs: Any,
     ) -> Any:
         url = kwargs.pop(f"{argument}_url")
-        kwargs[argument] = address(url, user, timeout, _verify(ca_file, insecure))
+        kwargs[argument] = address(url, user, timeout, verify)
         return command(*args, **kwargs)
 
     return _user_option(user_variable)(_transport(wrapper))
@@ -306,10 +314,10 @@ def _check_key_file(file: TextIO) -> None:
 
 def first_line(file: TextIO) -> str:
     """Return the first line of a file, without what surrounds it."""
-    from odingw.documents import unmarked_text
+    from odingw.documents import without_marks
 
     try:
-        return unmarked_text(file.readline(65536)).strip()
+        return without_marks(file.readline(65536)).strip()
     except OSError as error:
         raise Failed(f"{file.name}: {error.strerror}") from None
 

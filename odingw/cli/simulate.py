@@ -19,6 +19,7 @@ from odingw.cli.options import (
     address,
     epilog,
     json_option,
+    tls_options,
     url_option,
 )
 from odingw.cli.output import Failed, emit, ended_by
@@ -66,7 +67,8 @@ _RATE: Final = click.FloatRange(0, 1_000_000)
     type=Url(),
     envvar=INTERNAL_VARIABLE,
     show_envvar=True,
-    help=f"The server API. Without it, /internal at --url; without that too, {DEFAULT_INTERNAL}.",
+    help=f"The server API. Default: /internal at --url, or {DEFAULT_INTERNAL} if --url is not "
+    "given.",
 )
 @click.option(
     "--servers", type=_COUNT, default=3, show_default=True, help="Simulated ODIN servers."
@@ -101,21 +103,23 @@ _RATE: Final = click.FloatRange(0, 1_000_000)
     type=Duration(0.001),
     default="30s",
     show_default=True,
-    help="How long clients come, or, without any, servers report.",
+    help="How long clients arrive; with --rate 0, how long servers report.",
 )
 @click.option(
     "--spread",
     type=Duration(),
     default="2s",
     show_default=True,
-    help="The time over which the servers start, and so report.",
+    help="The servers start, and so report, spread over this time.",
 )
 @click.option("--keep-alive", is_flag=True, help="Clients share connections; real ones do not.")
-@click.option("--seed", metavar="N", type=int, help="Of all chance, to repeat a run.")
+@click.option("--seed", metavar="N", type=int, help="Seed of the random numbers, to repeat a run.")
 @access_key_options
+@tls_options
 @json_option
 def simulate(
     access_key: str | None,
+    verify: bool | str,
     url: str,
     internal_url: str | None,
     servers: int,
@@ -132,12 +136,12 @@ def simulate(
 ) -> None:
     """Put simulated servers and clients on a gateway, and measure.
 
-    Servers take their settings from /internal and report; clients come at a rate whatever becomes
-    of those before them, with tokens of the access key, and join the server that they are sent
-    to. A user and password for /internal go into its URL; prefer ODINGW_INTERNAL for that.
+    Servers get their settings from /internal and report. Clients arrive at a fixed rate, with
+    tokens made with the access key, and join the server that the gateway names. A user and
+    password for /internal go into its URL; prefer ODINGW_INTERNAL for that.
 
-    Real clients of the same gateway would be sent to the simulated servers too: never do this
-    to a gateway in use.
+    The gateway would send real clients to the simulated servers too: never do this to a gateway
+    in use.
 
     Ctrl-C ends it early, with the summary. Status 1 if the servers could not start, no client
     came, no call was granted, or the gateway broke the wire reference.
@@ -154,15 +158,15 @@ def simulate(
         seed=seed,
     )
     key = read_access_key(access_key) if rate else None
-    place = address(url, None, _REACH, verify=True)
-    server_api = address(_servers_url(internal_url, url), None, _REACH, verify=True)
+    place = address(url, None, _REACH, verify)
+    server_api = address(_servers_url(internal_url, url), None, _REACH, verify)
     _reach(place)
     _reach(server_api)
     with _bar() as progress:
-        run = Run(place.url, _with_user(server_api), plan, key, progress)
+        run = Run(place.url, _with_user(server_api), plan, key, progress, verify)
         try:
             in_reactor(run.work)
-        except OdingwError as error:
+        except (OdingwError, ValueError) as error:
             raise Failed(f"the servers could not start: {error}") from None
     summary = run.summary()
     if as_json:

@@ -57,6 +57,7 @@ class Run:
         plan: what is to be simulated.
         access_key: of the customer whose clients come; None: none do.
         progress: is shown how far it is.
+        verify: how certificates are judged, as :func:`odingw.client.http.policy` takes it.
 
     Attributes:
         interrupted: whether it was cancelled before its time.
@@ -70,7 +71,9 @@ class Run:
         plan: Plan,
         access_key: AccessKey | None,
         progress: Progress,
+        verify: bool | str = True,
     ) -> None:
+        self._verify = verify
         self.interrupted = False
         self.misbehaviours = 0
         self._url = url
@@ -89,7 +92,9 @@ class Run:
             OdingwError: the servers could not start.
         """
         plan = self._plan
-        fleet = Fleet(reactor, self._url, plan.servers, plan.capacity, self._servers_url)
+        fleet = Fleet(
+            reactor, self._url, plan.servers, plan.capacity, self._servers_url, self._verify
+        )
         bar = self._progress.add_task("servers", total=plan.spread + plan.duration, seen="")
         try:
             starting = fleet.start(plan.spread)

@@ -204,7 +204,9 @@ def unreachable(url: str, error: requests.RequestException) -> Failed:
     elif isinstance(error, requests.exceptions.SSLError):
         cause = "its certificate is not trusted, or TLS failed; see --ca-file"
     else:
-        cause = "nothing answers there"
+        cause = "nothing answers there" + (
+            ", or it wants https" if url.lower().startswith("http:") else ""
+        )
         inner: Any = error
         while inner is not None:
             if isinstance(inner, OSError) and inner.strerror and inner.errno:

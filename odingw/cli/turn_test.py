@@ -1,7 +1,7 @@
 """``odingw turn-test``."""
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal
 
@@ -121,7 +121,9 @@ def turn_test(
 
     --ca-file and --insecure count for the certificates of TURN servers too.
     """
-    text = token or make_token(read_access_key(access_key), ("",), user, ("turn",), _LIFETIME)
+    text = token or make_token(
+        read_access_key(access_key, "--token, ODINGW_TOKEN"), ("",), user, ("turn",), _LIFETIME
+    )
     credentials = _fetch(gateway, text)
     context = tls_context(gateway.verify)
     places = credentials.places()
@@ -175,12 +177,19 @@ def _fetch(gateway: Address, token: str) -> Credentials:
     try:
         if response.status_code == 200:
             return msgspec.json.decode(body, type=Credentials)
-        message = msgspec.json.decode(body)["error"]["message"]
+        refusal = msgspec.json.decode(body)["error"]
+        message = ": ".join((refusal["message"], *_detail(refusal)))
         raise Failed(f"{url}: {message} (HTTP status {response.status_code})")
     except (LookupError, TypeError, *NOT_JSON):
         raise Failed(
             f"{url} does not answer as a gateway does (HTTP status {response.status_code})"
         ) from None
+
+
+def _detail(error: dict[str, Any]) -> Iterator[str]:
+    data = error.get("data")
+    if isinstance(data, dict) and isinstance(data.get("detail"), str):
+        yield data["detail"]
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

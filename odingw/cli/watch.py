@@ -31,16 +31,20 @@ from odingw.grid.rooms import base_of
     type=Duration(0.1),
     default="2s",
     show_default=True,
-    help="Between two looks.",
+    help="Time between two updates.",
 )
 @click.option(
     "--sort",
     type=click.Choice(SORTS),
     default=SORTS[0],
     show_default=True,
-    help="What servers are sorted by, the most first.",
+    help="What servers are sorted by, highest first.",
 )
-@click.option("--once", is_flag=True, help="Print what is now, and end; so without a terminal.")
+@click.option(
+    "--once",
+    is_flag=True,
+    help="Print once and exit. This is the default when there is no terminal.",
+)
 @admin_options
 @json_option
 def top(admin: Address, interval: float, sort: str, once: bool, as_json: bool) -> None:

@@ -46,6 +46,7 @@ from odingw.client.wire import (
     make_call,
     read_reply,
     target,
+    tls_hint,
     too_long,
 )
 
@@ -206,7 +207,7 @@ def _trouble(url: str, error: BaseException) -> str:
         return f"cannot reach {url}: its name is not known"
     if isinstance(cause, ConnectError) and isinstance(cause.osError, int):
         return f"cannot reach {url}: {os.strerror(cause.osError).lower()}"
-    return f"no reply from {url}: {type(cause).__name__}"
+    return f"no reply from {url}: {type(cause).__name__}{tls_hint(url)}"
 
 
 class AsyncGatewayClient(_AsyncClient):

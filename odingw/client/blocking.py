@@ -43,6 +43,7 @@ from odingw.client.wire import (
     make_call,
     read_reply,
     target,
+    tls_hint,
     too_long,
 )
 
@@ -196,11 +197,12 @@ def _trouble(url: str, error: BaseException) -> str:
             return f"cannot reach {url}: its name is not known"
         if isinstance(cause, OSError) and cause.errno:
             what = "no reply from" if isinstance(cause, _BROKEN) else "cannot reach"
-            return f"{what} {url}: {os.strerror(cause.errno).lower()}"
+            hint = tls_hint(url) if isinstance(cause, _BROKEN) else ""
+            return f"{what} {url}: {os.strerror(cause.errno).lower()}{hint}"
         names.append(type(cause).__name__)
         inner = (cause.__cause__, getattr(cause, "reason", None), *cause.args)
         cause = next((part for part in inner if isinstance(part, BaseException)), None)
-    return f"no reply from {url}: {names[-1]}"
+    return f"no reply from {url}: {names[-1]}{tls_hint(url)}"
 
 
 class GatewayClient(_Client):

@@ -198,6 +198,11 @@ def read_reply(
         raise _unexpected(status, f"another result than {call.method} has") from None
 
 
+def tls_hint(url: str) -> str:
+    """Return what to add where a connection ended without a reply."""
+    return "; does it want https?" if url.startswith("http:") else ""
+
+
 def too_long(status: int) -> UnexpectedReply:
     """Return the error for a reply that does not end."""
     return _unexpected(status, f"more than {MAX_REPLY} bytes")

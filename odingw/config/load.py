@@ -26,7 +26,7 @@ from odingw.config.sections import Config, State, Tls
 from odingw.config.state_address import StateAddress
 from odingw.config.turn import BESIDE_FILE, Turn
 from odingw.config.types import key_text
-from odingw.documents import lines, without_marks
+from odingw.documents import lines, unmarked_values, without_marks
 from odingw.errors import KeyMaterialError
 from odingw.secret_files import UnsafeFileError, read_secret
 from odingw.tokens import decode_master_key, decode_master_keys, master_key_lines
@@ -36,6 +36,11 @@ DEFAULT_PORT: Final = 7000
 MAX_DEPTH: Final = 64
 
 _TOO_DEEP: Final = f"tables and lists are nested too deeply; use at most {MAX_DEPTH} levels"
+
+_JSON: Final = (
+    "this looks like JSON, and odingw is configured in TOML; docs/migrating-gateway.rst says how "
+    "to carry the existing gateway's configuration over; name a TurnRest file with --turn-config"
+)
 
 # Twisted does not say so itself.
 _quote: Callable[[str], str] = quoteStringArgument
@@ -135,7 +140,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     source = str(path)
     data = _read_bytes(path, source, "", any_owner=True)
     try:
-        text = data.decode()
+        # Files that were put together have byte order marks in the middle.
+        text = without_marks(data.decode())
     except UnicodeDecodeError as error:
         number = data.count(b"\n", 0, error.start) + 1
         raise config_error(
@@ -146,6 +152,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise config_error(source, "", _TOO_DEEP) from None
     except ValueError as error:
+        if text.lstrip().startswith("{"):
+            raise config_error(source, "", _JSON) from None
         # TOMLDecodeError, or what int() says about thousands of digits.
         found = _POSITION.fullmatch(str(error))
         if found is None and (digits := _MANY_DIGITS.search(text)):
@@ -163,7 +171,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
             source, f"line {line}, column {column}", f"invalid TOML: {found[1]}"
         ) from None
     _check_depth(document, source)
-    return document
+    values: dict[str, Any] = unmarked_values(document)
+    return values
 
 
 def _check_depth(document: dict[str, Any], source: str) -> None:
@@ -256,12 +265,7 @@ def _convert_users(
         "" if wanted is str else ' or { password = "…", servers = ["…"] }'
     )
     for name, value in users.items():
-        user: str | InternalUser = convert(value, wanted, source, f"{at}.{key_text(name)}", advice)
-        users[name] = (
-            without_marks(user)
-            if isinstance(user, str)
-            else replace(user, password=without_marks(user.password))
-        )
+        users[name] = convert(value, wanted, source, f"{at}.{key_text(name)}", advice)
 
 
 def _resolve(config: Config, folder: Path, state_in: Path) -> Config:

@@ -10,7 +10,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from odingw.config.parts import UNIX, Networks
+from odingw.config.parts import UNIX, Network, Networks
 from odingw.config.sections import Config
 
 INTERNAL_PORT: Final = 7002
@@ -18,9 +18,8 @@ INTERNAL_PORT: Final = 7002
 DEFAULT_INTERNAL: Final = f"tcp:{INTERNAL_PORT}:interface=127.0.0.1"
 """Where ``/internal`` is served if nobody says otherwise."""
 
-_FOR_OTHERS: Final = (
-    "for ODIN servers elsewhere set gateway.internal.users and gateway.internal.allow"
-)
+_ADD_NETWORKS: Final = "for ODIN servers elsewhere add their networks to gateway.internal.allow"
+_FOR_OTHERS: Final = f"{_ADD_NETWORKS}, and set gateway.internal.users"
 
 LOOPBACK: Final = Networks.parse(("127.0.0.0/8", "::1/128"))
 
@@ -113,18 +112,22 @@ def served(config: Config) -> str:
     place, users = internal_place(config), config.gateway.internal.users
     if place is Place.NOWHERE:
         return (
-            "/internal is served nowhere, as only TURN is configured and nobody who could be let "
-            "into a room; to have it all the same name endpoints for it in listen.internal"
+            "/internal is not served: only TURN is configured. To serve it anyway, set "
+            "listen.internal"
         )
     alone = " alone" if place is not Place.PUBLIC else ""
     networks = ", ".join(map(str, internal_networks(config)))
     if users:
-        whom = f"who comes from {networks} and has a password of gateway.internal.users"
+        whom = f"callers from {networks} that have a password of gateway.internal.users"
     else:
-        whom = f"{networks} only, and none that show a proxy's traces"
-    others = "" if users and config.gateway.internal.allow else f"; {_FOR_OTHERS}"
+        whom = f"callers from {networks} only, and none that show a proxy's traces"
+    others = ""
+    if not config.gateway.internal.allow:
+        others = f"; {_ADD_NETWORKS if users else _FOR_OTHERS}"
     endpoints = ", ".join(internal_endpoints(config))
-    return f"/internal is served on {endpoints}{alone}, and takes calls from {whom}{others}"
+    if str(INTERNAL_PORT) not in endpoints:
+        alone += f", not on port {INTERNAL_PORT}"
+    return f"/internal is served on {endpoints}{alone}, and accepts {whom}{others}"
 
 
 def trusted(config: Config) -> str | None:
@@ -133,7 +136,9 @@ def trusted(config: Config) -> str | None:
     shared = [
         endpoint
         for endpoint in internal_endpoints(config)
-        if endpoint in config.listen.public and not is_proxied(endpoint)
+        if endpoint in config.listen.public
+        and not is_proxied(endpoint)
+        and (trusts_unix_sockets(config) or not is_unix(endpoint))
     ]
     if internal.users or not shared:
         return None
@@ -148,6 +153,39 @@ def trusted(config: Config) -> str | None:
         "forwarder or tunnel there that leaves no trace; set gateway.internal.users, or name "
         "endpoints for it alone in listen.internal"
     )
+
+
+def contradiction(config: Config) -> str | None:
+    """Return what to warn of where ``/internal`` takes nobody from a network that it is open to.
+
+    Without users, a trusted proxy may not call it; ODIN servers beside one have its address.
+    """
+    if config.gateway.internal.users:
+        return None
+    proxies = config.listen.trusted_proxies
+    endpoints = [one for one in internal_endpoints(config) if not is_proxied(one)]
+    refused = [UNIX] if UNIX in proxies and any(map(is_unix, endpoints)) else []
+    if not all(map(is_unix, endpoints)):
+        refused += [
+            str(proxy)
+            for proxy in proxies
+            if not isinstance(proxy, str)
+            and any(_meet(proxy, network) for network in internal_networks(config))
+        ]
+    if not refused:
+        return None
+    return (
+        f"/internal refuses ODIN servers at {', '.join(refused)}, as listen.trusted_proxies has "
+        "that and there are no users; set gateway.internal.users (to keep /internal where it is, "
+        "set listen.internal too), or let the proxy come another way, over a unix socket say"
+    )
+
+
+def _meet(proxy: Network, network: Network) -> bool:
+    """Tell whether a proxy's network takes all of another one, or this host's part of it."""
+    if proxy.version != network.version or not proxy.overlaps(network):
+        return False
+    return network.prefixlen >= proxy.prefixlen or proxy.is_loopback
 
 
 def is_unix(endpoint: str) -> bool:
@@ -221,14 +259,17 @@ def _moved(path: str) -> str:
     return f"change its URL to http://127.0.0.1:{INTERNAL_PORT}{path}"
 
 
-def of_known_servers(config: Config, count: int) -> str | None:
+def of_known_servers(config: Config, count: int, before: str = "") -> str | None:
     """Return what to warn of if servers are known from before; None: nothing.
 
     Args:
         config: the configuration.
         count: how many are known.
+        before: the endpoints that served ``/internal`` when they last reported, as far as is known.
     """
     if not count or takes_reports(config):
+        return None
+    if before == DEFAULT_INTERNAL and internal_place(config) is Place.DEFAULT:
         return None
     servers = "one ODIN server" if count == 1 else f"{count} ODIN servers"
     known = f"the state knows {servers} from before, "

@@ -90,7 +90,8 @@ class State(Section, frozen=True, kw_only=True):
 
     Attributes:
         url: of the store.
-        synchronous: ``full``: a power cut costs nothing that was answered (``sqlite:``).
+        synchronous: ``normal``: a power cut may cost all since the last checkpoint; ``full``: it
+            costs nothing that was answered (``sqlite:``).
         prefix: how the names of keys begin (Redis).
         ca_file: PEM file of the authorities whose certificates are accepted (``rediss:``); without
             it, those that the system trusts.

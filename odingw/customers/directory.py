@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 from odingw.config import CustomerConfig
 from odingw.config.types import LONGEST_NAME
-from odingw.documents import is_absent, whole
+from odingw.documents import half_in, is_absent, unseen, whole
 from odingw.errors import KeyMaterialError, OdingwError
 from odingw.tokens import KeyType, is_key_id_of, load_public_jwk
 
@@ -101,9 +101,9 @@ def directory(documents: Sequence[object]) -> Directory:
     """Read a list of customers.
 
     A limit of null is none; an absent one, or a member of a wrong type, refuses the customer; other
-    members are ignored. An empty ``accessKeys`` is a customer without keys. A broken key is left
-    out, the customer's other keys stay. A key id that two customers claim, or one customer for two
-    keys, is valid for nobody.
+    members are ignored, with a line if they are no Unicode. An empty ``accessKeys`` is a customer
+    without keys. A broken key is left out, the customer's other keys stay. A key id that two
+    customers claim, or one customer for two keys, is valid for nobody.
 
     Args:
         documents: the customers, as they come from JSON.
@@ -126,11 +126,15 @@ def directory(documents: Sequence[object]) -> Directory:
             access_keys = document.get("accessKeys")
             if not isinstance(access_keys, list | tuple):
                 raise _RefusedError("accessKeys must be a list")
-            if wrong := _wrong_name(customer_id):
+            if half := half_in({"id": customer_id}):
+                raise _RefusedError(str(half))
+            if wrong := _unfit(customer_id):
                 raise _RefusedError(f"id {wrong}")
         except _RefusedError as error:
             problems.add(f"{name} is refused: {error}")
             continue
+        if half := half_in({**document, "accessKeys": ()}):
+            problems.add(f"{name} is taken without its {half}")
         customer = customers[customer_id] = Customer(customer_id, max_peers, max_rooms)
         for position, access_key in enumerate(access_keys, 1):
             try:
@@ -218,15 +222,17 @@ def _limit(document: Mapping[str, object], member: str) -> int | None:
 def _key(customer: Customer, access_key: object) -> CustomerKey:
     if not isinstance(access_key, Mapping):
         raise KeyMaterialError("it is not an object")
+    if half := half_in(access_key):
+        raise KeyMaterialError(str(half))
     namespace = access_key.get("namespace")
     if is_absent(namespace):
         namespace = customer.id
     if not isinstance(namespace, str):
         raise KeyMaterialError("namespace must be a text")
-    if wrong := _wrong_name(namespace):
+    if wrong := _unfit(namespace):
         raise KeyMaterialError(f"namespace {wrong}")
     jwk = load_public_jwk(access_key.get("publicKey"))
-    if wrong := _wrong_name(jwk.kid):
+    if wrong := _unfit(jwk.kid):
         raise KeyMaterialError(f"its kid {wrong}")
     if is_key_id_of(jwk.kid, KeyType.DERIVED):
         # Found first as a customer's, it would lock out the server whose key has this id.
@@ -234,15 +240,13 @@ def _key(customer: Customer, access_key: object) -> CustomerKey:
     return CustomerKey(jwk.kid, jwk.public_key, namespace, customer)
 
 
-def _wrong_name(name: str) -> str:
-    """Say why a name cannot be kept; empty: it can."""
+def _unfit(name: str) -> str:
+    """Say why an id or namespace cannot be kept; empty: it can."""
     if len(name) > LONGEST_NAME:
         return f"must have at most {LONGEST_NAME} characters"
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "must not hold half of a surrogate pair"
-    return ""
+    if char := unseen(name):
+        return f"must not have {char}, which nobody sees"
+    return "" if name.strip() or not name else "must not be white space alone"
 
 
 def _called(position: int, access_key: object) -> str:

@@ -85,6 +85,7 @@ class CustomerRefresher:
         self._aside = aside
         self._fetch: Deferred[bool] | None = None
         self._waiting: list[Deferred[bool]] = []
+        self._again = False
         self._stopped = False
         self._timer = LoopingCall(self.refresh)
         self._timer.clock = clock  # type: ignore[assignment]  # an IReactorTime in all but name
@@ -126,8 +127,11 @@ class CustomerRefresher:
         self._static = static
         self._update()
 
-    def refresh(self) -> Deferred[bool]:
+    def refresh(self, *, again: bool = False) -> Deferred[bool]:
         """Fetch now, or join the fetch that is under way.
+
+        Args:
+            again: fetch once more after that one, which may bring an older list than there is now.
 
         Returns:
             Whether it succeeded; it never fails otherwise.
@@ -137,8 +141,9 @@ class CustomerRefresher:
         waiting: Deferred[bool] = Deferred()
         self._waiting.append(waiting)
         if len(self._waiting) == 1:
-            self._fetch = fetch = Deferred.fromCoroutine(self._refresh(self.source))
-            fetch.addCallback(self._tell)
+            self._begin(self.source)
+        else:
+            self._again = self._again or again
         return waiting
 
     def poll(self) -> Deferred[None]:
@@ -152,7 +157,15 @@ class CustomerRefresher:
                 if await self.source.changed() and not self._stopped:
                     await self.refresh()
 
-    def _tell(self, outcome: bool) -> None:
+    def _begin(self, source: Source) -> None:
+        self._again = False
+        self._fetch = fetch = Deferred.fromCoroutine(self._refresh(source))
+        fetch.addCallback(self._ended, source)
+
+    def _ended(self, outcome: bool, source: Source) -> None:
+        if self._again and not self._stopped:
+            self._begin(source)
+            return
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.callback(outcome)

@@ -14,10 +14,11 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
-from odingw.documents import lone_surrogate, read_json
-from odingw.errors import NOT_JSON, ConfigError, FetchError, OdingwError
+from odingw.documents import NotJsonError, read_document
+from odingw.errors import ConfigError, FetchError, OdingwError
 from odingw.fetch import Clock, get, origin_of, without_user
 from odingw.file_state import FileState, file_state
+from odingw.files import read_file
 
 T = TypeVar("T")
 
@@ -154,12 +155,9 @@ class FileSource:
     def _read(self) -> list[object]:
         self._seen = file_state(self._path)
         try:
-            with self._path.open("rb") as file:
-                data = file.read(self._max_bytes + 1)
+            data = read_file(self._path, max_bytes=self._max_bytes, pipes=False)
         except OSError as error:
             raise SourceError(error.strerror or type(error).__name__) from None
-        if len(data) > self._max_bytes:
-            raise SourceError(f"it is larger than {self._max_bytes} bytes")
         return decoded(data)
 
 
@@ -239,11 +237,9 @@ def decoded(data: bytes) -> list[object]:
         SourceError: there is none in it.
     """
     try:
-        return listed(read_json(data))
-    except NOT_JSON as error:
-        raise SourceError(
-            str(lone_surrogate(data) or f"it is not JSON: {one_line(error)}")
-        ) from None
+        return listed(read_document(data))
+    except NotJsonError as error:
+        raise SourceError(f"it is not JSON: {error}") from None
 
 
 def listed(value: object) -> list[object]:

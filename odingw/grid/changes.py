@@ -139,7 +139,11 @@ class Changes:
         self.bases |= other.bases
         self.rooms |= other.rooms
         self.moved |= other.moved
-        self.places = other.places | self.places
+        if len(other.places) < len(self.places):
+            for key, last in other.places.items():
+                self.places.setdefault(key, last)
+        else:
+            self.places = other.places | self.places
         if self.ended is None:
             self.ended = other.ended
         self.bans |= other.bans

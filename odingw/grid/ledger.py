@@ -6,6 +6,8 @@ order that keeps servers before bases, and bases before what belongs to them; wh
 that is not known is left out.
 """
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
@@ -196,21 +198,36 @@ class Ledger:
 
     def everything(self) -> Changes:
         """Return the keys of all records, as if each had just changed."""
-        registry, all_of = self._registry, Changes()
-        all_of.servers.update(registry.servers)
-        all_of.keys.update(registry.keys)
-        all_of.bases.update(registry.bases)
-        all_of.bans.update(self._bans.keys())
-        for base in registry.bases.values():
-            for room in base.rooms.values():
-                if room.round:
-                    all_of.room(room)
-                for reservation in room.reserved.values():
-                    all_of.place(reservation)
+        all_of = Changes()
+        for part in self.everything_in_parts():
+            all_of.add(part)
+        return all_of
+
+    def everything_in_parts(self, most: int = 1000) -> Iterator[Changes]:
+        """Yield the keys of all records, so many bases at a time; calls in between note their own.
+
+        Args:
+            most: bases in a part, with all their rooms.
+        """
+        registry, part = self._registry, Changes()
+        part.servers.update(registry.servers)
+        part.keys.update(registry.keys)
+        part.bans.update(self._bans.keys())
         for server in registry.servers.values():
             for task in server.tasks.tasks():
-                all_of.task(task)
-        return all_of
+                part.task(task)
+        yield part
+        bases = iter(list(registry.bases.items()))
+        while some := list(islice(bases, most)):
+            part = Changes()
+            for key, base in some:
+                part.base(key)
+                for room in base.rooms.values():
+                    if room.round:
+                        part.room(room)
+                    for reservation in room.reserved.values():
+                        part.place(reservation)
+            yield part
 
     def put_server(self, address: str, row: ServerRow, *, keep_flags: bool = False) -> None:
         """Make a server as its row says; it counts as heard when it was last seen.

@@ -140,6 +140,21 @@ def _json_line(event: LogEvent) -> str | None:
     return in_json(json.dumps(line, ensure_ascii=False, default=str)) + "\n"
 
 
+def seldom(
+    log: Callable[[str], None], now: Callable[[], float], pause: float = 60.0
+) -> Callable[[str], None]:
+    """Return a function that logs what it is given, and then nothing for so many seconds."""
+    last: float | None = None
+
+    def tell(text: str) -> None:
+        nonlocal last
+        if last is None or now() - last >= pause:
+            last = now()
+            log(text)
+
+    return tell
+
+
 def once(log: Callable[[str], None]) -> Callable[[str], None]:
     """Return a function that logs each text the first time it is given it, up to 1,000 texts."""
     seen: set[str] = set()

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from odingw.documents import unmarked_text
+from odingw.documents import unmarked
 from odingw.errors import invalid_params
 from odingw.rpc.toml_edit import ImpossibleError, insert, render
 from odingw.rpc.toml_outline import Section, outline, where
@@ -63,7 +63,7 @@ def extend(config: str, settings: Mapping[str, object], private_jwk: Mapping[str
     Raises:
         RpcError: -32602, ``config`` is not TOML 1.0, or nests too deep.
     """
-    config = unmarked_text(config)
+    config = unmarked(config)
     sections = outline(config)
     theirs = _parsed(config)
     ours = _merged(settings, {"authorization": {"keys": [private_jwk]}})
@@ -88,7 +88,7 @@ def reports_elsewhere(config: str) -> str:
 def _parsed(config: str) -> dict[str, Any]:
     try:
         config.encode()
-        return tomllib.loads(unmarked_text(config))
+        return tomllib.loads(unmarked(config))
     except tomllib.TOMLDecodeError as error:
         cause = str(error)
         if len(cause) > _LONGEST_CAUSE:  # it repeats the key

@@ -6,7 +6,6 @@ others get their turn in between.
 """
 
 import itertools
-import json
 from collections.abc import Awaitable, Callable, Container, Iterator
 from functools import cache
 from typing import Any, Final, Generic, TypeAlias, TypeGuard, TypeVar
@@ -15,7 +14,15 @@ from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError, defstruct
 from msgspec.json import Decoder, Encoder
 from msgspec.structs import astuple
 
-from odingw.documents import MARK, LoneSurrogate, is_unicode, lone_surrogate, unmarked, whole
+from odingw.documents import (
+    MARK,
+    LoneSurrogate,
+    in_ascii,
+    is_unicode,
+    lone_surrogate,
+    unmarked,
+    whole,
+)
 from odingw.errors import (
     HTTP_STATUS,
     INTERNAL_ERROR,
@@ -258,8 +265,7 @@ class Engine(Generic[C]):
             half = _half(body)
             if half is None or not isinstance(half.document, list):
                 raise
-            # What cannot be written as UTF-8 can be written as ASCII.
-            return [Raw(json.dumps(part).encode()) for part in half.document]
+            return in_ascii(half.document[: self._batch + 1])
 
     async def _handle_batch(
         self, parts: list[Raw], context: C, allowed: Container[str] | None

@@ -21,6 +21,7 @@ from odingw.errors import (
 from odingw.grid.rooms import room_hash
 from odingw.grid.store import PAGE, GridStore
 from odingw.grid.values import Event, Reported, ReportsElsewhere, RoomView, ServerReport
+from odingw.hosts import is_host
 from odingw.rpc.grid_config import extend, reports_elsewhere
 from odingw.rpc.openrpc import NoParams
 from odingw.rpc.report_rooms import ReportedRooms
@@ -53,9 +54,7 @@ DEFAULT_PORT: Final = 4433
 """Port of a server that does not name its public endpoint."""
 
 # What is allowed is matched against the whole text, so that must be what clients connect to.
-_ADDRESS: Final = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?):([1-9][0-9]{0,4})"
-)
+_ADDRESS: Final = re.compile(r"(.+):([1-9][0-9]{0,4})", re.DOTALL)
 _MAX_PORT: Final = 65535
 
 _MOST_CLIENTS: Final = 2.0**31
@@ -254,7 +253,7 @@ class ServerApi:
                 version=view.version,
                 disabled=view.disabled,
                 drained=view.drained,
-                key_id=self._keys.signing(view.address, view.kid).kid,
+                key_id=view.kid,
                 report=ReportInfo(view.load, view.clients, found.reported(view.address)),
                 first_seen=_date(view.first_seen),
                 last_seen=_date(view.last_seen),
@@ -310,7 +309,7 @@ class ServerApi:
 
 def _is_address(text: str) -> bool:
     found = _ADDRESS.fullmatch(text)
-    return found is not None and int(found[1]) <= _MAX_PORT
+    return found is not None and is_host(found[1]) and int(found[2]) <= _MAX_PORT
 
 
 class _Rooms:

@@ -51,6 +51,10 @@ class ServerKeys:
         """Return the key that the server with this address is given when it asks."""
         return self._of(address)[0]
 
+    def knows(self, address: str, kid: str) -> bool:
+        """Tell whether the key with this id, of the server with this address, comes from here."""
+        return self._listed(address, kid) is not None
+
     def signing(self, address: str, kid: str) -> SecretKey:
         """Return the key to sign a server's room tokens with.
 

@@ -16,6 +16,9 @@ MAX_DEPTH: Final = 64
 """How deep tables and arrays may nest. Brackets exhaust a parser's stack, and its time grows with
 the square of the number of dots in a key."""
 
+MOST_TOKENS: Final = 5000
+"""How many names, values and brackets there may be: each costs parsers about 20 µs together."""
+
 Key: TypeAlias = tuple[str, ...]
 """A dotted key."""
 
@@ -27,15 +30,22 @@ _KEY_PART: Final = re.compile(
 )
 _DOT: Final = re.compile(r"[ \t]*+\.[ \t]*+")
 _EQUALS: Final = re.compile(r"[ \t]*+=[ \t]*+")
-_SCALAR: Final = re.compile(
-    r'''
+_STRING: Final = r'''
     """(?: [^"\\]++ | \\. | "{1,2}(?!") )*+"{3,5}
     | \'\'\'(?: [^']++ | '{1,2}(?!') )*+'{3,5}
     | "(?: [^"\\\n]++ | \\. )*+"
     | '[^'\n]*+'
+'''
+_SCALAR: Final = re.compile(
+    _STRING
+    + r"""
     | \d{4}-\d\d-\d\d[ ]\d\d:[-+.:\w]++
     | [-+.:\w]++
-    ''',
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_TOKEN: Final = re.compile(
+    rf"""\#[^\n]*+ | (?P<counted> {_STRING} | [-+:\w]++ | [\[{{] ) | (?P<broken> ["'] )""",
     re.DOTALL | re.VERBOSE,
 )
 
@@ -97,8 +107,18 @@ def outline(text: str) -> list[Section] | None:
         not TOML.
 
     Raises:
-        RpcError: -32602, it nests deeper than `MAX_DEPTH`.
+        RpcError: -32602, it nests deeper than `MAX_DEPTH`, or has more than `MOST_TOKENS`.
     """
+    too_many = _too_many(text)
+    sections = _sections(text[:too_many])
+    if too_many is not None:
+        raise invalid_params(
+            f"config: more than {MOST_TOKENS} names, values and brackets {where(text, too_many)}"
+        )
+    return sections
+
+
+def _sections(text: str) -> list[Section] | None:
     section = Section((), array=False, end=0)
     sections = [section]
     try:
@@ -117,6 +137,19 @@ def outline(text: str) -> list[Section] | None:
     except _NotTomlError:
         return None
     return sections
+
+
+def _too_many(text: str) -> int | None:
+    """Return the offset of the first token that is one too many; None: there is none."""
+    count = 0
+    for token in _TOKEN.finditer(text):
+        if token["broken"]:
+            # No parser comes further than this.
+            return None
+        count += token["counted"] is not None
+        if count > MOST_TOKENS:
+            return token.start()
+    return None
 
 
 def _skip(pattern: re.Pattern[str], text: str, position: int) -> int:

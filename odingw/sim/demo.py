@@ -245,7 +245,7 @@ def entries(port: int, access_key: AccessKey, now: float, command: str) -> list[
         Entry("connect", "The same with curl (the token is good for a day)", connect),
         Entry(
             "decode",
-            "See which server it is and what the room token says: put this behind that command",
+            "See which server it is and what the room token says: add this at that command's end",
             # The one-file program is no Python.
             f"| {'python3' if getattr(sys, 'frozen', False) else quote(sys.executable)} "
             f"-c {quote(_DECODE)}",

@@ -23,6 +23,7 @@ class Fleet:
         addresses: of the servers.
         capacity: of each server, in peers.
         servers_url: to which servers add ``internal``; None: they use ``url``.
+        verify: how certificates are judged, as :func:`odingw.client.http.policy` takes it.
 
     Attributes:
         servers: by address.
@@ -36,7 +37,9 @@ class Fleet:
         addresses: Sequence[str],
         capacity: int,
         servers_url: str | None = None,
+        verify: bool | str = True,
     ) -> None:
+        self._verify = verify
         self._reactor = reactor
         self._url = url
         self._gateways: list[Gateway] = []
@@ -49,7 +52,7 @@ class Fleet:
         self.crowd: Crowd | None = None
 
     def _gateway(self, url: str, *, persistent: bool = True) -> Gateway:
-        gateway = Gateway.over(self._reactor, url, persistent=persistent)
+        gateway = Gateway.over(self._reactor, url, persistent=persistent, verify=self._verify)
         self._gateways.append(gateway)
         return gateway
 

@@ -11,7 +11,6 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     wrapClientTLS,
 )
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 from twisted.web.client import (  # type: ignore[attr-defined]  # it does not list RequestNotSent
     URI,
@@ -26,6 +25,8 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
+
+from odingw.client.http import policy
 
 # Kept shorter than the gateway keeps an idle connection (60 s), so that it never hangs up on a
 # request that is just being sent.
@@ -132,10 +133,10 @@ class _Endpoints:
     would show in the latencies.
     """
 
-    def __init__(self, reactor: Any, timeout: float, trust_root: Any) -> None:
+    def __init__(self, reactor: Any, timeout: float, verify: bool | str) -> None:
         self._reactor = reactor
         self._timeout = timeout
-        self._trust_root = trust_root
+        self._policy = policy(verify)
 
     def endpointForURI(self, uri: URI) -> Any:  # noqa: N802  -- Twisted's name
         host = uri.host.decode("ascii")
@@ -145,12 +146,12 @@ class _Endpoints:
             kind = TCP6ClientEndpoint if isIPv6Address(host) else HostnameEndpoint
         endpoint = kind(self._reactor, host, uri.port, timeout=self._timeout)
         if uri.scheme == b"https":
-            return wrapClientTLS(optionsForClientTLS(host, self._trust_root), endpoint)
+            return wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
         return endpoint
 
 
 def new_agent(
-    reactor: Any, *, persistent: bool, timeout: float, trust_root: Any
+    reactor: Any, *, persistent: bool, timeout: float, verify: bool | str
 ) -> tuple[Requester, HTTPConnectionPool]:
     """Return an agent for one host, and its pool, which is to be closed in the end.
 
@@ -158,9 +159,9 @@ def new_agent(
         reactor: a Twisted reactor.
         persistent: keep connections and use them again; else every request gets a new one.
         timeout: seconds in which a connection must be made.
-        trust_root: an ``IOpenSSLTrustRoot`` for https; None: what the system trusts.
+        verify: how certificates are judged, as :func:`odingw.client.http.policy` takes it.
     """
     pool = HTTPConnectionPool(reactor, persistent)
     pool.cachedConnectionTimeout = _IDLE_CONNECTION
     pool.maxPersistentPerHost = _CONNECTIONS
-    return Agent.usingEndpointFactory(reactor, _Endpoints(reactor, timeout, trust_root), pool), pool
+    return Agent.usingEndpointFactory(reactor, _Endpoints(reactor, timeout, verify), pool), pool

@@ -164,7 +164,7 @@ class Gateway:
         username: str | None = None,
         password: str | None = None,
         timeout: float = CALL_TIMEOUT,
-        trust_root: Any = None,
+        verify: bool | str = True,
     ) -> Self:
         """Make a gateway that is reached over real connections of its own; ``close`` ends them.
 
@@ -175,11 +175,9 @@ class Gateway:
             username: as above.
             password: as above.
             timeout: as above.
-            trust_root: an ``IOpenSSLTrustRoot`` for https; None: what the system trusts.
+            verify: how certificates are judged, as :func:`odingw.client.http.policy` takes it.
         """
-        agent, pool = new_agent(
-            reactor, persistent=persistent, timeout=timeout, trust_root=trust_root
-        )
+        agent, pool = new_agent(reactor, persistent=persistent, timeout=timeout, verify=verify)
         gateway = cls(url, agent, reactor, username=username, password=password, timeout=timeout)
         gateway._pool = pool
         return gateway

@@ -17,15 +17,20 @@ from twisted.python.failure import Failure
 from odingw.errors import OdingwError
 from odingw.grid.changes import Changes
 from odingw.grid.grid import Grid
-from odingw.state.journal_file import JournalBrokenError, JournalError, JournalFile
+from odingw.state.journal_file import (
+    JournalBrokenError,
+    JournalError,
+    JournalFile,
+    JournalLostError,
+)
 from odingw.state.places import PlaceLog
 from odingw.state.rows import PLACES, Change, changed, encode, in_slices
 from odingw.state.slices import Slices, Timer
 from odingw.state.steps import Steps
 
 SLICE: Final = 50
-"""Records that are made into rows in one reactor step, and written in one go: about half a
-millisecond each, for on one core a Connect waits for either."""
+"""Records that are made into rows in one reactor step, and given to the file in one go: about half
+a millisecond each, for on one core a Connect waits for either."""
 
 TOLD: Final = 20
 """Calls that are answered in one reactor step, when what they wait for is stored."""
@@ -34,6 +39,9 @@ IDLE_DELAY: Final = 0.25
 """Seconds that changes nobody waits for may gather, such as reservations in known rooms."""
 
 _RETRY: Final = 1.0
+
+_BACKUP_PAUSE: Final = 0.001
+"""Seconds between two steps of a backup: it takes a core to a third at most."""
 
 InThread: TypeAlias = Callable[..., Deferred[Any]]
 """Runs a function in the one thread that works on the file."""
@@ -81,7 +89,8 @@ class Journal:
         self._urgent = False
         self._writing: Deferred[None] | None = None
         self._closed = False
-        self._complaint = ""
+        self._looking = self._backing_up = False
+        self._broken: JournalBrokenError | None = None
 
     def open(self, file: JournalFile) -> None:
         """Begin to write to a file."""
@@ -95,6 +104,11 @@ class Journal:
     def places(self, pool: str) -> PlaceLog:
         """Return what is known of a pool's reservations in the file."""
         return self._pools[pool].places
+
+    def look(self) -> None:
+        """Look at the file, and whether somebody wants a backup of it; with the next group."""
+        self._looking = True
+        self.changed()
 
     def changed(self) -> None:
         """Take note that grids may have changed, which nobody waits for."""
@@ -167,16 +181,49 @@ class Journal:
         try:
             await self._write(file, group)
         except Exception as error:
-            self._failed(str(error), group)
-            if isinstance(error, JournalBrokenError):
-                await self._start_anew(file)
+            self._measured(None)
+            for pool, changes in group:
+                pool.changes.add(changes)
+            anew = isinstance(error, JournalBrokenError) and await self._start_anew(file, error)
+            if not anew and not self._broken:
+                self._complain(str(error))
+            self._stop_placing()
             await self._tell(waiting, StoreUnavailableError(str(error)))
+            if anew:
+                await self._note_everything()
             if not isinstance(error, JournalError | JournalBrokenError):
                 raise
         else:
             self.stored = number
             self._succeeded()
             await self._tell(waiting, None)
+            await self._look_for_wish(file)
+
+    async def _look_for_wish(self, file: JournalFile) -> None:
+        if not self._looking or self._backing_up or self._closed:
+            return
+        self._looking = False
+        if await self._in_thread(file.is_backup_wanted):
+            self._backing_up = True
+            Deferred.fromCoroutine(self._back_up(file)).addErrback(
+                lambda failure: _log.failure("the backup failed", failure)
+            )
+
+    async def _back_up(self, file: JournalFile) -> None:
+        """Make a backup, a step at a time: groups are written in between."""
+        told: list[str] = []
+        try:
+            while not self._closed and not await self._in_thread(file.back_up, told.append):
+                await self._rest()
+        finally:
+            self._backing_up = False
+        for what in told:
+            _log.info("a backup of the journal was {what}", what=what)
+
+    def _rest(self) -> Deferred[None]:
+        rested: Deferred[None] = Deferred()
+        self._timer.callLater(_BACKUP_PAUSE, lambda: rested.callback(None))
+        return rested
 
     async def _tell(self, waiting: list[Deferred[None]], error: Exception | None) -> None:
         """Tell those who wait, few at a time: each of them has work to do then."""
@@ -191,25 +238,29 @@ class Journal:
                         waiter.errback(error)
 
     async def _write(self, file: JournalFile, group: list[tuple["_Pool", Changes]]) -> None:
-        for pool, changes in group:
-            outdated = pool.places.outdated(pool.grid.ledger)
-            parts = _parts(pool, changes, outdated)
-            while (part := self._next(parts)) is not None:
-                self._measured(await self._in_thread(_timed, file.write, *part))
-            pool.places.forget(outdated)
+        outdated = [(pool, pool.places.outdated(pool.grid.ledger)) for pool, _ in group]
+        parts = chain.from_iterable(
+            _parts(pool, changes, numbers)
+            for (pool, changes), (_, numbers) in zip(group, outdated, strict=True)
+        )
+        taken = 0.0
+        part = self._next(parts)
+        while part is not None:
+            following = self._next(parts)
+            taken += await self._in_thread(_timed, file.write, *part, following is not None)
+            part = following
+        if group:
+            self._measured(taken)
+        else:
+            await self._in_thread(file.check)
+        for pool, numbers in outdated:
+            pool.places.forget(numbers)
 
     def _next(self, parts: Iterator[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | None:
         with self.steps:
             return next(parts, None)
 
-    def _failed(self, reason: str, group: list[tuple["_Pool", Changes]]) -> None:
-        self._measured(None)
-        for pool, changes in group:
-            pool.changes.add(changes)
-        for pool in self._pools.values():
-            if not self.trouble:
-                pool.stored_until = pool.places.until
-            pool.forget_places()
+    def _complain(self, reason: str) -> None:
         if self.trouble != reason:
             self.trouble = reason
             _log.error(
@@ -217,9 +268,16 @@ class Journal:
                 "are placed and no tasks accepted until it can be",
                 reason=reason,
             )
+
+    def _stop_placing(self) -> None:
+        for pool in self._pools.values():
+            if pool.grid.may_place:
+                pool.stored_until = pool.places.until
+            pool.forget_places()
         self._allow(False)
 
     def _succeeded(self) -> None:
+        self._broken = None
         if self.trouble:
             self.trouble = ""
             _log.info("the state can be stored again")
@@ -229,19 +287,36 @@ class Journal:
         for pool in self._pools.values():
             pool.grid.may_place = allowed
 
-    async def _start_anew(self, file: JournalFile) -> None:
-        """Replace a damaged file by one that holds all that is known."""
+    async def _start_anew(self, file: JournalFile, error: JournalBrokenError) -> bool:
+        """Replace a file by one that is empty; return whether that worked."""
+        self._broken = self._broken or error
+        lost = isinstance(self._broken, JournalLostError)
+        what = str(self._broken) if lost else "the journal was damaged"
         try:
             moved = await self._in_thread(file.start_anew)
-        except JournalError as error:
-            if self._complaint != str(error):
-                self._complaint = str(error)
-                _log.error("the damaged journal cannot be replaced: {reason}", reason=str(error))
-            return
-        self._complaint = ""
-        _log.error("the journal was damaged; it is now {path}, and a new one is made", path=moved)
-        for pool in self._pools.values():
-            pool.changes.add(pool.grid.ledger.everything())
+        except JournalError as reason:
+            self._complain(f"{what}, and cannot be replaced: {reason}")
+            return False
+        self._broken, self.trouble = None, what
+        where = f"{'what was there' if lost else 'it'} is now {moved}, and " if moved else ""
+        _log.error(
+            "{what}; {where}a new one is made of all that is known; until that is stored, no rooms "
+            "are placed and no tasks accepted",
+            what=what,
+            where=where,
+        )
+        return True
+
+    async def _note_everything(self) -> None:
+        for pool in list(self._pools.values()):
+            parts = pool.grid.ledger.everything_in_parts()
+            while True:
+                with self.steps:
+                    part = next(parts, None)
+                    if part is None:
+                        break
+                    pool.changes.add(part)
+                await self._slices.pause()
 
 
 class _Pool:

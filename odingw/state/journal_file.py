@@ -1,19 +1,26 @@
 """The file that the local store keeps its journal in: an SQLite database in WAL mode.
 
 One table holds every record, by kind, pool and key, with its row as JSON. A group of changes is one
-transaction of at most two statements, each of which takes all its rows as one JSON text: SQLite
-then works through them without coming back to Python, whose other threads go on meanwhile.
+transaction. It comes in pieces of at most two statements, each of which takes all its rows as one
+JSON text: SQLite then works through them without coming back to Python, whose other threads go on
+meanwhile.
+
+In WAL mode a commit with ``synchronous = FULL`` is one sync of the write-ahead file, and with
+``NORMAL`` none: that file is synced before a checkpoint alone
+(https://sqlite.org/pragma.html#pragma_synchronous).
 """
 
 import errno
 import os
 import sqlite3
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from odingw.errors import ConfigError
+from odingw.state.file_place import Watch, is_used, move_aside
+from odingw.state.journal_request import Backup, request
 
 APPLICATION: Final = 0x6F64696E
 """Marks an SQLite file as one of odingw's (``PRAGMA application_id``)."""
@@ -28,6 +35,8 @@ MIGRATIONS: Final = (
     "DELETE FROM record WHERE kind = 'place'",
     # Of the master key that servers are given keys of; at most one row.
     "CREATE TABLE master_key (fingerprint TEXT NOT NULL)",
+    # Where servers could report; at most one row.
+    "CREATE TABLE internal (endpoints TEXT NOT NULL)",
 )
 """What makes version n of the schema of version n - 1; a file's version is its ``user_version``."""
 
@@ -39,7 +48,15 @@ _UPSERT: Final = (
 _DELETE: Final = f"DELETE FROM record WHERE (kind, pool, key) IN (SELECT {_KEY} FROM json_each(?))"  # noqa: S608  -- constants
 
 _BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_SIDE_FILES: Final = ("-wal", "-shm", "-journal")
+
+
+def fact(connection: sqlite3.Connection, table: str, column: str) -> str:
+    """Return what a table of at most one row says; empty: nothing, or there is no such table."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    if table not in tables:
+        return ""
+    found = connection.execute(f"SELECT {column} FROM {table}").fetchone()  # noqa: S608  -- constants
+    return str(found[0]) if found else ""
 
 
 def check_path(path: Path) -> None:
@@ -74,6 +91,10 @@ class JournalBrokenError(Exception):
     """The file is not, or no longer, a database that can be read."""
 
 
+class JournalLostError(JournalBrokenError):
+    """Others have deleted, moved, replaced or overwritten the file while it was open."""
+
+
 class JournalError(Exception):
     """A group could not be written; the text says why, and another try may succeed."""
 
@@ -83,10 +104,13 @@ class JournalFile:
 
     Args:
         path: the file; it is made if it is missing, with mode 0600.
-        synchronous: ``normal``, or ``full``, with which a power cut costs nothing either.
+        synchronous: ``normal``, with which a power cut may cost all since the last checkpoint; or
+            ``full``, with which it costs nothing that was written.
         migrations: what makes one version of the schema of the one before.
         fingerprint: of the master key that servers are given keys of from now on; empty: what the
             file says stays.
+        internal: the endpoints that serve ``/internal`` from now on; empty: what the file says
+            stays.
 
     Attributes:
         moved_to: where a damaged file was moved; None: there was none.
@@ -101,14 +125,22 @@ class JournalFile:
         synchronous: str,
         migrations: tuple[str, ...] = MIGRATIONS,
         fingerprint: str = "",
+        internal: str = "",
     ) -> None:
         self.path = path
         self.moved_to: Path | None = None
-        # Closed, and not replaced yet; and whether it has been moved aside.
-        self._lost = self._moved = False
+        # What is open is given up, and what was at the path moved away.
+        self._replacing = False
+        # It is new, and what is known is not written to it yet.
+        self._empty = False
         self._synchronous = synchronous
         self._migrations = migrations
-        self._fingerprint = fingerprint
+        self._facts = {
+            ("master_key", "fingerprint"): fingerprint,
+            ("internal", "endpoints"): internal,
+        }
+        self._watches: tuple[Watch, ...] = ()
+        self._backup: Backup | None = None
         try:
             self._connection = self._open()
         except JournalBrokenError:
@@ -126,65 +158,123 @@ class JournalFile:
         except sqlite3.DatabaseError as error:
             raise _read_error(error) from None
 
-    def write(self, upserts: bytes, deletes: bytes) -> None:
-        """Write a group of changes, all or nothing.
+    def write(self, upserts: bytes, deletes: bytes, more: bool = False) -> None:
+        """Write a piece of a group of changes; the group is written as a whole, or not at all.
 
         Args:
             upserts: a JSON list of lists of kind, pool, key and row; the latter two are lists.
             deletes: a JSON list of lists of kind, pool and key.
+            more: whether the group has more pieces; after an error it has not.
 
         Raises:
             JournalError: it could not be written: a full disk, say.
             JournalBrokenError: the file is damaged.
+            JournalLostError: it is not there as it was left.
         """
-        if self._lost:
-            raise JournalBrokenError(f"{self.path}: it was damaged and is not replaced yet")
+        connection = self._connection
+        begun = not self._replacing and connection.in_transaction
+        if not begun:
+            self.check()
         work = [(_DELETE, deletes), (_UPSERT, upserts)]
         statements = [(statement, rows.decode()) for statement, rows in work if rows != b"[]"]
         try:
-            if len(statements) == 1:
-                # It is a transaction by itself, and each statement competes for the interpreter.
-                self._connection.execute(statements[0][0], statements[0][1:])
-            elif statements:
-                self._write_all(statements)
-        except sqlite3.Error as error:
-            if _code(error) in _BROKEN:
-                raise JournalBrokenError(str(error)) from None
-            raise JournalError(f"{self.path}: {error}") from None
-
-    def _write_all(self, statements: list[tuple[str, str]]) -> None:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+            # One statement is a transaction by itself, and each competes for the interpreter.
+            if not begun and (more or len(statements) > 1):
+                connection.execute("BEGIN IMMEDIATE")
             for statement, rows in statements:
                 connection.execute(statement, (rows,))
-            connection.execute("COMMIT")
-        except sqlite3.Error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+            if connection.in_transaction and not more:
+                connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise self._write_error(error) from None
+        if not more:
+            self._written()
 
-    def start_anew(self) -> Path:
-        """Move a damaged file aside and go on with an empty one; return where it went.
+    def _roll_back(self) -> None:
+        # SQLite may have done so already, and a broken file may not let it.
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        self._written()
+
+    def _write_error(self, error: sqlite3.Error) -> Exception:
+        if _code(error) in _BROKEN:
+            return JournalBrokenError(str(error))
+        return JournalError(f"{self.path}: {error}")
+
+    def check(self) -> None:
+        """Look whether the file and its write-ahead file are there as they were left.
 
         Raises:
-            JournalError: that does not work either.
+            JournalLostError: they are not.
+        """
+        if self._replacing:
+            raise JournalBrokenError(f"{self.path}: it is not replaced yet")
+        for watch, what in zip(self._watches, ("", "-wal"), strict=False):
+            if fate := watch.lost():
+                raise JournalLostError(f"{self.path}{what} {fate} while it was open")
+        self._empty = False
+
+    def _written(self) -> None:
+        for watch in self._watches:
+            watch.written()
+
+    def start_anew(self) -> Path | None:
+        """Go on with an empty file, and move aside what is at the path.
+
+        Returns:
+            Where that went; None: there was nothing.
+
+        Raises:
+            JournalError: that does not work.
         """
         try:
-            self._lost = True
-            self._connection.close()
-            if not self._moved:
+            if not self._replacing:
                 self.moved_to = self._move_aside()
-                self._moved = True
+                self._replacing = True
+                # SQLite sees that it was moved, and leaves alone what has its name.
+                self.close()
             self._connection = self._open()
         except (ConfigError, JournalBrokenError, sqlite3.Error) as error:
             raise JournalError(str(error)) from None
-        self._lost = self._moved = False
-        return self.moved_to or self.path
+        self._replacing, self._empty = False, True
+        return self.moved_to
+
+    def is_backup_wanted(self) -> bool:
+        """Tell whether somebody has asked for a backup that is not made yet."""
+        try:
+            return not request(self.path).stat().st_size
+        except OSError:
+            return False
+
+    def back_up(self, report: Callable[[str], object]) -> bool:
+        """Go on with the backup that somebody has asked for, between two pieces of groups.
+
+        Args:
+            report: told in one line what became of it.
+
+        Returns:
+            Whether there is nothing more to do.
+        """
+        if self._replacing or self._empty:
+            return False
+        if self._backup is None:
+            self._backup = Backup(self._connection, self.path, report)
+        if not self._backup.step():
+            return False
+        self._backup = None
+        return True
 
     def close(self) -> None:
         """Close the file; what was written is folded into it."""
+        if self._backup is not None:
+            self._backup.abandon()
+            self._backup = None
         self._connection.close()
+        for watch in self._watches:
+            watch.close()
+        self._watches = ()
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -196,6 +286,10 @@ class JournalFile:
         )
         try:
             self._prepare(connection)
+            self._watches = (Watch(self.path), Watch(Path(f"{self.path}-wal")))
+        except OSError as error:
+            connection.close()
+            raise _unusable(self.path, error.strerror or str(error)) from None
         except sqlite3.Error as error:
             connection.close()
             if _code(error) in _BROKEN:
@@ -243,37 +337,23 @@ class JournalFile:
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {newest}")
             connection.execute("COMMIT")
-        if self._fingerprint:
-            self._keep_fingerprint(connection)
+        for (table, column), value in self._facts.items():
+            if value and fact(connection, table, column) != value:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608  -- constants
+                connection.execute(f"INSERT INTO {table} VALUES (?)", (value,))  # noqa: S608
+                connection.execute("COMMIT")
 
-    def _keep_fingerprint(self, connection: sqlite3.Connection) -> None:
-        found = connection.execute("SELECT fingerprint FROM master_key").fetchone()
-        if found == (self._fingerprint,):
-            return
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("DELETE FROM master_key")
-        connection.execute("INSERT INTO master_key VALUES (?)", (self._fingerprint,))
-        connection.execute("COMMIT")
-
-    def _move_aside(self) -> Path:
-        """Rename the file and those beside it; return the new name."""
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        target = self.path.with_name(f"{self.path.name}.broken-{stamp}")
-        number = 1
-        while target.exists():
-            number += 1
-            target = self.path.with_name(f"{self.path.name}.broken-{stamp}-{number}")
+    def _move_aside(self) -> Path | None:
+        """Rename what is at the path; return the new name, or None if nothing was there."""
         try:
-            self.path.rename(target)
-            for end in _SIDE_FILES:
-                side = Path(f"{self.path}{end}")
-                if side.exists():
-                    side.rename(f"{target}{end}")
+            if not self.path.parent.is_dir():
+                raise _unusable(self.path, os.strerror(errno.ENOENT))
+            if any(watch.is_replaced() for watch in self._watches[:1]) and is_used(self.path):
+                raise ConfigError(f"state.url: {self.path}: another process uses what is there now")
+            return move_aside(self.path, "broken")
         except OSError as error:
-            raise _unusable(
-                self.path, f"it is damaged and cannot be moved: {error.strerror}"
-            ) from None
-        return target
+            raise _unusable(self.path, f"it cannot be moved aside: {error.strerror}") from None
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:

@@ -3,15 +3,15 @@
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Set
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
 from msgspec import DecodeError, Struct
 
-from odingw.state.journal_file import APPLICATION, JournalBrokenError
+from odingw.state.journal_file import APPLICATION, JournalBrokenError, fact
 from odingw.state.rows import KEY, SERVER, decode
 
 
@@ -21,12 +21,14 @@ class KnownKey(Struct, frozen=True):
     Attributes:
         fingerprint: of the key that signed last; empty: nothing is known of it.
         given: the ids of the keys that servers have, by the servers' addresses.
-        servers: how many there are.
+        servers: the addresses of those that are attached.
+        internal: the endpoints that served ``/internal``; empty: nothing is known of it.
     """
 
     fingerprint: str = ""
     given: Mapping[str, str] = {}
-    servers: int = 0
+    servers: Set[str] = frozenset()
+    internal: str = ""
 
 
 def fingerprint(master_key: bytes) -> str:
@@ -48,16 +50,28 @@ def known_key(path: Path) -> KnownKey:
             return KnownKey()
         if not _size(wal):
             return _read(path)
-        # SQLite reads what is not folded into the file yet only where it may write.
-        with tempfile.TemporaryDirectory(prefix="odingw-check-") as folder:
-            copy = Path(folder) / "journal"
-            shutil.copyfile(path, copy)
-            shutil.copyfile(wal, f"{copy}-wal")
+        with copied(path) as copy:
             return _read(copy, "mode=rw")
     except sqlite3.Error as error:
         raise JournalBrokenError(f"{path}: {error}") from None
     except OSError as error:
         raise JournalBrokenError(f"{path}: {error.strerror}") from None
+
+
+@contextmanager
+def copied(path: Path) -> Iterator[Path]:
+    """Copy a journal with what is not folded into it yet, which SQLite reads only from its own.
+
+    Raises:
+        OSError: it cannot be copied.
+    """
+    wal = Path(f"{path}-wal")
+    with tempfile.TemporaryDirectory(prefix="odingw-check-") as folder:
+        copy = Path(folder) / "journal"
+        shutil.copyfile(path, copy)
+        if _size(wal):
+            shutil.copyfile(wal, f"{copy}-wal")
+        yield copy
 
 
 def _size(path: Path) -> int:
@@ -68,18 +82,17 @@ def _read(path: Path, how: str = "mode=ro&immutable=1") -> KnownKey:
     with closing(sqlite3.connect(f"file:{quote(str(path))}?{how}", uri=True)) as connection:
         if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
             return KnownKey()
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
-        found = None
-        if "master_key" in tables:
-            found = connection.execute("SELECT fingerprint FROM master_key").fetchone()
-        given: dict[str, str] = {}
-        rows: dict[str, list[tuple[str, str]]] = {}
-        # Where it is known what a server was given, that counts.
+        kids: dict[str, dict[str, str]] = {}
         for kind in (SERVER, KEY):
             select = "SELECT key, row FROM record WHERE kind = ?"
-            rows[kind] = connection.execute(select, (kind,)).fetchall()
-            given.update(_kids(kind, rows[kind]))
-        return KnownKey(found[0] if found else "", given, len(rows[SERVER]))
+            kids[kind] = _kids(kind, connection.execute(select, (kind,)).fetchall())
+        return KnownKey(
+            fact(connection, "master_key", "fingerprint"),
+            # Where it is known what a server was given, that counts.
+            kids[SERVER] | kids[KEY],
+            frozenset(kids[SERVER]),
+            fact(connection, "internal", "endpoints"),
+        )
 
 
 def _kids(kind: str, rows: list[tuple[str, str]]) -> dict[str, str]:

@@ -286,7 +286,7 @@ class LocalStore:
         events = self._grids.tick(now)
         for pool in self._pools.values():
             pool.tidy()
-        self._journal.changed()
+        self._journal.look()
         return events
 
     def _new_grid(self, name: str, usage: Usage) -> Grid:

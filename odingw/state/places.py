@@ -68,7 +68,6 @@ class PlaceLog:
         if ended is None and self._ended_before:
             # That was by the clock of an earlier time, which may have been set back since.
             ended = 0.0
-        self._ended_before = False
         if ended is not None:
             yield ENDED, PlacesRow(ended, ())
         changed = iter(places.items())
@@ -86,7 +85,8 @@ class PlaceLog:
         return [number for number, until in self._kept if oldest is None or until < oldest]
 
     def forget(self, numbers: Iterable[int]) -> None:
-        """Take note that records have been deleted."""
+        """Take note that the new records are stored, and these have been deleted."""
+        self._ended_before = False
         gone = set(numbers)
         self._kept = deque(item for item in self._kept if item[0] not in gone)
 

@@ -2,12 +2,15 @@
 
 Every byte string has exactly one accepted spelling: no padding, no other characters, and the
 bits that the last character has to spare are zero. A token can thus not be respelled. Keys from
-elsewhere may have padding, which Java's and Python's encoders write.
+elsewhere may have padding and ends of lines, which Java's and Python's encoders write, and byte
+order marks.
 """
 
 import base64
 import binascii
 from typing import Final
+
+from odingw.documents import without_marks
 
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 _FROM_URL: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
@@ -35,12 +38,12 @@ def decode(text: bytes) -> bytes:
 
 
 def decode_key(text: str) -> bytes:
-    """Return the bytes of a key's number in base64url, with or without padding.
+    """Return the bytes of a key's number in base64url, with or without padding, in lines or not.
 
     Raises:
         ValueError: it is anything else.
     """
-    return decode(_unpadded(text).encode())
+    return decode(_unpadded("".join(text.split())).encode())
 
 
 def decode_standard(text: str) -> bytes:
@@ -54,6 +57,7 @@ def decode_standard(text: str) -> bytes:
 
 
 def _unpadded(text: str) -> str:
+    text = without_marks(text)
     bare = text.rstrip("=")
     if len(text) - len(bare) > -len(bare) % 4:
         raise ValueError("more padding than base64 has")

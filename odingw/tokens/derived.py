@@ -7,7 +7,7 @@ from typing import Final
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from odingw.documents import lines, unmarked_text
+from odingw.documents import lines
 from odingw.errors import KeyMaterialError
 from odingw.tokens import base64url
 from odingw.tokens.keys import KeyType, SecretKey
@@ -26,7 +26,7 @@ def decode_master_key(text: str) -> bytes:
         KeyMaterialError: the text is empty or no base64.
     """
     try:
-        key = base64url.decode_standard(unmarked_text(text))
+        key = base64url.decode_standard(text)
     except ValueError:
         raise KeyMaterialError("master key: not base64") from None
     if not key:

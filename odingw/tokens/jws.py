@@ -130,6 +130,9 @@ def _header(segment: bytes) -> Header:
             "token header is not a JSON object in base64url",
             str(lone_surrogate(text) or ""),
         ) from None
+    for name in ("alg", "kid"):
+        if name not in members:
+            _malformed(f"token header {name} is missing")
     if not isinstance(alg, str):
         _malformed("token header alg must be a string")
     if not isinstance(kid, str):

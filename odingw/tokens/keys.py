@@ -11,9 +11,10 @@ from typing import Final, Self
 import msgspec
 from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
-from odingw.documents import unmarked_text
+from odingw.documents import is_absent, is_nothing, without_marks
 from odingw.errors import KeyMaterialError
 from odingw.tokens import base64url
+from odingw.tokens.jwk_use import check_use
 from odingw.tokens.other_forms import AS_DER, AS_X, pem_or_der
 
 KEY_BYTES: Final = 32
@@ -22,6 +23,7 @@ KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 """Length of an Ed25519 signature."""
 
+_ALGORITHMS: Final = ("EdDSA", "Ed25519")
 _ACCESS_KEY_VERSION: Final = 1
 _ACCESS_KEY_BYTES: Final = 33
 
@@ -121,8 +123,8 @@ class PrivateJwk(msgspec.Struct, frozen=True, gc=False):
 def load_public_jwk(value: object) -> PublicJwk:
     """Check an untrusted public JWK, as it comes from JSON or TOML.
 
-    Members that are not needed are ignored, a private ``d`` among them. The ``kid`` may be any
-    text: customers may name their keys freely.
+    Members that are not needed are ignored. The ``kid`` may be any text: customers may name their
+    keys freely.
 
     Args:
         value: a mapping with ``kid``, ``kty``, ``crv`` and ``x``.
@@ -140,9 +142,32 @@ def load_public_jwk(value: object) -> PublicJwk:
         raise KeyMaterialError('public key: kty must be "OKP"')
     if value.get("crv") != "Ed25519":
         raise KeyMaterialError('public key: crv must be "Ed25519"')
+    _check_members(value)
     if not isinstance(x, str) or (key := _key(x)) is None:
         raise KeyMaterialError(_instead("public key: x must be 32 bytes in base64url", x, AS_X))
     return PublicJwk(kid, "OKP", "Ed25519", base64url.encode(key).decode())
+
+
+def _check_members(jwk: Mapping[str, object]) -> None:
+    """Refuse a private key, or one that is for something else than EdDSA."""
+    for name in ("use", "alg"):
+        if not (is_absent(jwk.get(name)) or isinstance(jwk[name], str)):
+            raise KeyMaterialError(f"public key: {name} must be a text")
+    operations = jwk.get("key_ops")
+    if not (is_absent(operations) or _are_texts(operations)):
+        raise KeyMaterialError("public key: key_ops must be a list of texts")
+    try:
+        check_use(jwk)
+    except KeyMaterialError as error:
+        raise KeyMaterialError(f"public key: {error}") from None
+    if not (is_absent(jwk.get("alg")) or jwk["alg"] in _ALGORITHMS):
+        raise KeyMaterialError(f"public key: alg must be {' or '.join(_ALGORITHMS)}, or absent")
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(
+        is_nothing(item) or isinstance(item, str) for item in value
+    )
 
 
 def other_form(text: str, ending: str = AS_DER) -> str:
@@ -156,7 +181,7 @@ def other_form(text: str, ending: str = AS_DER) -> str:
         One line without anything of the text; empty: it is nothing that is known.
     """
     with suppress(KeyMaterialError):
-        AccessKey(unmarked_text(text).strip())
+        AccessKey(without_marks(text))
         return "an access key, which is a secret; show its public half: odingw access-key show"
     return pem_or_der(text, ending)
 
@@ -248,10 +273,10 @@ class AccessKey:
     """A customer's access key: a secret key with a version and a checksum around it.
 
     Args:
-        text: 44 characters of standard base64.
+        text: 44 characters of standard base64; white space around them does not count.
 
     Attributes:
-        text: the secret that was given.
+        text: the secret that was given, without white space.
         secret_key: the key in it.
 
     Raises:
@@ -261,6 +286,7 @@ class AccessKey:
     __slots__ = ("secret_key", "text")
 
     def __init__(self, text: str) -> None:
+        text = text.strip()
         try:
             raw = base64.b64decode(text, validate=True)
         except ValueError:

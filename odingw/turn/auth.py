@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 
 from odingw.documents import lone_surrogate, read_json
 from odingw.errors import NOT_JSON, TokenError, TokenFault
+from odingw.escapes import in_text
 from odingw.tokens import Policy, base64url
 from odingw.tokens import VerifyingKey as CustomerKey
 from odingw.tokens import verify as verify_access_token
@@ -50,6 +51,7 @@ ACCESS_AUDIENCE: Final = "gateway"
 """What ``aud`` of a customer's token must name, where it has one: whoever serves the rooms."""
 
 _LARGEST: Final = 2**53 - 1
+_SHOWN: Final = 80
 
 
 class KeySource(Protocol):
@@ -222,7 +224,7 @@ class TurnAuthenticator:
             return TokenError(TokenFault.SIGNATURE, "invalid signature in token")
         if named or (self._static and not self._sets):
             return TokenError(TokenFault.ALGORITHM, "token algorithm does not fit its key")
-        return TokenError(TokenFault.UNKNOWN_KEY, "not authorized")
+        return TokenError(TokenFault.UNKNOWN_KEY, "not authorized", _no_key(token.kid))
 
     def _check_access_token(
         self, token: "_Token", find: Callable[[str], CustomerKey | None], now: float
@@ -234,6 +236,13 @@ class TurnAuthenticator:
         if ACCESS_SUBJECT not in (name.lower() for name in names):
             raise TokenError(TokenFault.CLAIMS, f"token claim sub does not name {ACCESS_SUBJECT}")
         return verified.claims.exp or 0
+
+
+def _no_key(kid: str | None) -> str:
+    if kid is None:
+        return "the token names no kid, and there is no key to try it with"
+    shown = kid if len(kid) <= _SHOWN else f"{kid[: _SHOWN - 1]}…"
+    return f"no configured key has the kid {in_text(shown)}"
 
 
 def _affordable(keys: Iterable[VerifyingKey]) -> list[VerifyingKey]:

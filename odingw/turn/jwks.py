@@ -70,6 +70,7 @@ class JwkSet:
         self._clock = clock
         self._log = log
         self._running = False
+        self._again = False
         self._fetch: Deferred[bool] | None = None
         self._begun: float | None = None
         self._fetched: float | None = None
@@ -91,15 +92,20 @@ class JwkSet:
 
     def stop(self) -> None:
         """Fetch no more; whoever waits goes on with the keys there are."""
-        self._running = False
+        self._running = self._again = False
         self._cancel_next()
         if self._fetch is not None:
             self._fetch.cancel()
 
     def refresh(self) -> None:
-        """Fetch now, however short ago the last fetch was."""
+        """Fetch now, however short ago the last fetch was; again if one is under way.
+
+        What that one brings may be older than the change that is asked for.
+        """
         if self._running and self._fetch is None:
             self._begin()
+        elif self._running:
+            self._again = True
 
     def lookup(self) -> Deferred[float] | None:
         """Ask for keys that may be new.
@@ -148,7 +154,9 @@ class JwkSet:
     def _ended(self, succeeded: bool) -> None:
         self._fetch = None
         if self._running:
-            self._next = self._clock.callLater(REFRESH if succeeded else PAUSE, self._begin)
+            delay = 0.0 if self._again else REFRESH if succeeded else PAUSE
+            self._next = self._clock.callLater(delay, self._begin)
+            self._again = False
         waiting, self._waiting = self._waiting, deque()
         self._resume(waiting)
 
@@ -169,30 +177,32 @@ class JwkSet:
             self._log.info("JWK set {jwk_set} is fetched again", jwk_set=self.name)
             self._cause = None
         self._report(found.problems)
-        self._set(found.keys)
+        self._set(found.keys, first=self.fetches_ok == 1)
 
     def _failed(self, cause: str) -> None:
         self.fetches_failed += 1
         if cause != self._cause:
             self._log.warn(
-                "JWK set {jwk_set} was not fetched, the last {count} keys stay: {cause}",
+                "JWK set {jwk_set} was not fetched, {kept}: {cause}",
                 jwk_set=self.name,
-                count=len(self.keys),
+                kept=f"its last {_keys(len(self.keys))} stay"
+                if self.keys
+                else "and no key of it is known",
                 cause=cause,
             )
             self._cause = cause
         if self.age is not None and self.age >= MAX_AGE:
             self._set(())
 
-    def _set(self, keys: tuple[VerifyingKey, ...]) -> None:
-        if keys == self.keys:
+    def _set(self, keys: tuple[VerifyingKey, ...], *, first: bool = False) -> None:
+        if keys == self.keys and not first:
             return
         self.keys = keys
         self._log.emit(
             LogLevel.info if keys else LogLevel.warn,
-            "JWK set {jwk_set} has {count} keys that can be used",
+            "JWK set {jwk_set} has {keys} that can be used",
             jwk_set=self.name,
-            count=len(keys),
+            keys=_keys(len(keys)),
         )
 
     def _report(self, problems: tuple[str, ...]) -> None:
@@ -203,3 +213,9 @@ class JwkSet:
             self._log.warn("{problem}", problem=problem)
         if len(new) > PROBLEMS_LOGGED:
             self._log.warn("{count} more problems", count=len(new) - PROBLEMS_LOGGED)
+
+
+def _keys(count: int) -> str:
+    if count == 1:
+        return "one key"
+    return f"{count or 'no'} keys"

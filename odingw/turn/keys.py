@@ -11,6 +11,7 @@ OKP, Ed25519            EdDSA, Ed25519 (RFC 9864)
 ======================  ========================================
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
@@ -27,13 +28,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from jwt.algorithms import Algorithm, ECAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError, structs
 from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
-from odingw.documents import is_absent_json, lone_surrogate, unmarked, unmarked_text
+from odingw.documents import in_ascii, is_absent_json, lone_surrogate, unmarked
 from odingw.errors import NOT_JSON, KeyMaterialError
 from odingw.tokens import base64url
+from odingw.tokens.jwk_use import PRIVATE, OtherUseError, check_use
 from odingw.tokens.keys import KEY_BYTES, SIGNATURE_BYTES, other_form
 
 MAX_JWKS: Final = 100
@@ -142,7 +144,7 @@ def static_key(text: str, source: str) -> VerifyingKey:
         KeyMaterialError: it cannot be used; the text says why.
     """
     try:
-        der = base64url.decode_standard("".join(unmarked_text(text).split()))
+        der = base64url.decode_standard("".join(text.split()))
     except ValueError:
         _refuse(_instead("base64 expected, of a public key in DER", text))
     try:
@@ -164,19 +166,14 @@ _Text: TypeAlias = str | tuple[()] | None
 """A member that is a text, or absent; .NET writes null, and empty lists, for what a key lacks."""
 
 
-class _Jwk(Struct):
-    """The members of a JWK that matter here; others are ignored, as RFC 7517 wants it."""
+class _Use(Struct):
+    """The members of a JWK that say what it is for, and those of a key pair, whatever they hold."""
 
-    kty: _Text = None
-    kid: _Text = None
-    alg: _Text = None
-    use: _Text = None
-    key_ops: tuple[str, ...] | Literal[""] | None = None
-    crv: _Text = None
-    n: _Text = None
-    e: _Text = None
-    x: _Text = None
-    y: _Text = None
+    kty: Any = None
+    alg: Any = None
+    use: Any = None
+    key_ops: Any = None
+    crv: Any = None
     d: Raw | UnsetType = UNSET
     p: Raw | UnsetType = UNSET
     q: Raw | UnsetType = UNSET
@@ -186,12 +183,19 @@ class _Jwk(Struct):
     oth: Raw | UnsetType = UNSET
 
 
-_PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi", "oth")
-"""The private members of a key pair (RFC 7518, section 6; RFC 8037, section 2)."""
+class _Jwk(Struct):
+    """The members of a JWK that matter here; others are ignored, as RFC 7517 wants it."""
 
-
-class _OtherUseError(KeyMaterialError):
-    """A key is for something else than signatures."""
+    kty: _Text = None
+    kid: _Text = None
+    alg: _Text = None
+    use: _Text = None
+    key_ops: tuple[_Text, ...] | Literal[""] | None = None
+    crv: _Text = None
+    n: _Text = None
+    e: _Text = None
+    x: _Text = None
+    y: _Text = None
 
 
 class _Named(Struct):
@@ -209,15 +213,14 @@ def jwk(document: bytes | Raw, source: str) -> VerifyingKey:
         KeyMaterialError: it cannot be used; the text says why.
     """
     try:
+        _check_use(_use.decode(document))
         value = _one_jwk.decode(document)
+    except ValidationError as error:
+        _refuse(_wrong_type(error))
     except NOT_JSON:
         _refuse(str(lone_surrogate(bytes(document)) or _SHAPE))
     if not value.kty:
-        _refuse(_SHAPE)
-    private = (getattr(value, name) for name in _PRIVATE)
-    if any(member is not UNSET and not is_absent_json(member) for member in private):
-        _refuse("it holds a private key, so anybody who can read it can sign")
-    _check_use(value)
+        _refuse(f"{_SHAPE}; its kty is absent")
     build = _TYPES.get(value.kty)
     if build is None:
         _refuse(_WANTED_TYPE)
@@ -232,18 +235,19 @@ def jwk(document: bytes | Raw, source: str) -> VerifyingKey:
     return _verifying(kid, algorithms, key, source)
 
 
-def _check_use(value: _Jwk) -> None:
-    """Refuse a key that is not for signatures (RFC 7517, sections 4.2 to 4.4).
+def _check_use(value: _Use) -> None:
+    members: dict[str, object] = structs.asdict(value)
+    for name in PRIVATE:
+        member: Raw | UnsetType = getattr(value, name)
+        # What is in it need not be read.
+        members[name] = None if member is UNSET or is_absent_json(member) else "…"
+    check_use(members)
 
-    Raises:
-        _OtherUseError: by its ``use``, its ``key_ops`` or its ``alg``.
-    """
-    if value.use and value.use != "sig":
-        raise _OtherUseError("its use is not sig")
-    if value.key_ops and "verify" not in value.key_ops:
-        raise _OtherUseError("verify is not among its key_ops")
-    if value.alg and value.alg.startswith(_ENCRYPTION):
-        raise _OtherUseError("its alg is none that is accepted: it encrypts")
+
+def _wrong_type(error: ValidationError) -> str:
+    """Name the member that msgspec found to be of another type."""
+    found = _MEMBER.search(str(error))
+    return f"{_SHAPE}; its {found[1]} is something else" if found else _SHAPE
 
 
 class KeyList(Struct, frozen=True):
@@ -278,33 +282,43 @@ def jwk_set(document: bytes, name: str) -> KeyList:
     Raises:
         KeyMaterialError: it is no JWK set.
     """
-    try:
-        parts = msgspec.structs.astuple(_set.decode(unmarked(document)).keys)
-    except NOT_JSON:
-        raise KeyMaterialError(_no_set(document)) from None
     keys: list[VerifyingKey] = []
     problems: list[str] = []
-    for number, part in enumerate(parts, 1):
-        if part is UNSET:
-            break
+    for number, part in enumerate(_parts(document), 1):
         if number > MAX_JWKS:
             problems.append(f"the keys of {name} after the first {MAX_JWKS} are skipped")
             break
         try:
             keys.append(jwk(part, name))
-        except _OtherUseError:
+        except OtherUseError:
             continue
         except KeyMaterialError as error:
             problems.append(f"key {number}{_shown_kid(part)} of {name} is skipped: {error}")
     return KeyList(tuple(keys), tuple(problems))
 
 
+def _parts(document: bytes) -> list[Raw]:
+    """Return the first keys of a JWK set, one more than are read.
+
+    Raises:
+        KeyMaterialError: it is no JWK set.
+    """
+    try:
+        parts = structs.astuple(_set.decode(unmarked(document)).keys)
+    except NOT_JSON:
+        half = lone_surrogate(document)
+        found = half and isinstance(half.document, dict) and half.document.get("keys")
+        if not isinstance(found, list):
+            raise KeyMaterialError(_no_set(document)) from None
+        return in_ascii(found[: MAX_JWKS + 1])
+    return [part for part in parts if part is not UNSET]
+
+
 def _no_set(document: bytes) -> str:
     """Say what is there instead of a JWK set, as far as it is known."""
     text = "it is not a JSON object with a list of keys"
-    half = lone_surrogate(document)
-    if half is not None:
-        return str(half)
+    if b'"jwks_uri"' in document:
+        return f"{text}, but an OpenID configuration; name the URL that is its jwks_uri"
     # Beside their JWK sets, issuers serve certificates by key id, and PEM files.
     pem = other_form(document[:_LONGEST_PEM].decode("utf-8", "replace"))
     return f"{text}, but {pem.partition(';')[0]}; name the URL of the JWK set" if pem else text
@@ -375,10 +389,11 @@ def _checked_ed25519(key: bytes) -> bytes:
 def _shown_kid(part: Raw) -> str:
     """The id of a key that is broken otherwise."""
     try:
-        kid = _named.decode(part).kid
+        kid: object = _named.decode(part).kid
     except NOT_JSON:
-        return ""
-    return f" ({kid[:_SHOWN]!r})"
+        half = lone_surrogate(bytes(part))
+        kid = half.document.get("kid") if half and isinstance(half.document, dict) else None
+    return f" ({kid[:_SHOWN]!r})" if isinstance(kid, str) else ""
 
 
 def _refuse(message: str) -> NoReturn:
@@ -389,12 +404,12 @@ _SHAPE: Final = (
     "a JSON object expected, with a text as kty, texts as kid, alg, use, crv, n, e, x and y, and a "
     "list of texts as key_ops, where it has them"
 )
-_ENCRYPTION: Final = ("RSA1_5", "RSA-OAEP", "ECDH-ES", "HPKE-")
-"""How the algorithms begin that encrypt to a public key (RFC 7518, section 4.1)."""
+_MEMBER: Final = re.compile(r"at `\$\.(\w+)")
 _LONGEST_PEM: Final = 8192
 _WANTED_TYPE: Final = "it must be an RSA, EC (P-256, P-384) or Ed25519 key"
 _TYPES: Final = {"RSA": _rsa, "EC": _ec, "OKP": _okp}
 _named: Final = msgspec.json.Decoder(_Named)
+_use: Final = msgspec.json.Decoder(_Use)
 _one_jwk: Final = msgspec.json.Decoder(_Jwk)
 _JwkSet: Final = msgspec.defstruct("_JwkSet", [("keys", _Jwks)])
 _set: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_JwkSet)

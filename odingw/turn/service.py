@@ -7,6 +7,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from odingw.config import Turn as TurnConfig
+from odingw.http_proxies import HttpProxies
 from odingw.rpc.callers import CustomerKey
 from odingw.turn.auth import TurnAuthenticator
 from odingw.turn.jwks import JwkSet
@@ -104,14 +105,15 @@ class TurnService:
             ConfigError: the settings cannot be used; those in force stay.
         """
         file, settings = self._read(config)
+        known = self.current.jwk_sets if self.current else {}
         self._config, self._file = config, file
         if settings is None:
             self.stop_serving()
         elif self.current is None or settings != self.current.settings:
             self._take(settings)
-        if self.current is not None:
-            for jwk_set in self.current.jwk_sets.values():
-                jwk_set.refresh()
+        # New ones are just being fetched, and those that are gone do nothing any more.
+        for jwk_set in known.values():
+            jwk_set.refresh()
 
     def poll(self) -> None:
         """Take the TurnRest file if it has changed.
@@ -169,6 +171,9 @@ class TurnService:
         if old is not None:
             self._end(old, jwk_sets)
             _log.info("the TURN settings have changed")
+        # Over http a set comes from this host, and directly.
+        distant = [url for url in settings.jwk_urls if url.lower().startswith("https:")]
+        self._warn(HttpProxies.from_environment().problems(distant))
         self.current = new
         if self._running:
             for url, jwk_set in jwk_sets.items():

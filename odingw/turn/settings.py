@@ -13,7 +13,7 @@ from odingw.config.errors import config_error, convert
 from odingw.config.parts import is_loopback
 from odingw.config.turn import BESIDE_FILE
 from odingw.config.types import Text, key_text
-from odingw.documents import is_absent, lone_surrogate, read_json, without_marks
+from odingw.documents import NotJsonError, half_in, is_absent, is_nothing, read_document, unseen
 from odingw.errors import ConfigError
 from odingw.turn.keys import static_key
 from odingw.turn.origins import ANY_ORIGIN, check_origin
@@ -24,6 +24,8 @@ MAX_USERNAME: Final = 508
 
 With more, Chromium gathers no relay, or throws.
 """
+
+_FILE: Final = re.compile(r"file:|[./~]|[^:]+\.(json|jwks?)\Z", re.IGNORECASE)
 
 SHORT_SECRET: Final = 16
 """Characters; a shorter secret gets a warning."""
@@ -47,8 +49,8 @@ _MEMBERS: Final = {
 }
 """Members of a TurnRest file, and the keys of ``[turn]`` that say the same."""
 
-_LONGEST_CAUSE: Final = 200
-_JSON_POSITION: Final = re.compile(r"(?P<what>.*) \(byte (?P<byte>[0-9]+)\)", re.DOTALL)
+_NAMES: Final = ("user_claim", "required_scopes", "scope_claims", "issuer", "audience")
+"""Keys whose values are names, of which none has a character that nobody sees."""
 
 
 class TurnSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,8 +163,8 @@ def from_turnrest_json(
 ) -> tuple[TurnSettings, list[str]]:
     """Read a TurnRest file; its members are those of the wire reference, and ``secretKeys``.
 
-    Null stands for an absent member, and so do an empty text and an empty list. Where the same is
-    given under two names, lists are joined.
+    Null stands for an absent member or item, and so does an empty text; a list without items is
+    absent. Where the same is given under two names, lists are joined.
 
     Args:
         text: what the file holds.
@@ -183,14 +185,13 @@ def from_turnrest_json(
         given = document.get(member)
         if is_absent(given):
             continue
-        value = convert(given, hints.get(member, hints[key]), source, member)
-        if member == "secretKey":
-            value = (value,)
+        # Of an origin, as of others that no browser sends, there is a warning.
+        if key != "allowed_origin" and (half := half_in({member: given})):
+            raise config_error(source, "", f"{half}; write the whole character")
+        value, positions = _converted(given, hints.get(member, hints[key]), source, member)
         if isinstance(value, tuple):
             earlier = values.get(key, ())
-            for index in range(len(value)):
-                item = member if member == "secretKey" else f"{member}[{index}]"
-                names[f"{key}[{len(earlier) + index}]"] = item
+            names |= {f"{key}[{len(earlier) + n}]": name for n, name in enumerate(positions)}
             value = earlier + value
         elif values.get(key, value) != value:
             raise config_error(source, member, f"{names[key]} says otherwise; keep one of them")
@@ -200,25 +201,27 @@ def from_turnrest_json(
     return settings, unknown + warnings
 
 
+def _converted(given: Any, wanted: Any, source: str, member: str) -> tuple[Any, list[str]]:
+    """Return what a member says as the wanted type, and names of its items if it is a list.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
+    if not isinstance(given, list):
+        value = convert(given, wanted, source, member)
+        return ((value,), [member]) if member == "secretKey" else (value, [])
+    # Where an item is absent something else keeps its place, as errors count the items.
+    filled = ["absent" if is_nothing(item) else item for item in given]
+    value = convert(filled, wanted, source, member)
+    kept = [index for index, item in enumerate(given) if not is_nothing(item)]
+    return tuple(value[index] for index in kept), [f"{member}[{index}]" for index in kept]
+
+
 def _decode(text: bytes, source: str) -> dict[str, Any]:
     try:
-        document = read_json(text)
-    except (UnicodeDecodeError, RecursionError) as error:
-        what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "nested too deeply"
-        raise config_error(source, "", f"{what}; write one JSON object") from None
-    except msgspec.DecodeError as error:
-        if half := lone_surrogate(text):
-            raise config_error(source, "", f"{half}; write the whole character") from None
-        what, where = str(error), ""
-        if found := _JSON_POSITION.fullmatch(what):
-            what = found["what"].removeprefix("JSON is malformed: ")
-            number = text.count(b"\n", 0, int(found["byte"])) + 1
-            where = f"line {number}"
-        elif what == "Input data was truncated":
-            what = "it ends too early"
-        elif len(what) > _LONGEST_CAUSE:  # it says where, by a path as deep as the text nests
-            what = f"{what[:_LONGEST_CAUSE]}…"
-        raise config_error(source, where, f"invalid JSON: {what}") from None
+        document = read_document(text)
+    except NotJsonError as error:
+        raise config_error(source, error.place, f"invalid JSON: {error.cause}") from None
     if not isinstance(document, dict):
         raise config_error(source, "", "not a JSON object; write one")
     return document
@@ -232,9 +235,7 @@ def _unknown(member: str, source: str) -> str:
 
 def _settle(turn: Turn, place: _Place) -> tuple[TurnSettings, list[str]]:
     """Check what types cannot say."""
-    secret_keys = tuple(filter(None, map(without_marks, turn.secret_keys)))
-    forced_password = without_marks(turn.forced_password or "") or None
-    if not secret_keys and forced_password is None:
+    if not turn.secret_keys and turn.forced_password is None:
         raise place.error("secret_keys", "missing; write the secret that your TURN servers have")
     origins, warnings = _origins(turn, place)
     turn_uris = _uris(turn, "turn_uris", "turn", place)
@@ -245,11 +246,11 @@ def _settle(turn: Turn, place: _Place) -> tuple[TurnSettings, list[str]]:
     _check_items(turn, "jwk_urls", _check_jwk_url, place)
     _check_items(turn, "public_keys", lambda text: static_key(text, ""), place)
     settings = TurnSettings(
-        secret_keys=_distinct(secret_keys),
+        secret_keys=_distinct(turn.secret_keys),
         allowed_origins=origins,
         ttl=turn.ttl,
-        forced_user=without_marks(turn.forced_user or "") or None,
-        forced_password=forced_password,
+        forced_user=turn.forced_user or None,
+        forced_password=turn.forced_password,
         ignore_jwt=turn.ignore_jwt,
         user_claim=turn.user_claim,
         required_scopes=turn.required_scopes,
@@ -265,17 +266,34 @@ def _settle(turn: Turn, place: _Place) -> tuple[TurnSettings, list[str]]:
         watch_interval=turn.watch_interval,
         leeway=turn.leeway,
     )
-    return settings, warnings + _user_warnings(settings, place) + _warnings(turn, place)
+    warnings += _unseen(turn, place) + _user_warnings(settings, place) + _warnings(turn, place)
+    return settings, warnings
+
+
+def _unseen(turn: Turn, place: _Place) -> list[str]:
+    """Return warnings of characters that came along unseen when a name or secret was copied."""
+    warnings = []
+    for key in (*_NAMES, "forced_user", "forced_password", "secret_keys"):
+        # A password may be meant so.
+        say = place.useless if key in _NAMES else place.warning
+        for name, text in _texts(turn, key):
+            if char := unseen(text):
+                warnings.append(say(name, f"it holds {char}, which nobody sees; write it anew"))
+    return warnings
+
+
+def _texts(turn: Turn, key: str) -> list[tuple[str, str]]:
+    """Return what a key says, one text or several, each with its name."""
+    value = getattr(turn, key)
+    if isinstance(value, str):
+        return [(key, value)]
+    return [(f"{key}[{index}]", text) for index, text in enumerate(value or ())]
 
 
 def _origins(turn: Turn, place: _Place) -> tuple[tuple[str, ...], list[str]]:
     """Return the origins that browsers can send, and warnings of others."""
-    given, key = turn.allowed_origin, "allowed_origin"
-    named = (
-        [(key, given)]
-        if isinstance(given, str)
-        else [(f"{key}[{index}]", text) for index, text in enumerate(given)]
-    )
+    key = "allowed_origin"
+    named = _texts(turn, key)
     texts = [text for _, text in named]
     if set(texts) == set(ANY_ORIGIN):
         return ANY_ORIGIN, []
@@ -336,11 +354,11 @@ def _distinct(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_items(turn: Turn, key: str, check: Callable[[str], object], place: _Place) -> None:
-    for index, text in enumerate(getattr(turn, key)):
+    for name, text in _texts(turn, key):
         try:
             check(text)
         except ValueError as error:
-            raise place.error(f"{key}[{index}]", str(error)) from None
+            raise place.error(name, str(error)) from None
 
 
 def _uris(turn: Turn, key: str, scheme: Scheme, place: _Place) -> tuple[str, ...]:
@@ -360,6 +378,11 @@ def _uris(turn: Turn, key: str, scheme: Scheme, place: _Place) -> tuple[str, ...
 def _check_jwk_url(url: str) -> None:
     """Refuse URLs whose answer could be forged; they are not repeated, as they may hold secrets."""
     wanted = 'write a URL such as "https://login.example.com/jwks"'
+    if _FILE.match(url):
+        raise ValueError(
+            "a JWK set cannot be read from a file; serve it over http on this host, or convert "
+            "its keys for public_keys"
+        )
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError(f"it holds a character that must be percent-encoded; {wanted}")
     try:

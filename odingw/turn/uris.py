@@ -1,10 +1,11 @@
 """TURN and STUN URIs (RFC 7065, RFC 7064): read, completed and put into one form."""
 
 import re
-from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Literal
 
 from msgspec import Struct
+
+from odingw.hosts import ends_in_number, is_ipv6, is_name
 
 Scheme = Literal["turn", "turns", "stun", "stuns"]
 Transport = Literal["udp", "tcp"]
@@ -24,9 +25,7 @@ _OTHER_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?![0-9]*(?:\?|\Z))")
 _PARTS = re.compile(
     r"(?P<host>\[[^\]]*\]|[^:?\[\]]*)(?::(?P<port>[^:?]*))?(?:\?(?P<query>.*))?", re.DOTALL
 )
-_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _TRANSPORT = re.compile(r"transport=(udp|tcp)", re.IGNORECASE)
-_MAX_HOST: Final = 253
 _SHOWN: Final = 80
 
 
@@ -66,12 +65,12 @@ def parse_uri(text: str, default_scheme: Scheme) -> TurnUri:
     found = _SCHEME.match(text)
     rest = text[found.end() :] if found else text
     scheme: Scheme = _scheme(found[1]) if found else default_scheme
-    if not found and _OTHER_SCHEME.match(text) and not _is_ipv6(text):
+    if not found and _OTHER_SCHEME.match(text) and not is_ipv6(text):
         raise _malformed(text, f'unknown scheme; write "{default_scheme}:" and the host')
     if rest.startswith("//"):
         plain = _shown(f"{scheme}:{rest.lstrip('/')}")
         raise _malformed(text, f'"//" has no place in it; write {plain}')
-    if _is_ipv6(rest):
+    if is_ipv6(rest):
         raise _malformed(text, f'an IPv6 address needs brackets; write "{scheme}:[address]:port"')
     parts = _PARTS.fullmatch(rest)
     if parts is None:
@@ -98,17 +97,15 @@ def _host(uri: str, text: str) -> str:
     if not text:
         raise _malformed(uri, "it names no host; write one")
     if text.startswith("["):
-        if not _is_ipv6(text[1:-1]):
+        if not is_ipv6(text[1:-1]):
             raise _malformed(uri, "what is in brackets is no IPv6 address; write one, or a name")
         return text[1:-1]
     if not text.isascii():
         raise _malformed(uri, 'the host is not ASCII; write it in its "xn--" form')
-    labels = text.removesuffix(".").split(".")
-    if len(text) > _MAX_HOST or not all(map(_LABEL.fullmatch, labels)):
-        raise _malformed(uri, "the host is neither a name nor an address; write one of these")
-    # A name whose last label is a number is taken for an IPv4 address by everybody.
-    if labels[-1].isdigit() and not _is_ipv4(text):
-        raise _malformed(uri, "the host is not an IPv4 address, nor a name; write one of these")
+    if not is_name(text):
+        number = ends_in_number(text)
+        what = "not an IPv4 address, nor a name" if number else "neither a name nor an address"
+        raise _malformed(uri, f"the host is {what}; write one of these")
     return text
 
 
@@ -128,22 +125,6 @@ def _transport(uri: str, scheme: Scheme, query: str) -> Transport:
             uri, 'nothing but "?transport=udp" or "?transport=tcp" may follow; write one of these'
         )
     return "udp" if found[1].lower() == "udp" else "tcp"
-
-
-def _is_ipv4(text: str) -> bool:
-    try:
-        IPv4Address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        # A zone means something on one host only.
-        return IPv6Address(text).scope_id is None
-    except ValueError:
-        return False
 
 
 def _malformed(uri: str, remedy: str) -> ValueError:

@@ -39,6 +39,9 @@ _ROW_TIME: Final = 0.005
 _PIECE: Final = 16384
 """Bytes of a chunked body that are decoded in one step."""
 
+_HEADER_SIZE: Final = 140
+"""Bytes of memory that a header has beside its own, once it has been read."""
+
 _LINE_END: Final = b"\r\n"
 _END: Final = 2 * _LINE_END
 """Ends a request's headers."""
@@ -57,11 +60,12 @@ class GatewayChannel(HTTPChannel):
     Attributes:
         outbox: what must arrive with the replies of this connection.
         busy: whether a request is being answered.
+        fresh: whether nothing has come in yet.
         host: the peer's address, as far as connections are counted by it.
         refused: whether anything that still comes in is ignored.
         body_limit: how many bytes the body of the request at hand may have; negative while its
             headers are not known.
-        held: how many bytes are kept of requests that are not complete or not in work.
+        held: how many bytes requests take that are not complete or not in work.
     """
 
     # A dictionary of more than thirty attributes, or one that loses some (Twisted deletes _command,
@@ -72,6 +76,7 @@ class GatewayChannel(HTTPChannel):
         "_blocked",
         "_closing",
         "_command",
+        "_head_size",
         "_input",
         "_longest_head",
         "_path",
@@ -84,6 +89,7 @@ class GatewayChannel(HTTPChannel):
         "_version",
         "body_limit",
         "busy",
+        "fresh",
         "held",
         "host",
         "outbox",
@@ -103,10 +109,12 @@ class GatewayChannel(HTTPChannel):
         super().__init__()
         self.body_limit = 0
         self.busy = False
+        self.fresh = True
         self.held = 0
         self.host = ""
         self.refused = False
         self._input = b""
+        self._head_size = 0
         self._longest_head = 0
         self._at = 0
         self._awaited: tuple[Deadlines[GatewayChannel], float] | None = None
@@ -165,6 +173,7 @@ class GatewayChannel(HTTPChannel):
                 if self.refused:
                     return
             self.outbox.next_request()
+            self.fresh = False
         self._input += data
         if (
             self._awaited is self.site.head
@@ -250,6 +259,7 @@ class GatewayChannel(HTTPChannel):
         lines = data[start:end].split(_LINE_END)
         if self._is_head_too_long(lines):
             return False
+        self._head_size = end - start + _HEADER_SIZE * len(lines)
         try:
             for line in lines:
                 self.lineReceived(line)
@@ -318,7 +328,7 @@ class GatewayChannel(HTTPChannel):
         if decoder is not None:
             self._await(self.site.body)
             if self.body_limit <= self.site.limits.body:
-                waiting += self.requests[-1].content.tell()
+                waiting += self._head_size + self.requests[-1].content.tell()
         else:
             self._await(self.site.head if waiting and not stuck else None)
         if waiting != self.held:

@@ -7,6 +7,7 @@ from klein import Klein
 
 from odingw.config import Trusted
 from odingw.errors import FORBIDDEN, RpcError
+from odingw.ops.logs import seldom
 from odingw.rpc.jsonrpc import error_reply
 from odingw.web.address import socket_peer
 from odingw.web.channel import GatewayRequest
@@ -15,9 +16,6 @@ from odingw.web.openapi_parts import REFUSES
 from odingw.web.replies import prepare
 
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
-
-_QUIET: Final = 60.0
-"""Seconds between two lines about callers on this host."""
 
 
 class Elsewhere:
@@ -44,10 +42,8 @@ class Elsewhere:
         self._paths = paths
         self._message = message
         self._trusted = trusted
-        self._now = now
-        self._on_local = on_local
+        self._on_local = seldom(on_local, now)
         self._on_refused = on_refused
-        self._told: float | None = None
 
     def check(self, request: GatewayRequest, proxied: bool) -> NoReturn:
         """Refuse a request.
@@ -62,8 +58,7 @@ class Elsewhere:
         peer = socket_peer(request)
         if peer is None or not peer.is_loopback or proxied or shows_proxy(request, self._trusted):
             self._on_refused(self._message)
-        elif self._told is None or self._now() - self._told >= _QUIET:
-            self._told = self._now()
+        else:
             self._on_local(self._path_of(request))
         raise RpcError(FORBIDDEN, self._message)
 

@@ -37,8 +37,6 @@ import attrs
 from twisted.internet import defer
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import (
-    TCP4ServerEndpoint,
-    TCP6ServerEndpoint,
     UNIXServerEndpoint,
     serverFromString,
 )
@@ -51,12 +49,12 @@ from twisted.internet.interfaces import (
     IStreamServerEndpointStringParser,
 )
 from twisted.internet.protocol import connectionDone
-from twisted.internet.tcp import makeBinding
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
 from odingw.errors import ConfigError
+from odingw.web.early import TcpEndpoint
 from odingw.web.tls import CertificateFiles, ReloadingContextFactory, TlsFactory
 from odingw.web.twisted_private import HAProxyProtocolWrapper, HAProxyWrappingFactory
 
@@ -111,6 +109,7 @@ class Listener:
         proxied: whether connections begin with a PROXY line, so that a peer's address is what that
             line says.
         binding: interface (empty: all) and port of a ``tcp:``, ``tcp6:`` or ``ssl:`` endpoint.
+        tcp: what takes the port of such an endpoint before ``listen``; None for all others.
     """
 
     description: str
@@ -118,6 +117,7 @@ class Listener:
     tls: ReloadingContextFactory | None
     proxied: bool
     binding: tuple[str, int] | None = None
+    tcp: TcpEndpoint | None = None
 
 
 def listener(
@@ -154,6 +154,7 @@ def listener(
     if proxied and kind == "haproxy":
         raise ConfigError("haproxy: it stands there twice; write it once")
     arguments = _Arguments(kind, text, folder) if kind in _ARGUMENTS else None
+    tcp = None
     if arguments is None:
         endpoint = _plugin(reactor, kind, inner)
     elif kind == "unix":
@@ -161,7 +162,8 @@ def listener(
     elif kind == "systemd":
         endpoint = _systemd(reactor, arguments, inner)
     else:
-        endpoint = _tcp(reactor, arguments, reuse_port=reuse_port)
+        tcp = _tcp(reactor, arguments, reuse_port=reuse_port)
+        endpoint = IStreamServerEndpoint(tcp)
     contexts = _contexts(arguments, tls) if arguments is not None and kind == "ssl" else None
     if proxied:
         endpoint = IStreamServerEndpoint(_ProxyEndpoint(endpoint, reactor, header_timeout))
@@ -170,7 +172,7 @@ def listener(
     binding = None
     if arguments is not None and kind in _TCP:
         binding = arguments.text("interface"), arguments.number("port", "", _MAX_PORT)
-    return Listener(description, endpoint, contexts, proxied, binding)
+    return Listener(description, endpoint, contexts, proxied, binding, tcp)
 
 
 class _ProxyLine(HAProxyProtocolWrapper):
@@ -377,7 +379,7 @@ class _Arguments:
         yield name, value
 
 
-def _tcp(reactor: Any, arguments: _Arguments, *, reuse_port: bool) -> IStreamServerEndpoint:
+def _tcp(reactor: Any, arguments: _Arguments, *, reuse_port: bool) -> TcpEndpoint:
     """The TCP part of a ``tcp:``, ``tcp6:`` or ``ssl:`` endpoint."""
     version_6 = arguments.kind == "tcp6"
     interface = arguments.text("interface")
@@ -396,12 +398,9 @@ def _tcp(reactor: Any, arguments: _Arguments, *, reuse_port: bool) -> IStreamSer
             ) from None
     if version_6:
         interface = interface or "::"
-    port: Any = arguments.number("port", "", _MAX_PORT)
-    if reuse_port:
-        port = makeBinding(interface, port, reuseAddress=True, reusePort=True)
+    port = arguments.number("port", "", _MAX_PORT)
     backlog = arguments.number("backlog", _BACKLOG, _MAX_PORT)
-    make = TCP6ServerEndpoint if version_6 else TCP4ServerEndpoint
-    return IStreamServerEndpoint(make(reactor, port, backlog, interface))
+    return TcpEndpoint(reactor, interface, port, backlog, reuse_port)
 
 
 def _contexts(

@@ -15,7 +15,28 @@ from odingw.web.address import client_address, is_trusted, socket_peer, within
 from odingw.web.attempts import Attempts
 from odingw.web.host import Host, parse_host
 
-_PROXY_TRACES: Final = (b"origin", b"forwarded", b"via", b"x-real-ip")
+_PROXY_TRACES: Final = frozenset(
+    (
+        # Proxies and content delivery networks.
+        *(b"forwarded", b"via", b"cdn-loop", b"client-ip", b"x-real-ip", b"x-client-ip"),
+        *(b"x-cluster-client-ip", b"true-client-ip", b"fastly-client-ip", b"fly-client-ip"),
+        *(
+            b"proxy-client-ip",
+            b"proxy-connection",
+            b"wl-proxy-client-ip",
+            b"x-original-for",
+            b"x-original-host",
+        ),
+        # Browsers, and who would change the protocol behind a proxy's back (RFC 7540, 3.2).
+        *(b"origin", b"upgrade", b"http2-settings"),
+    )
+)
+"""What ODIN servers do not send, in small letters."""
+
+_TRACES_BEGIN: Final = (
+    *(b"x-forwarded", b"x-original-forwarded", b"x-envoy-", b"x-amzn-", b"x-azure-"),
+    *(b"cf-", b"sec-fetch-", b"sec-ch-"),
+)
 
 _DIRECT: Final = (b"HTTP/1.1", Request.clientproto)
 """What ODIN servers speak, and what a request says whose headers alone are known.
@@ -23,9 +44,7 @@ _DIRECT: Final = (b"HTTP/1.1", Request.clientproto)
 nginx before 1.29.7 spoke HTTP/1.0 to what is behind it; from then on, like others, HTTP/1.1.
 """
 
-HOW_TO_OPEN: Final = (
-    "set gateway.internal.users (and the addresses of the ODIN servers in gateway.internal.allow)"
-)
+HOW_TO_OPEN: Final = "set gateway.internal.users"
 
 
 def _header(request: Request, name: bytes) -> str | None:
@@ -48,12 +67,10 @@ def is_foreign(request: Request) -> bool:
 
 def shows_proxy(request: Request, trusted: Sequence[Trusted]) -> bool:
     """Tell whether a request shows that it came through something; it need not show that."""
-    headers = request.requestHeaders
     if request.clientproto not in _DIRECT or is_trusted(socket_peer(request), trusted):
         return True
-    return any(headers.hasHeader(name) for name in _PROXY_TRACES) or any(
-        name.lower().startswith(b"x-forwarded-") for name, _ in headers.getAllRawHeaders()
-    )
+    names = (name.lower() for name, _ in request.requestHeaders.getAllRawHeaders())
+    return any(name in _PROXY_TRACES or name.startswith(_TRACES_BEGIN) for name in names)
 
 
 def is_local_name(request: Request, names: Iterable[str] = ()) -> bool:
@@ -68,9 +85,9 @@ def is_local_name(request: Request, names: Iterable[str] = ()) -> bool:
     host = _host(request)
     if host is None:
         return False
-    if host.name in ("", "localhost") or host.address is not None:
-        return True
     name = host.name.removesuffix(".")
+    if not host.name or name == "localhost" or host.address is not None:
+        return True
     return any(fnmatchcase(name, pattern) for pattern in names)
 
 
@@ -180,8 +197,11 @@ class InternalGuard:
         else:
             address = socket_peer(request)
             if proxied or shows_proxy(request, self._trusted):
+                proxy = ""
+                if within(address, self._trusted):
+                    proxy = f"{address} is in listen.trusted_proxies; "
                 raise self._refuse(
-                    "without users, requests from browsers and through proxies are not "
+                    f"{proxy}without users, requests from browsers and through proxies are not "
                     f"accepted; {HOW_TO_OPEN}"
                 )
         if address is None:
@@ -190,7 +210,7 @@ class InternalGuard:
                     f"no unix socket counts as in gateway.internal.allow; {HOW_TO_OPEN}"
                 )
         elif not within(address, self._allow):
-            raise self._refuse(f"{address} is not in gateway.internal.allow; {HOW_TO_OPEN}")
+            raise self._refuse(f"{address} is not in gateway.internal.allow; add its network there")
         if not self._users:
             if not is_local_name(request):
                 raise self._refuse(

@@ -1,7 +1,7 @@
 """The Site: what all connections of one role share, and the limits they are held to."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -21,6 +21,9 @@ from odingw.web.deadlines import Deadlines
 from odingw.web.delivery import Timer
 
 _SWEEP: Final = 1.0
+
+_FIRST_REQUEST: Final = 1.0
+"""Seconds that a new connection is given for its first request when the gateway ends."""
 
 _log = Logger()
 
@@ -99,6 +102,7 @@ class GatewaySite(Site):
         self._held = 0
         self._holders: dict[GatewayChannel, None] = {}
         self._sweep_on: Any = None
+        self._last_call: Any = None
         self._turns: deque[Callable[[], object]] = deque()
         self._waiting: Deferred[None] | None = None
         self._serving = False
@@ -186,13 +190,24 @@ class GatewaySite(Site):
             self.timer.callLater(0, self._next_turn)
 
     def finish(self) -> Deferred[None]:
-        """Close idle connections now, the others after their replies; fires when all are gone."""
+        """Close idle connections now, the others after their replies; fires when all are gone.
+
+        Whoever has just come may have sent a request that is not here yet, and is given time.
+        """
         self.closing = True
-        for channel in [channel for channel in self.channels if channel.idle]:
-            channel.loseConnection()
+        self._close_idle([channel for channel in self.channels if not channel.fresh])
+        if self.channels:
+            self._last_call = self.timer.callLater(
+                _FIRST_REQUEST, lambda: self._close_idle(list(self.channels))
+            )
         finished = self._waiting = Deferred()
         self._check_idle()
         return finished
+
+    def _close_idle(self, channels: Iterable[GatewayChannel]) -> None:
+        for channel in channels:
+            if channel.idle:
+                channel.loseConnection()
 
     def abort(self) -> None:
         """Cut all connections."""
@@ -215,6 +230,8 @@ class GatewaySite(Site):
             if self._sweep_on is not None:
                 self._sweep_on.cancel()
                 self._sweep_on = None
+        if self._last_call is not None and self._last_call.active():
+            self._last_call.cancel()
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             waiting.callback(None)

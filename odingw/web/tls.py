@@ -6,13 +6,21 @@ certificate it was opened with; whoever connects after a renewal is shown the ne
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509 import Certificate, load_pem_x509_certificates
+from cryptography.hazmat.primitives.serialization import (
+    load_der_private_key,
+    load_pem_private_key,
+)
+from cryptography.x509 import (
+    Certificate,
+    load_der_x509_certificate,
+    load_pem_x509_certificates,
+)
 from msgspec import Struct
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
@@ -27,9 +35,10 @@ from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
-from odingw.documents import unmarked
+from odingw.documents import MARK
 from odingw.errors import ConfigError
 from odingw.file_state import FileState, file_state
+from odingw.files import read_file
 from odingw.secret_files import UnsafeFileError, read_secret
 
 _MINIMUM: Final = TLSVersion.TLSv1_2
@@ -227,7 +236,7 @@ def _private_key(path: Path) -> PrivateKeyTypes:
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigError(
             f'{_shown(path)}: no usable private key in it; a PEM file with a "PRIVATE KEY" block '
-            "is wanted"
+            f"is wanted{_of_der(data, lambda der: load_der_private_key(der, None), 'pkey')}"
         ) from None
 
 
@@ -238,12 +247,21 @@ def _certificates(path: Path) -> list[Certificate]:
     except ValueError:
         raise ConfigError(
             f'{_shown(path)}: no usable certificate in it; a PEM file with "CERTIFICATE" blocks is '
-            "wanted"
+            f"wanted{_of_der(data, load_der_x509_certificate, 'x509')}"
         ) from None
     # A last block without its end is passed over in silence, and clients would lack it.
     if len(certificates) < data.count(b"-----BEGIN CERTIFICATE-----"):
         raise ConfigError(f"{_shown(path)}: a certificate in it is cut off; write the file anew")
     return certificates
+
+
+def _of_der(data: bytes, load: Callable[[bytes], object], command: str) -> str:
+    """Return how to make PEM of DER; empty: it is none."""
+    try:
+        load(data)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return ""
+    return f"; make it of this DER with: openssl {command} -inform DER -in FILE"
 
 
 def _fits(key: PrivateKeyTypes, certificate: Certificate) -> bool:
@@ -254,7 +272,8 @@ def _fits(key: PrivateKeyTypes, certificate: Certificate) -> bool:
 
 
 def _dh_parameters(path: Path) -> bytes:
-    data = _read(path)
+    # OpenSSL opens it once more, and again with each new context.
+    data = _read(path, partial(read_file, pipes=False))
     try:
         SSL.Context(SSL.TLS_METHOD).load_tmp_dh(bytes(path))
     except SSL.Error:
@@ -265,9 +284,10 @@ def _dh_parameters(path: Path) -> bytes:
     return data
 
 
-def _read(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
+def _read(path: Path, read: Callable[[Path], bytes] = read_file) -> bytes:
     try:
-        return unmarked(read(path))
+        # Files that were put together have byte order marks in the middle.
+        return read(path).replace(MARK, b"")
     except UnsafeFileError as error:
         raise ConfigError(f"{_shown(path)}: {error}") from None
     except OSError as error:

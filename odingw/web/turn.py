@@ -11,8 +11,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from odingw.config import Trusted
-from odingw.errors import INVALID_PARAMS, UNAVAILABLE, RpcError, TokenError
-from odingw.ops.logs import once
+from odingw.errors import INVALID_PARAMS, UNAVAILABLE, RpcError, TokenError, TokenFault
+from odingw.ops.logs import once, seldom
 from odingw.ops.metrics import Metrics
 from odingw.rpc.callers import check_length, missing_authorization, unauthorized
 from odingw.rpc.jsonrpc import Reply, error_reply
@@ -64,7 +64,12 @@ class TurnHttp:
         self._token_limit = token_limit
         self._per_address = per_address
         self._trusted = trusted
-        self._warn = once(lambda text: _log.warn("{text}", text=text))
+
+        def warn(text: str) -> None:
+            _log.warn("a token for TURN is refused: {text}", text=text)
+
+        self._warn = once(warn)
+        self._unknown_key = seldom(warn, now)
 
     def add_to(self, app: Klein) -> None:
         """Add the routes: ``/turn``, and the draft's query at the root."""
@@ -156,7 +161,7 @@ class TurnHttp:
         try:
             named = user_of(claims, user_claim) if user_claim else None
         except TokenError as error:
-            self._warn(f"a token for TURN is refused: {error.message}")
+            self._warn(error.message)
             raise
         if named is None and _argument(request, b"service") == "turn":
             return _argument(request, b"username")
@@ -166,6 +171,8 @@ class TurnHttp:
         error = failure.value
         if isinstance(error, TokenError):
             self._metrics.verified(str(error.fault))
+            if error.fault is TokenFault.UNKNOWN_KEY:
+                self._unknown_key(error.detail or error.message)
             error = unauthorized(error)
         if not isinstance(error, RpcError):
             failure.raiseException()

@@ -20,7 +20,7 @@ from odingw.config import Config, load
 from odingw.customers import CustomerRefresher, Directory
 from odingw.customers.directory import directory
 from odingw.customers.sources import FileSource
-from odingw.documents import is_absent, unmarked
+from odingw.documents import is_absent, unmarked, unmarked_values, without_marks
 from odingw.errors import INVALID_PARAMS, ConfigError, KeyMaterialError, RpcError
 from odingw.rpc.grid_config import extend, recommended
 from odingw.turn.auth import TurnAuthenticator
@@ -142,9 +142,11 @@ def _is_of(key: VerifyingKey, part: Any) -> bool:
         return False
     if part.get("kid") != key.kid or part.get("use", "sig") != "sig":
         return False
+    # PyJWT takes no white space in numbers, and no byte order marks.
+    numbers = {name: "".join(without_marks(part[name]).split()) for name in "nexy" if name in part}
     try:
         # PyJWT knows Ed25519 as EdDSA alone.
-        twin: Any = PyJWK({**part, "alg": min(key.algorithms - {"Ed25519"})}).key
+        twin: Any = PyJWK({**part, **numbers, "alg": min(key.algorithms - {"Ed25519"})}).key
     except (PyJWTError, ValueError, TypeError, KeyError):
         return False
     if isinstance(key.key, bytes):
@@ -186,7 +188,7 @@ def customers(data: bytes) -> None:
         assert refresher.failures == 1
         return
     assert after.customers, "nobody is left"
-    value = json.loads(data.decode("utf-8", "replace"))
+    value = unmarked_values(json.loads(unmarked(data).decode("utf-8", "replace")))
     documents = value["customers"] if isinstance(value, dict) else value
     _check_directory(after, documents)
 

@@ -151,4 +151,56 @@ CONNECTIONS: Final[tuple[Weakness, ...]] = (
         "tests/test_twisted_private.py::CheckTests::test_each_that_is_gone_is_named",
         (Edit("odingw/web/twisted_private.py", "if not _has(found, each)", "if False"),),
     ),
+    Weakness(
+        "long-head",
+        NEITHER,
+        "a head that is longer than ``limits.header_bytes``, in one line or in many, is taken",
+        "431, or 414 for a request line; what follows is not read as a request",
+        "tests/test_http.py::LongTokenTests::test_one_long_line",
+        (Edit("odingw/web/channel.py", "if sum(map(len, lines)) <= most:", "if lines:"),),
+    ),
+    Weakness(
+        "long-token",
+        NEITHER,
+        "a token of any length is taken apart, as far as headers may be long",
+        "one that is longer than ``limits.token`` is refused unread",
+        "tests/test_http.py::LongTokenTests::test_one_long_line",
+        (Edit("odingw/rpc/callers.py", "    if len(token) > most:", "    if False:"),),
+    ),
+    Weakness(
+        "proxy-header-slow",
+        NEITHER,
+        "who sends half of a PROXY header keeps a connection for ever",
+        "it is complete after ``header_timeout``, or the connection ends",
+        "tests/test_proxy_lines.py::PieceTests::test_one_that_does_not_end_in_time",
+        (
+            Edit(
+                "odingw/web/endpoints.py",
+                "self.factory.header_timeout, self._abort",
+                "self.factory.header_timeout, int",
+            ),
+        ),
+    ),
+    Weakness(
+        "proxy-header-none",
+        NEITHER,
+        "what cannot become a PROXY header any more is kept, and waited for",
+        "the first byte that does not fit ends the connection",
+        "tests/test_proxy_lines.py::PieceTests::test_what_is_none_ends_at_once",
+        (
+            Edit(
+                "odingw/web/endpoints.py",
+                "    if not data.startswith(_PROXY_1[: len(data)]):\n        return 0\n",
+                "    if not data.startswith(_PROXY_1[: len(data)]):\n        return None\n",
+            ),
+        ),
+    ),
+    Weakness(
+        "server-address",
+        NEITHER,
+        "a server reports an address that is no host, and rooms are placed there",
+        "names and IP addresses alone are hosts, without other spellings of an address",
+        "tests/test_review_rpc.py::AddressTests::test_what_other_programs_read_otherwise",
+        (Edit("odingw/rpc/server_api.py", "is_host(found[1]) and ", ""),),
+    ),
 )

@@ -99,9 +99,9 @@ INTERNAL: Final[tuple[Weakness, ...]] = (
         f"{_TESTS}ElsewhereTests::test_programs_on_this_host_once_a_minute",
         (
             Edit(
-                "odingw/web/elsewhere.py",
-                "elif self._told is None or self._now() - self._told >= _QUIET:",
-                "else:",
+                "odingw/ops/logs.py",
+                "if last is None or now() - last >= pause:",
+                "if True:",
             ),
         ),
     ),
@@ -130,6 +130,28 @@ INTERNAL: Final[tuple[Weakness, ...]] = (
                 "odingw/web/guard.py",
                 "is_trusted(socket_peer(request), trusted)",
                 "within(socket_peer(request), trusted)",
+            ),
+        ),
+    ),
+    Weakness(
+        "internal-traces",
+        NEITHER,
+        "a proxy with headers of its own, or a page on this host, gets private keys without users",
+        "headers of delivery networks, of browsers and of a change to HTTP/2 are traces too",
+        "tests/test_http.py::OpenInternalTests::test_traces_of_a_proxy_or_a_browser_are_refused",
+        (Edit("odingw/web/guard.py", '    *(b"cf-", b"sec-fetch-", b"sec-ch-"),\n', ""),),
+    ),
+    Weakness(
+        "internal-contradiction",
+        NEITHER,
+        "ODIN servers beside a trusted proxy are refused unsaid, so somebody opens ``/internal``",
+        "the start and ``check`` name the contradiction, and the refusal its cause",
+        f"{_TESTS}PlaceTests::test_servers_beside_a_trusted_proxy",
+        (
+            Edit(
+                "odingw/config/place.py",
+                "    if not refused:\n",
+                "    if refused:\n",
             ),
         ),
     ),

@@ -221,4 +221,134 @@ KEYS: Final[tuple[Weakness, ...]] = (
             ),
         ),
     ),
+    Weakness(
+        "jwks-by-proxy",
+        NEITHER,
+        "an HTTP proxy on the way can change the keys that come over http from this host",
+        "what comes over http from this host alone takes no detour",
+        "tests/test_fetch.py::RealProxyTests::test_keys_over_http_take_no_detour",
+        (
+            Edit(
+                "odingw/fetch.py",
+                'if target.scheme == b"http" and self._http_anywhere:',
+                'if target.scheme == b"http":',
+            ),
+        ),
+    ),
+    Weakness(
+        "proxy-refusal",
+        NEITHER,
+        "whatever an HTTP proxy answers to CONNECT, TLS and the request are sent into it",
+        "a status of 2xx alone is a tunnel; others are named in the log, without the proxy's words",
+        "tests/test_fetch.py::HostileProxyTests::test_other_answers",
+        (Edit("odingw/http_proxies.py", 'elif not status[1].startswith(b"2"):', "elif False:"),),
+    ),
+    Weakness(
+        "proxy-answer",
+        NEITHER,
+        "an HTTP proxy answers CONNECT without end",
+        "16 KiB at most",
+        "tests/test_fetch.py::HostileProxyTests::test_other_answers",
+        (Edit("odingw/http_proxies.py", "if len(self._head) > _LONGEST_HEAD:", "if False:"),),
+    ),
+    Weakness(
+        "customers-swapped",
+        NEITHER,
+        "a customer who was removed is let in for an interval, where links to the list are swapped",
+        "the file behind the links is looked at",
+        "tests/test_customer_watch.py::PollTests::test_links_that_are_swapped",
+        (Edit("odingw/file_state.py", "path.stat()", "path.lstat()"),),
+    ),
+    Weakness(
+        "customers-hang",
+        NEITHER,
+        "a file system that hangs takes one of the few threads for each look at the list",
+        "one thread; the next look waits until it is back",
+        "tests/test_customer_watch.py::PollTests::test_a_file_system_that_hangs",
+        (
+            Edit(
+                "odingw/customers/sources.py", "        if self._running:\n", "        if False:\n"
+            ),
+        ),
+    ),
+    Weakness(
+        "key-no-unicode",
+        NEITHER,
+        "one key of a JWK set that is no Unicode keeps out the users of all the others",
+        "that key alone is left out, with its id and the member in the log",
+        "tests/test_documents.py::SurrogateTests::test_one_entry_of_a_list",
+        (
+            Edit(
+                "odingw/turn/keys.py",
+                "        if not isinstance(found, list):\n",
+                "        if True:\n",
+            ),
+        ),
+    ),
+    Weakness(
+        "customer-no-unicode",
+        NEITHER,
+        "one customer that is no Unicode keeps all changes of the list from being read",
+        "that customer alone is refused, with the member in the log",
+        "tests/test_documents.py::SurrogateTests::test_one_customer_of_a_list",
+        (Edit("odingw/documents.py", "        if half is None:\n", "        if True:\n"),),
+    ),
+    Weakness(
+        "file-pipe",
+        NEITHER,
+        "a key file, configuration or list of customers that becomes a pipe stops the gateway",
+        "while it runs pipes are refused and nothing is waited for; before, 30 s at most",
+        "tests/test_files.py::ReadTests::test_a_pipe_while_the_reactor_runs",
+        (
+            Edit(
+                "odingw/files.py",
+                "        if stat.S_ISFIFO(status.st_mode) and not (pipes and patience):\n",
+                "        if False:\n",
+            ),
+        ),
+    ),
+    Weakness(
+        "customer-key-use",
+        NEITHER,
+        "a customer's key for encryption, or one shown with its private half, is taken",
+        "refused by the rule for JWK sets: ``use``, ``key_ops``, ``alg`` and private members",
+        "tests/test_tokens_keys.py::JwkTests::test_a_key_for_something_else",
+        (Edit("odingw/tokens/keys.py", "        check_use(jwk)\n", "        pass\n"),),
+    ),
+    Weakness(
+        "customer-unseen",
+        NEITHER,
+        "an id, namespace or key id has characters that nobody sees, so two look the same",
+        "refused, with the character in the log",
+        "tests/test_customer_directory.py::DirectoryTests::test_names_that_nobody_sees",
+        (
+            Edit(
+                "odingw/customers/directory.py",
+                "    if char := unseen(name):\n",
+                '    if char := "":\n',
+            ),
+        ),
+    ),
+    Weakness(
+        "reload-lost",
+        NEITHER,
+        "keys that are withdrawn while a fetch runs stay good until the next one, SIGHUP or not",
+        "a reload fetches again when the present fetch has ended",
+        "tests/test_turn_jwks.py::TimingTests::test_an_operator_may_ask_while_a_fetch_runs",
+        (Edit("odingw/turn/jwks.py", "            self._again = True\n", "            pass\n"),),
+    ),
+    Weakness(
+        "reload-lost-customers",
+        NEITHER,
+        "a customer who is taken out while a fetch runs is let in until the next one",
+        "a reload fetches again when the present fetch has ended",
+        "tests/test_customers.py::RefresherTests::test_a_fetch_that_is_asked_for_anew_follows_the_present_one",
+        (
+            Edit(
+                "odingw/customers/refresher.py",
+                "        if self._again and not self._stopped:\n",
+                "        if False:\n",
+            ),
+        ),
+    ),
 )

@@ -12,6 +12,7 @@ from twisted.internet import ssl
 
 from odingw.config import State
 from odingw.errors import ConfigError
+from odingw.files import read_file
 from odingw.secret_files import UnsafeFileError, read_secret
 
 
@@ -63,7 +64,7 @@ def _trust(ca_file: Path | None) -> Any:
 
 def _certificates(name: str, path: Path) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(path.read_bytes())
+        return x509.load_pem_x509_certificates(read_file(path))
     except ValueError:
         raise _unusable(name, path, "it holds no certificate in PEM") from None
     except OSError as error:
