@@ -60,8 +60,7 @@ class FleetTests(SynchronousTestCase):
         self.redis.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         self.assertIn("evicts keys", one.wait_for("Redis may throw the state away"))
         self.assertEqual(503, one.request("GET", "/readyz", port=one.admin)[0])
-        other = self.gateway().start()
-        other.wait_for("evicts keys")
+        other = self.gateway().start("evicts keys")
         assert other.process is not None
         self.assertEqual(1, other.process.wait(30))
 
