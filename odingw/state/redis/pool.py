@@ -184,7 +184,7 @@ class RedisGrid:
         if batch:
             self._connecting = True
             asked = [self._ask(admission) for admission, _ in batch]
-            self.run("connect", asked).addBoth(self._connected, batch)
+            self.run("connect", asked, self._pick(_PICK)).addBoth(self._connected, batch)
 
     def _ask(self, admission: Admission) -> tuple[Any, ...]:
         names, namespace = admission.rooms, admission.namespace
@@ -211,7 +211,6 @@ class RedisGrid:
             *(-1 if limit is None else limit for limit in limits),
             admission.server if admission.server is not None else "",
             fault,
-            self._pick(_PICK),
             *used_elsewhere(admission, self._others() if self._spread else ()),
         )
 

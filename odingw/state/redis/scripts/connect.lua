@@ -1,8 +1,8 @@
 -- Admit clients and find the servers for their rooms (Grid.connect): many Connects in one call.
 --
--- Asks: a list of {customer, room, its base, fact keys of the bans, user, peer limit, room limit, limit of demo
---       peers (-1: none), forced server ('': none), fault of `rid` ('': none), a random number,
---       and what the customer uses in other slots: peers, rooms, peers of demo users}.
+-- Asks: a list of {customer, room, its base, fact keys of the bans, user, peer limit, room limit, limit of
+--       demo peers (-1: none), forced server ('': none), fault of `rid` ('': none), and what the customer
+--       uses in other slots: peers, rooms, peers of demo users}; and a random number.
 -- Answers: a list of {'existing', 'new' or 'moved', server, id of its key}, or {'refused', reason,
 --       seconds that a ban still lasts}.
 
@@ -29,8 +29,8 @@ local function usage(asked)
     end
   end
   local change = grid.book(used, customer)
-  return found[1] + change.p + change.r + asked[12], found[2] + change.n + asked[13],
-    found[3] + counters.demo_p + counters.demo_r + asked[14]
+  return found[1] + change.p + change.r + asked[11], found[2] + change.n + asked[12],
+    found[3] + counters.demo_p + counters.demo_r + asked[13]
 end
 
 local function limit_reached(asked, is_new, held)
@@ -90,7 +90,7 @@ local function join_growth(found, row)
   end
 end
 
-local function connect(asked)
+local function connect(asked, pick)
   local customer, room, user = asked[1], asked[2], asked[5]
   local base = grid.base_at(asked[3])
   local row = base and grid.room_at(base.server, room)
@@ -103,7 +103,7 @@ local function connect(asked)
   if refusal then return refusal end
   local how = 'existing'
   if not base or base.server.state ~= LIVE then
-    local found, why = choose(asked[9], asked[11])
+    local found, why = choose(asked[9], pick)
     if not found then return {'refused', why, 0} end
     if base then
       grid.move(base, found)
@@ -127,5 +127,5 @@ end
 grid.expire()
 grid.sweep_growth()
 local answers = {}
-for index, asked in ipairs(request[4]) do answers[index] = connect(asked) end
+for index, asked in ipairs(request[4]) do answers[index] = connect(asked, request[5] + index - 1) end
 return grid.answer(answers)
