@@ -113,6 +113,7 @@ class Gateway:
         self._settings = GridSettings(
             report_interval=gateway.report_interval,
             disable_timeout=gateway.disable_timeout,
+            unheard_timeout=gateway.unheard_timeout,
             remove_timeout=gateway.remove_timeout,
             reservation_lifetime=gateway.reservation_lifetime,
             queued_tasks=config.limits.queued_tasks,
@@ -349,6 +350,7 @@ class Gateway:
             per_address=self._per_address,
             per_key=self._per_key,
             trusted=config.listen.trusted_proxies,
+            refresh=store.refresh,
         )
         server_api = ServerApi(
             store,
@@ -441,8 +443,8 @@ class Gateway:
             lambda: self.store.longest_step,
         )
         self.metrics.watch_number(
-            "store_messages_skipped_total",
-            "Messages on the channels in Redis that could not be read.",
+            "store_rows_skipped_total",
+            "Rows in Redis that could not be read.",
             lambda: self.store.skipped,
         )
 

@@ -60,19 +60,20 @@ def make_store(
     if address.shared:
         # Few need it, and it takes a while to load.
         from odingw.state.redis.connector import Connector
-        from odingw.state.redis.fleet import Fleet
         from odingw.state.redis.store import RedisStore
 
         return RedisStore(
             settings,
             pick,
-            Fleet(state.prefix, master_keys[0], older=master_keys[1:]),
+            state.prefix,
+            master_keys,
             f"{socket.gethostname()}-{secrets.token_hex(8)}",
             Connector(state, reactor),
             reactor,
             clock,
             fatal,
-            metrics.stored,
+            metrics,
+            spread=address.kind == "cluster",
         )
     if address.path is None:
         return MemoryStore(settings, pick, Slices(reactor))

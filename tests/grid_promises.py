@@ -204,6 +204,7 @@ class Promises:
         self.pools[name].granted(admission, placed, now)
         usage = {view.customer: view for view in self._grids.usage()}
         # Who has a place on another customer's account does not show in their own usage.
+        # Demo users are shown together.
         own = usage.get(admission.customer)
         if admission.max_peers is not None and own is not None:
             peers = own.peers + own.reservations

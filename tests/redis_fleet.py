@@ -3,27 +3,20 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from msgspec.json import decode
-from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.errors import Reason, Refused
 from odingw.grid.tasks import RoomUpdate
-from odingw.grid.values import Admission, Event, GridSettings, Placed
-from odingw.state.redis.layout import LAYOUT, Keys
+from odingw.grid.values import Admission, Event, GridSettings, Placed, RoomView
 from odingw.state.redis.pool import RedisGrid
 from tests.grids import Room, admission, data_of, report
+from tests.redis_books import Books
 from tests.redis_link import DirectStore
 from tests.redis_server import RedisServer
 
 A: Final = "a.test:4433"
 B: Final = "b.test:4433"
 C: Final = "c.test:4433"
-
-KEPT: Final = frozenset(
-    {"keys", "meta", "members", "servers", "heard", "disabled", "drained", "bans"}
-)
-"""Names of the keys that outlive rooms, places and tasks."""
 
 
 def first(_: int) -> int:
@@ -52,12 +45,10 @@ class FleetCase(SynchronousTestCase):
         self,
         pick: Callable[[int], int] = first,
         *,
-        layout: int = LAYOUT,
-        master_key: bytes = b"key",
-        older: Sequence[bytes] = (),
+        master_keys: Sequence[bytes] = (b"key",),
         settings: GridSettings | None = None,
     ) -> DirectStore:
-        """Start a gateway, and let all hear of it."""
+        """Start a gateway."""
         gateway = DirectStore(
             self.server,
             self.pools,
@@ -65,9 +56,7 @@ class FleetCase(SynchronousTestCase):
             settings=settings or GridSettings(),
             pick=pick,
             name=f"gateway-{len(self.gateways) + 1}",
-            layout=layout,
-            master_key=master_key,
-            older=older,
+            master_keys=master_keys,
         )
         self.gateways.append(gateway)
         self.addCleanup(gateway.kill)
@@ -123,42 +112,22 @@ class FleetCase(SynchronousTestCase):
         self.settle()
         return numbers(delivery)
 
-    def assert_agreed(self, *, in_flight: bool = False) -> None:
-        """Check that all gateways have the same picture.
-
-        Args:
-            in_flight: some tasks are, which stay where they are until that is over, while their
-                room may be elsewhere; so they are not counted.
-        """
-        every = [picture(gateway, self.pools, tasks=not in_flight) for gateway in self.gateways]
+    def assert_agreed(self) -> None:
+        """Check that all gateways show the same, and that Redis's books are right."""
+        self.settle()
+        every = [picture(gateway, self.pools) for gateway in self.gateways]
         for other in every[1:]:
             self.assertEqual(every[0], other)
+        for pool in self.pools:
+            self.books(pool).check()
 
-    def assert_tasks_wait_together(self) -> None:
-        """Check that the waiting tasks of each base are at its server or, if it is gone, at one."""
-        bases, at, flying, rows = (self.fields(name) for name in ("bases", "at", "flying", "tasks"))
-        homes: dict[str, set[str]] = {}
-        for number in at.keys() - flying.keys():
-            homes.setdefault(decode(rows[number])[0], set()).add(at[number])
-        for base, servers in homes.items():
-            wanted = {bases[base][2:]} if base in bases else servers
-            self.assertEqual(wanted, servers, base)
-            self.assertEqual(1, len(servers), base)
+    def books(self, pool: str | None = None) -> Books:
+        """Return what Redis has of a pool, by default the first one."""
+        return Books(self.server, f"{{test:{self.pools[0] if pool is None else pool}}}")
 
-    def fields(self, name: str) -> dict[str, str]:
-        """Return a hash of the first pool."""
-        found = [value.decode() for value in self.server.command("HGETALL", self.mine(name))]
-        return dict(zip(found[::2], found[1::2], strict=True))
-
-    def left(self, pool: str = "") -> set[str]:
-        """Return the names of a pool's keys that should be gone with rooms, places and tasks."""
-        tag = Keys("test", pool)["meta"].removesuffix("meta")
-        found = {key.decode() for key in self.server.command("KEYS", "*")}
-        return {key.removeprefix(tag) for key in found if key.startswith(tag)} - KEPT
-
-    def mine(self, name: str) -> str:
-        """Return the key of a name in the first pool."""
-        return Keys("test", self.pools[0])[name]
+    def left(self) -> set[str]:
+        """Return the names of keys that should be empty without rooms, places and tasks."""
+        return self.books().left()
 
 
 class TwoGatewaysCase(FleetCase):
@@ -189,12 +158,8 @@ class TwoGatewaysCase(FleetCase):
 
 
 def hear(gateway: DirectStore) -> None:
-    """Let a gateway commit and hear; one that has closed its connection makes another."""
-    try:
-        gateway.settle()
-    except OSError:
-        gateway.cut()
-        gateway.away = False
+    """Let a gateway do what is due; one that has closed its connection makes another."""
+    gateway.settle()
     if gateway.store.trouble and not gateway.away:
         gateway.back()
 
@@ -214,15 +179,22 @@ def address_of(placed: Placed) -> str:
     return placed.address
 
 
-def picture(
-    gateway: DirectStore, pools: Iterable[str] = ("",), *, tasks: bool = True
-) -> dict[str, list[str]]:
-    """Return what a gateway shows, but for what it foresees by itself."""
+def rooms(gateway: DirectStore, pool: str = "") -> list[RoomView]:
+    """Return all rooms, as a gateway shows them."""
+
+    async def read() -> list[RoomView]:
+        return [view async for page in grid(gateway, pool).pages() for view in page]
+
+    found: list[RoomView] = gateway.answer(read())
+    return found
+
+
+def picture(gateway: DirectStore, pools: Iterable[str] = ("",)) -> dict[str, list[str]]:
+    """Return what a gateway shows."""
     shown = {"usage": sorted(map(repr, gateway.store.usage()))}
     for pool in pools:
-        of_pool = grid(gateway, pool)
-        rooms = [repr(replace(view, updated=0.0)) for view in of_pool.rooms()]
-        views = [replace(view, expected_load=0.0) for view in of_pool.servers()]
-        servers = [repr(view if tasks else replace(view, tasks=0)) for view in views]
-        shown |= {f"rooms {pool}": sorted(rooms), f"servers {pool}": sorted(servers)}
+        shown |= {
+            f"rooms {pool}": sorted(map(repr, rooms(gateway, pool))),
+            f"servers {pool}": sorted(map(repr, grid(gateway, pool).servers())),
+        }
     return shown

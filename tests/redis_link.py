@@ -1,6 +1,5 @@
 """A connection to a real Redis that answers at once, so that tests need no reactor."""
 
-import queue
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,10 +8,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from odingw.grid.values import GridSettings
-from odingw.state.redis.exchange import RedisAwayError
-from odingw.state.redis.fleet import Fleet
-from odingw.state.redis.layout import LAYOUT
-from odingw.state.redis.store import RedisStore
+from odingw.state.redis.errors import RedisAwayError, refusal
+from odingw.state.redis.store import LEASE, RedisStore
 from tests.redis_server import RedisServer
 
 
@@ -41,64 +38,54 @@ def answer(eventual: Any, settle: Callable[[], None]) -> Any:
 
 
 class DirectLink:
-    """Commands by one connection; what is published is taken in by :meth:`listen`."""
+    """Commands by one connection.
+
+    Attributes:
+        ends: it is lost ``before`` or ``after`` Redis has carried out the next command.
+    """
 
     def __init__(self, server: RedisServer) -> None:
         self.lost: Deferred[str] = Deferred()
+        self.ends = ""
         self._commands = server.client()
-        self._told = server.client()
-        self._on_message: Callable[[str, bytes], None] = lambda *_: None
-        self._kept: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
-        self._markers = 0
 
     def execute(self, *command: str | bytes) -> Deferred[Any]:
         """Carry out a command."""
         if self.lost.called:
             return fail(RedisAwayError("cut"))
+        if self.ends == "before":
+            self.close()
+            return fail(RedisAwayError("cut"))
         try:
             answer = self._commands.call(*command)
         except RuntimeError as error:
-            return fail(error)
+            return fail(refusal(str(error)))
         except OSError as error:
-            self.cut()
+            self.close()
             return fail(RedisAwayError(str(error)))
+        if self.ends == "after":
+            self.close()
+            return fail(RedisAwayError("cut"))
         return succeed(answer.encode() if isinstance(answer, str) else answer)
 
-    def subscribe(
-        self, channels: Iterable[str], on_message: Callable[[str, bytes], None]
-    ) -> Deferred[Any]:
-        """Hear what is published."""
-        self._on_message = on_message
-        for channel in ("marker", *channels):
-            self._told.send("SUBSCRIBE", channel)
-            self._told.receive()
-        return succeed(None)
-
-    def listen(self) -> None:
-        """Take in all that has been published until now."""
-        if self.lost.called:
-            return
-        self._markers += 1
-        mark = f"{id(self)}-{self._markers}".encode()
-        self._commands.call("PUBLISH", "marker", mark)
-        while True:
-            _, channel, message = self._told.receive()
-            if channel == b"marker":
-                if message == mark:
-                    return
-            else:
-                self._on_message(channel.decode(), message)
-
-    def cut(self) -> None:
-        """Lose the connection."""
-        self.close()
-
     def close(self) -> None:
-        """Close the connections."""
+        """Lose the connection."""
         self._commands.close()
-        self._told.close()
         if not self.lost.called:
             self.lost.callback("closed")
+
+
+class Meter:
+    """Counts nothing."""
+
+    def stored(self, seconds: float | None) -> None:
+        """Take in a time."""
+
+    def store_failed(self, kind: str, count: int = 1) -> None:
+        """Take in a failure."""
+
+    def store_clock(self, difference: float) -> None:
+        """Take in a difference."""
 
 
 class DirectStore:
@@ -113,35 +100,42 @@ class DirectStore:
         settings: GridSettings | None = None,
         pick: Callable[[int], int] = lambda _: 0,
         name: str = "gateway-1",
-        layout: int = LAYOUT,
-        master_key: bytes = b"key",
-        older: Sequence[bytes] = (),
+        master_keys: Sequence[bytes] = (b"key",),
+        lease: float = LEASE,
     ) -> None:
         self.now = now
         self.clock = Clock()
         self.server = server
         self.refused = ""
         self.away = False
-        self.link: DirectLink | None = None
+        self.links: list[DirectLink] = []
         self.store = RedisStore(
             settings or GridSettings(),
             pick,
-            Fleet("test", master_key, layout, older),
+            "test",
+            master_keys,
             name,
-            self._connect,
+            lambda key: self._connect(key),
             self.clock,
             lambda: self.now,
             self._fatal,
+            Meter(),
             follow=False,
+            lease=lease,
         )
         for pool in pools:
             self.store.pool(pool)
         self.store.start(now)
 
-    async def _connect(self) -> DirectLink:
+    @property
+    def link(self) -> DirectLink:
+        """The connection that was made last."""
+        return self.links[-1]
+
+    async def _connect(self, key: str) -> DirectLink:
         if self.away:
             raise RedisAwayError("away")
-        self.link = DirectLink(self.server)
+        self.links.append(DirectLink(self.server))
         return self.link
 
     def _fatal(self, reason: str) -> None:
@@ -151,8 +145,9 @@ class DirectStore:
         """Let everything happen that happens by itself."""
         for _ in range(3):
             self.clock.advance(0)
-            if self.link is not None:
-                self.link.listen()
+        for _, pool in self.store.pools():
+            if pool.up:
+                pool.look()
 
     def answer(self, eventual: Any) -> Any:
         """Return what a call comes to; raise what it fails with."""
@@ -161,9 +156,8 @@ class DirectStore:
     def cut(self) -> None:
         """Lose the connection, and find no other until :meth:`back`."""
         self.away = True
-        if self.link is not None:
-            self.link.cut()
-            self.link = None
+        for link in self.links:
+            link.close()
         self.clock.advance(0)
 
     def back(self) -> None:
@@ -174,6 +168,6 @@ class DirectStore:
 
     def kill(self) -> None:
         """End without a word."""
-        self.away = True
-        self.store._stopping = True
+        for line in self.store._lines.values():
+            line._stopping = True
         self.cut()

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,24 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
 from odingw.grid.store import GridStore, Store
-from odingw.grid.values import GridSettings
+from odingw.grid.values import GridSettings, RoomView
 from odingw.state.journal_file import JournalFile
 from odingw.state.local import LocalStore
 from odingw.state.memory import MemoryStore
-from odingw.state.places import PlaceLog, PlacesRow, latest
+from odingw.state.places import PlaceLog, PlacesRow
 from odingw.state.rows import KINDS, changed, put
 from tests.redis_link import DirectStore, answer
 from tests.redis_server import RedisServer
 
 
 class InTurn:
-    """Breaks ties in turn."""
+    """Breaks ties in turn; all in one call are broken alike."""
 
     def __init__(self) -> None:
         self.picks = 0
 
     def __call__(self, count: int) -> int:
         """Return a number below ``count``."""
-        self.picks += 1
         return self.picks % count
 
 
@@ -71,7 +71,14 @@ class World(ABC):
 
     def answer(self, eventual: Any) -> Any:
         """Return what a call comes to; raise what it fails with."""
-        return answer(eventual, self.settle)
+        try:
+            return answer(eventual, self.settle)
+        finally:
+            self.pick.picks += 1
+
+    def rooms(self, pool: str = "") -> list[RoomView]:
+        """Return all rooms of a pool."""
+        return list(chain.from_iterable(answer(_all(self.pool(pool).pages()), self.settle)))
 
 
 class MemoryWorld(World):
@@ -97,15 +104,18 @@ class MemoryWorld(World):
         """Build the grids anew from their rows."""
         before, after = self.memory, self._begin()
         for pool in self.pools:
-            ledger = before.pool(pool).ledger
+            grid = before.pool(pool)
+            ledger, order = grid.ledger, list(grid._registry._reservations)
             rows = list(changed(ledger, ledger.everything(), PlaceLog()))
             rows.sort(key=lambda item: (KINDS.index(item[0]), repr(item[1])))
             for kind, key, row in rows:
-                if isinstance(row, PlacesRow):
-                    for place in sorted(latest((row,)), key=lambda item: (item[1].ends, item[0])):
-                        after.pool(pool).ledger.put_place(*place)
-                else:
+                if not isinstance(row, PlacesRow):
                     put(after.pool(pool).ledger, kind, key, row)
+            for held in order:
+                place = (held.room.id, held.key)
+                row_of_place = ledger.place(place)
+                assert row_of_place is not None
+                after.pool(pool).ledger.put_place(place, row_of_place)
         after.resume(now)
         after.tick(now)
 
@@ -150,6 +160,10 @@ class LocalWorld(World):
         shutil.rmtree(self.folder)
 
 
+LEASE = 1e9
+"""Seconds: tests let time go by without a sign of life."""
+
+
 class RedisWorld(World):
     """One gateway over a real Redis, whose database is emptied first."""
 
@@ -159,11 +173,11 @@ class RedisWorld(World):
         super().__init__(settings, pools)
         server.command("FLUSHALL")
         self.server = server
-        self.number = 0
+        self.number = 1
         self._begin(0.0)
 
     def _begin(self, now: float) -> None:
-        self.number += 1
+        # A server is tied to a gateway, so that is the same one, and there as long as it runs.
         self.direct = DirectStore(
             self.server,
             self.pools,
@@ -171,19 +185,21 @@ class RedisWorld(World):
             settings=self.settings,
             pick=self.pick,
             name=f"gateway-{self.number}",
+            lease=LEASE,
         )
         self.store = self.direct.store
         self.settle()
 
     def settle(self) -> None:
-        """Let commits be carried out and told."""
+        """Let the copies be brought up to date."""
         self.direct.settle()
 
     def restart(self, now: float) -> None:
-        """End without a word; its lease, and everybody's memory of it, is over."""
+        """End without a word; its lease is over, and what is learnt of growth, as elsewhere."""
         self.direct.kill()
         for pool in self.pools:
-            self.server.command("DEL", f"{{test:{pool}}}:members")
+            self.server.command("DEL", f"{{test:{pool}}}:gateways")
+            self.server.command("HDEL", f"{{test:{pool}}}:main", "mean")
         self._begin(now)
         self.store.tick(now)
         self.settle()
@@ -191,3 +207,7 @@ class RedisWorld(World):
     def close(self) -> None:
         """Close the connections."""
         self.direct.kill()
+
+
+async def _all(pages: Any) -> list[Any]:
+    return [page async for page in pages]

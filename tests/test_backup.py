@@ -113,7 +113,7 @@ class StoreBackupTests(FaultCase):
         wish.rename(self.path.with_name("other.sqlite"))
         self.file.close()
         self.path = self.folder / "other.sqlite"
-        names = {view.id[1] for view in self.open(2).pool("").rooms()}
+        names = {view.id[1] for view in self.open(2).pool("")._grid.rooms()}
         self.assertLessEqual({f"room-{n}" for n in range(ROOMS)}, names)
         # The last ones may have come when the copy was complete.
         self.assertLessEqual({f"new-{n}" for n in range(answered - 1)}, names)

@@ -59,6 +59,7 @@ require_expiry = false
 room_match = "prefix"
 report_interval = 1
 disable_timeout = 1.5
+unheard_timeout = 1.75
 remove_timeout = 2
 metrics_allowed = "127.0.0.1/8"
 unknown_customers = { max_peers = 25, max_rooms = 5, total_peers = 100 }
@@ -136,6 +137,7 @@ class GoodFileTests(ConfigCase):
             (gateway.report_interval, gateway.disable_timeout, gateway.remove_timeout),
             (1.0, 1.5, 2.0),
         )
+        self.assertEqual(gateway.unheard_timeout, 1.75)
         self.assertEqual(gateway.metrics_allowed, "127.0.0.1/8")
         self.assertEqual(
             gateway.unknown_customers, DemoLimits(max_peers=25, max_rooms=5, total_peers=100)

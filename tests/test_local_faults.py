@@ -52,7 +52,7 @@ class FullDiskTests(FaultCase):
         self.answer(grid.command(update("stored", 1), 3))
         store = self.reopen(4)
         grid = store.pool("")
-        peers = {view.id[1]: view.peers for view in grid.rooms()}
+        peers = {view.id[1]: view.peers for view in grid._grid.rooms()}
         self.assertEqual({"reported": 3, "stored": 3, "came": 3, "large": 0, "new": 0}, peers)
         delivery = grid.take(A)
         assert delivery is not None
@@ -90,7 +90,7 @@ class FullDiskTests(FaultCase):
         self.file.limit(NO_LIMIT)
         self.clock.advance(1)
         store = self.reopen(2)
-        peers = {view.id[1]: view.peers for view in store.pool("").rooms()}
+        peers = {view.id[1]: view.peers for view in store.pool("")._grid.rooms()}
         self.assertEqual({room.id[1]: room.peers for room in rooms}, peers)
 
     def count_rows(self) -> int:
@@ -161,7 +161,7 @@ class DamageTests(FaultCase):
         self.assertEqual(0o600, self.path.stat().st_mode & 0o777)
         self.assertIn(f"the journal was damaged; it is now {aside}", messages(events))
         grid = store.pool("")
-        self.assertEqual(([], []), (list(grid.servers()), list(grid.rooms())))
+        self.assertEqual(([], []), (list(grid.servers()), list(grid._grid.rooms())))
         grid.report(report(B), 1)
         self.assertEqual(B, self.answer(grid.connect(admission("room-1"), 1)).address)
         store = self.reopen(2)
@@ -188,7 +188,7 @@ class DamageTests(FaultCase):
     def assert_filled(self, store: LocalStore, *more: str) -> None:
         """Assert that all that ``fill`` stored is known."""
         grid = store.pool("")
-        names = {view.id[1] for view in grid.rooms()}
+        names = {view.id[1] for view in grid._grid.rooms()}
         self.assertEqual({f"room-{n}" for n in range(50)} | {"waiting", *more}, names)
         refused = self.assertRaises(Refused, grid.connect, admission("room-1", user="eve"), 2)
         self.assertEqual(Reason.USER_BANNED, refused.reason)

@@ -116,7 +116,7 @@ class LargeReportTests(FaultCase):
 
     def found(self, store: LocalStore) -> dict[str, int]:
         """Return the peers of each room."""
-        return {view.id[1]: view.peers for view in store.pool("").rooms()}
+        return {view.id[1]: view.peers for view in store.pool("")._grid.rooms()}
 
     def later(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """Keep a call until ``step``, like a thread that has not come to it yet."""

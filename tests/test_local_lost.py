@@ -54,7 +54,7 @@ class LostTests(FaultCase):
         self.file._connection.close()
         store = self.open(2)
         grid = store.pool("")
-        names = {view.id[1] for view in grid.rooms()}
+        names = {view.id[1] for view in grid._grid.rooms()}
         self.assertEqual({f"room-{n}" for n in range(ROOMS)} | {"waiting", *more}, names)
         refused = self.assertRaises(Refused, grid.connect, admission("room-1", user="eve"), 2)
         self.assertEqual(Reason.USER_BANNED, refused.reason)

@@ -1,4 +1,4 @@
-"""Random calls at three gateways over one Redis: none is lost, nothing is left, and all agree."""
+"""Random calls at three gateways over one Redis: no task is lost, and all books are right."""
 
 from random import Random
 from typing import Any, Final
@@ -18,7 +18,7 @@ STEPS: Final = 80
 
 
 class History:
-    """Random calls at several gateways, some of which have not heard of each other's."""
+    """Random calls at several gateways."""
 
     def __init__(self, case: FleetCase, seed: int) -> None:
         self.case = case
@@ -42,7 +42,6 @@ class History:
         rare = (self.land, self.land, self.drain, self.settle, self.time, self.time)
         self.random.choice(steps + rare)()
         for gateway in self.case.gateways:
-            # Commits leave at once; only what is told of them may take its time.
             gateway.clock.advance(0)
 
     def answer(self, gateway: DirectStore, call: Any) -> Any:
@@ -158,23 +157,21 @@ class HistoryTests(FleetCase):
         history = History(self, seed)
         for step in range(STEPS):
             history.step()
-            if step % 20 == 19:
-                self.meet(f"seed {seed}, step {step}", in_flight=bool(history.flights))
+            if step % 10 == 9:
+                self.meet(f"seed {seed}, step {step}")
         history.finish()
         self.meet(f"seed {seed}, at the end")
         self.assertEqual(set(), self.left(), f"seed {seed}")
         return history
 
-    def meet(self, when: str, *, in_flight: bool = False) -> None:
-        """Let all hear of all, and check that they agree."""
-        self.settle()
+    def meet(self, when: str) -> None:
+        """Check that all show the same, and that the books are right."""
         for gateway in self.gateways:
             self.tick(gateway)
         try:
-            self.assert_agreed(in_flight=in_flight)
-            self.assert_tasks_wait_together()
-        except self.failureException as error:
-            self.fail(f"{when}: {error}")
+            self.assert_agreed()
+        except AssertionError as error:
+            raise AssertionError(f"{when}: {error}") from error
 
     def test_no_task_is_lost(self) -> None:
         """Every task that was accepted arrives, once, unless it came back too often."""
@@ -192,6 +189,5 @@ class HistoryTests(FleetCase):
         """Commits touch no key that is not of the pool, so of one slot."""
         self.history(1, GridSettings())
         found = {key.decode() for key in self.server.command("KEYS", "*")}
-        self.assertIn("{test}:fleet", found)
         others = {key for key in found if not key.startswith("{test:}:")}
         self.assertEqual({"{test}:fleet"}, others)

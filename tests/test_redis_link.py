@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -341,25 +340,6 @@ class TlsTests(LinkCase):
 
 
 class LossTests(LinkCase):
-    async def test_messages_are_heard(self) -> None:
-        """Those of all channels, in order, as bytes."""
-        server = self.server()
-        link = await self.link(self.connector(server))
-        heard: list[tuple[str, bytes]] = []
-        last: Deferred[None] = Deferred()
-
-        def on_message(channel: str, message: bytes) -> None:
-            heard.append((channel, message))
-            if message == b"last":
-                last.callback(None)
-
-        await link.subscribe(["one", "two", "three"], on_message)
-        for channel, message in (("two", b"\xff\0"), ("four", b"no"), ("one", b"1")):
-            await link.execute("PUBLISH", channel, message)
-        await link.execute("PUBLISH", "three", "last")
-        await within_patience(last)
-        self.assertEqual([("two", b"\xff\0"), ("one", b"1"), ("three", b"last")], heard)
-
     async def test_redis_that_hangs(self) -> None:
         """Who does not answer in time counts as away, for all that was asked."""
         server = self.server()
@@ -375,7 +355,7 @@ class LossTests(LinkCase):
         """Redis has answered, but nobody has looked yet."""
         server = self.server()
         link = await self.link(self.connector(server))
-        answers = [link.execute("PING"), link.subscribe(["channel"], lambda *_: None)]
+        answers = [link.execute("PING"), link.execute("TIME")]
         time.sleep(REPLY_TIMEOUT + 0.1)
         for answer in answers:
             await within_patience(answer)
@@ -386,13 +366,6 @@ class LossTests(LinkCase):
         connector = self.connector(server)
         server.pause()
         self.assertIn("response", await self.refusal(connector))
-
-    async def test_redis_that_hangs_at_subscribe(self) -> None:
-        """Nothing else is asked meanwhile that would find out."""
-        server = self.server()
-        link = await self.link(self.connector(server))
-        server.pause()
-        await self.failure(link.subscribe(["channel"], lambda *_: None))
 
     async def test_connections_lost(self) -> None:
         """It is told once, and what was asked fails."""
@@ -410,18 +383,6 @@ class LossTests(LinkCase):
         await pause(0)
         self.assertEqual(1, len(told))
         self.assertTrue(told[0])
-
-    async def test_one_connection_lost_is_both_lost(self) -> None:
-        for kind in ("pubsub", "normal"):
-            server = self.server()
-            proxy = self.proxy(server)
-            link = await self.link(self.connector(server, port=proxy.port))
-            await link.subscribe(["channel"], lambda *_: None)
-            with server.client() as client:
-                client.call("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
-            await within_patience(link.lost)
-            await self.failure(link.execute("PING"))
-            await self.until(lambda proxy=proxy: not proxy.connections)
 
     async def test_closed(self) -> None:
         """Who closes it is told that it is lost, and may close it again."""

@@ -4,9 +4,12 @@ from typing import Any
 
 from odingw.errors import Reason
 from odingw.grid.values import GridSettings
-from odingw.state.redis.exchange import LEASE
+from odingw.state.redis.store import LEASE
 from tests.grids import Room, report, update
 from tests.redis_fleet import A, B, TwoGatewaysCase, grid, numbers
+
+ROOMS = {"bases", "tallies", f"rooms:{A}", f"uses:{A}", f"rooms:{B}", f"uses:{B}", "usage"}
+"""Names of the keys that a reported room leaves."""
 
 
 class TaskTests(TwoGatewaysCase):
@@ -20,7 +23,7 @@ class TaskTests(TwoGatewaysCase):
             self.command(self.one if number % 2 else self.two, update("room", number))
         self.assertEqual([1, 2, 3, 4, 5, 6], self.taken(self.two, A))
         self.assertEqual([], self.taken(self.one, A))
-        self.assertEqual(set(), self.left() - {"bases", "refs", "rooms"})
+        self.assertEqual(set(), self.left() - ROOMS)
 
     def test_one_flight_at_a_time(self) -> None:
         """What is in flight through one gateway is not sent through the other."""
@@ -87,7 +90,7 @@ class TaskTests(TwoGatewaysCase):
 
     def test_task_for_a_room_that_moves_meanwhile(self) -> None:
         """Redis decides where it goes, and all hear of it."""
-        self.wait(8, self.two)
+        self.wait(8)
         self.reports(self.two, B)
         eventual = grid(self.one).command(update("room", 1), self.now)
         self.assertEqual(B, self.connect(self.two))
@@ -122,7 +125,7 @@ class LeaseTests(TwoGatewaysCase):
         self.assertEqual([], self.taken(self.two, A))
         grid(self.one).acknowledge(self.flight)
         self.settle()
-        self.assertEqual(set(), self.left() - {"bases", "refs", "rooms"})
+        self.assertEqual(set(), self.left() - ROOMS)
 
     def test_late_word(self) -> None:
         """What a gateway says of a flight that is no longer its own ends no other's."""

@@ -14,6 +14,7 @@ from odingw.customers.directory import combined, directory
 from odingw.errors import Reason, Refused, RpcError, TokenError, TokenFault
 from odingw.grid import changes
 from odingw.grid.bans import Bans
+from odingw.grid.store import PAGE
 from odingw.grid.tasks import (
     DELIVERY_BYTES,
     MAX_BYTES,
@@ -29,11 +30,11 @@ from odingw.rpc import jsonrpc
 from odingw.rpc.client_api import CLIENT_API
 from odingw.rpc.jsonrpc import Engine, Method, Reply, Turns
 from odingw.rpc.openrpc import NoParams
-from odingw.rpc.server_api import INFO_SLICE, ServerApi, ServerCall, ServerRules
+from odingw.rpc.server_api import ServerApi, ServerCall, ServerRules
 from odingw.rpc.server_keys import ServerKeys
 from odingw.tokens import Claims, KeyType, Policy, SecretKey, check_claims, server_key
 from tests.customer_documents import access_key, document
-from tests.grids import Room, admission, ban, report, store, update
+from tests.grids import Room, admission, report, store, update
 from tests.local_file import FaultCase
 from tests.redis_fleet import A, TwoGatewaysCase, grid, numbers
 
@@ -129,7 +130,7 @@ class AddressTests(ServerApiCase):
 
 class InfoTests(ServerApiCase):
     def test_many_rooms_are_described_in_slices(self) -> None:
-        count = 2 * INFO_SLICE + 7
+        count = 2 * PAGE + 7
         rooms = [Room(("acme", f"room{number}")) for number in range(count)]
         self.grid.report(report(A, *rooms), 0)
         self.grid.connect(admission("placed"), 0)
@@ -147,7 +148,8 @@ class InfoTests(ServerApiCase):
         self.assertEqual({"id", "customer", "peers"}, set(server["report"]["rooms"][0]))
 
     def test_none(self) -> None:
-        info = msgspec.json.decode(msgspec.json.encode(self.run_call(self.api(), "Info", {})))
+        told = Deferred.fromCoroutine(self.run_call(self.api(), "Info", {}))
+        info = msgspec.json.decode(msgspec.json.encode(self.successResultOf(told)))
         self.assertEqual(([], []), (info["servers"], info["rooms"]))
 
 
@@ -279,51 +281,26 @@ class RedisTests(TwoGatewaysCase):
         found = []
         while delivery := self.one.answer(grid(self.one).take(A)):
             found.append(numbers(delivery))
-            self.one.answer(grid(self.one)._settle(delivery, arrived=True))
+            grid(self.one).acknowledge(delivery)
+            self.settle()
         self.assertEqual([[1, 2], [3]], found)
 
     def test_places_that_came_and_went_are_forgotten(self) -> None:
-        self.patch(changes, "_PLACES", 10)
         self.reports(self.one, A, Room(("acme", "room")))
         self.connect(self.one, "room", user="stored")
-        self.settle()
         self.one.cut()
         one = grid(self.one)
-        one._grid._changes._many_places = 10
         for number in range(200):
             self.now += 1
             one.connect(admission("room", user=f"user{number}"), self.now)
-            one.tick(self.now)
-        self.assertLess(len(one._grid._changes.places), 40)
+            one.sweep(self.now)
+        self.assertLess(len(one.copies.grants), 40)
         one.connect(admission("room", user="last"), self.now)
-        self.one.now = self.now
         self.one.back()
-        self.settle()
-        places = self.server.command("HKEYS", self.mine("places"))
-        self.assertTrue(any(b'"last"' in place for place in places))
-        self.assertFalse(any(b'"stored"' in place for place in places))
-
-    def test_rows_that_cannot_be_read_are_left_out(self) -> None:
-        self.reports(self.one, A, Room(("acme", "room")))
-        self.command(self.one, update("room", 7))
-        self.command(self.one, ban("room", "eve", 600))
-        self.settle()
-        names = ("servers", "keys", "bases", "rooms", "places", "bans", "tasks", "at", "heard")
-        for name in names:
-            for field, value in (("bad", "worse"), ("99", "x"), (b"\xff", b"\xff")):
-                self.server.command("HSET", self.mine(name), field, value)
-        with capturedLogs() as logs:
-            self.two.cut()
-            self.two.back()
-        self.assertEqual("", self.two.store.trouble)
-        (event,) = [each for each in logs if "cannot be read" in str(each["log_format"])]
-        for kind in ("3 of servers", "3 of bans", "1 of at", "1 of heard"):
-            self.assertIn(kind, event["kinds"])
-        two = grid(self.two)
-        self.assertEqual([A], [view.address for view in two.servers() if view.rooms])
-        self.assertEqual([7], numbers(self.two.answer(two.take(A))))
-        with self.assertRaises(Refused):
-            self.two.answer(two.connect(admission("room", user="eve"), self.now))
+        self.tick(self.one)
+        places = [place[1] for place in self.books().rows("places").values()]
+        self.assertIn("ulast", places)
+        self.assertNotIn("ustored", places)
 
 
 class JournalTests(FaultCase):

@@ -254,7 +254,8 @@ class GridConfigTests(SynchronousTestCase):
             self.grid.note_key(A, server_key(master_key, A).kid, 1.0)
             self.grid.report(report(A), 2.0)
             method = self.api.methods["Info"]
-            info = method.run(ServerCall("::1", None, 5.0), method.read(Raw(b"{}")), True)
+            told = method.run(ServerCall("::1", None, 5.0), method.read(Raw(b"{}")), True)
+            info = self.successResultOf(Deferred.fromCoroutine(told))
             self.assertEqual([server_key(master_key, A).kid], [one.key_id for one in info.servers])
 
 

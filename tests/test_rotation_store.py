@@ -7,16 +7,13 @@ from msgspec import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from odingw.grid import registry
-from odingw.grid.ledger import KeyRow
 from odingw.grid.values import GridSettings, Placed
-from odingw.state.redis.layout import LAYOUT, OLDEST, key_value
-from tests.grids import Room, admission, report, update
+from tests.grids import Room, admission, report
 from tests.local_file import FaultCase
 from tests.redis_fleet import A, B, C, FleetCase, TwoGatewaysCase, grid
 from tests.redis_link import DirectStore
 from tests.redis_server import RedisServer, require_redis
 from tests.stores import LocalWorld, MemoryWorld, RedisWorld, World
-from tests.test_redis_outage import begin
 
 SETTINGS: Final = GridSettings(remove_timeout=20)
 POOLS: Final = ("", "eu")
@@ -107,7 +104,8 @@ class KeyContract:
 
     def test_keys_of_others_are_bounded(self) -> None:
         """Those of servers that are there are kept, and of the others the last ones."""
-        self.patch(registry, "_KEYS_OF_OTHERS", 2)  # type: ignore[attr-defined]  # of TestCase
+        self.patch(registry, "KEYS_OF_OTHERS", 2)  # type: ignore[attr-defined]  # of TestCase
+        self.world.restart(0)
         self.do("give_key", A, "given", 1)
         self.do("report", report(A), 1)
         for number in range(4):
@@ -238,10 +236,8 @@ class SharedKeyTests(TwoGatewaysCase):
         self.assert_agreed()
 
     def test_it_is_given_when_all_can_know(self) -> None:
-        given = begin(grid(self.one).give_key(A, "new", self.now))
-        self.assertNoResult(given)
-        self.settle()
-        self.assertEqual("new", self.successResultOf(given))
+        self.give(self.one, "new")
+        self.assertEqual("new", self.books().rows("facts")[f"g{A}"][1])
 
     def test_the_key_before_is_given_while_redis_is_away(self) -> None:
         self.give(self.one, "old")
@@ -267,21 +263,19 @@ class SharedKeyTests(TwoGatewaysCase):
     def test_redis_that_goes_away_in_between(self) -> None:
         """Whether it took note, nobody knows: the server keeps its key, and Redis is told so."""
         self.give(self.one, "old")
-        for reached in (False, True):
+        for ends in ("before", "after"):
             self.now += 1
-            given = begin(grid(self.one).give_key(A, "new", self.now))
-            if reached:
-                self.server.command(
-                    "HSET", self.mine("keys"), A, key_value(KeyRow("new", self.now)).decode()
-                )
-            self.cut(self.one)
+            self.one.link.ends = ends
+            self.one.away = True
+            given = grid(self.one).give_key(A, "new", self.now)
             self.assertEqual("old", self.successResultOf(given))
             self.back(self.one)
             self.assertEqual(["old", "old"], self.kids())
 
     def test_a_first_key_when_redis_goes_away_in_between(self) -> None:
-        given = begin(grid(self.one).give_key(C, "new", self.now))
-        self.cut(self.one)
+        self.one.link.ends = "before"
+        self.one.away = True
+        given = grid(self.one).give_key(C, "new", self.now)
         self.assertEqual("new", self.successResultOf(given))
         self.back(self.one)
         self.reports(self.two, C)
@@ -298,53 +292,16 @@ class SharedKeyTests(TwoGatewaysCase):
         self.assertEqual(["given"] * 3, self.kids())
 
     def test_what_is_forgotten_is_gone_everywhere(self) -> None:
-        self.patch(registry, "_KEYS_OF_OTHERS", 1)
+        self.patch(registry, "KEYS_OF_OTHERS", 1)
+        one = self.gateway()
         for address in (A, B, C):
-            self.give(self.one, "given", address)
+            self.give(one, "given", address)
         self.cut(self.two)
-        self.give(self.one, "d", "d.test:1")
-        kept = {key.decode() for key in self.server.command("HKEYS", self.mine("keys"))}
-        self.assertEqual({A, B, "d.test:1"}, kept)
+        self.give(one, "d", "d.test:1")
+        self.assertEqual({f"g{A}", f"g{B}", "gd.test:1"}, set(self.books().rows("facts")))
         self.back(self.two)
         self.reports(self.two, C)
-        self.assertEqual([f"kid-{C}"] * 2, self.kids(C))
-
-
-class LayoutTests(FleetCase):
-    """Beside a gateway of the version before, which knows nothing of given keys."""
-
-    def test_they_work_side_by_side(self) -> None:
-        old, new = self.gateway(layout=OLDEST), self.gateway()
-        self.reports(old, A, Room(("acme", "room")))
-        self.assertEqual(3, LAYOUT)
-        self.assertEqual(f"kid-{A}", next(iter(grid(new).servers())).kid)
-        given = begin(grid(new).give_key(A, "given", self.now))
-        # What goes with it in one commit is heard of by both.
-        placed = begin(grid(new).connect(admission("other"), self.now))
-        queued = begin(grid(new).command(update("room", 7), self.now))
-        self.settle()
-        self.assertEqual("given", self.successResultOf(given))
-        self.assertIsNone(self.successResultOf(queued))
-        self.assertEqual([1], [view.tasks for view in grid(old).servers()])
-        self.assertEqual("given", self.successResultOf(placed).kid)
-        self.assertIn(("acme", "other"), [view.id for view in grid(old).rooms()])
-        self.assertEqual(f"kid-{A}", next(iter(grid(old).servers())).kid)
-        self.now += 1
-        self.reports(old, A, Room(("acme", "room")), Room(("acme", "other")))
-        self.assertEqual("given", next(iter(grid(new).servers())).kid)
-        self.assertEqual(["", ""], [old.store.trouble, new.store.trouble])
-
-    def test_upgrade(self) -> None:
-        """Without a word of what was given, the servers' rows say which keys they have."""
-        old = self.gateway(layout=OLDEST)
-        self.reports(old, A)
-        self.reports(old, B)
-        old.kill()
-        new = self.gateway()
-        self.assertEqual(
-            {A: f"kid-{A}", B: f"kid-{B}"},
-            {view.address: view.kid for view in grid(new).servers()},
-        )
+        self.assertEqual([f"kid-{C}"] * 3, self.kids(C))
 
 
 class FleetKeyTests(FleetCase):
@@ -352,11 +309,11 @@ class FleetKeyTests(FleetCase):
 
     def fingerprint(self) -> Any:
         """Return what Redis knows of the fleet's master key."""
-        return self.server.command("HGET", "{test}:fleet", "fingerprint")
+        return self.server.command("HGET", "{test:}:main", "key")
 
     def joins(self, master_key: bytes, *older: bytes) -> bool:
         """Tell whether a gateway with these master keys is let in."""
-        gateway = self.gateway(master_key=master_key, older=older)
+        gateway = self.gateway(master_keys=(master_key, *older))
         return not gateway.refused and not gateway.store.trouble
 
     def test_the_safe_order(self) -> None:

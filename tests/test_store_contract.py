@@ -74,7 +74,7 @@ class StoreContract:
 
     def test_no_server(self) -> None:
         self.refused(Reason.NO_SERVER, "connect", admission("room"), 1)
-        assert not list(self.grid.rooms())
+        assert not self.world.rooms()
 
     def test_a_room_stays_and_a_base_is_on_one_server(self) -> None:
         self.do("report", report(A), 1)
@@ -118,7 +118,7 @@ class StoreContract:
         for second in range(1, 602):
             events = self.tick(second)
         assert self.tick(602) + events == [ServerRemoved(A, 1)]
-        assert (list(self.grid.servers()), list(self.grid.rooms()), self.usage()) == ([], [], [])
+        assert (list(self.grid.servers()), self.world.rooms(), self.usage()) == ([], [], [])
 
     def test_standing_still_blames_nobody(self) -> None:
         self.do("report", report(A), 1)
@@ -157,7 +157,7 @@ class StoreContract:
         self.tick(12)
         assert self.usage() == [UsageView(customer="acme", peers=1, reservations=0, rooms=1)]
         self.do("report", report(A), 13)
-        assert (self.usage(), list(self.grid.rooms())) == ([], [])
+        assert (self.usage(), self.world.rooms()) == ([], [])
 
     def test_a_repeated_connect_renews(self) -> None:
         self.do("report", report(A), 1)
@@ -165,9 +165,9 @@ class StoreContract:
         self.place("room", 9)
         self.do("report", report(A), 6)
         self.tick(12)
-        assert len(list(self.grid.rooms())) == 1
+        assert len(self.world.rooms()) == 1
         self.tick(19)
-        assert not list(self.grid.rooms())
+        assert not self.world.rooms()
 
     def test_bans(self) -> None:
         self.do("report", report(A, Room(("acme", "room"))), 1)
@@ -263,7 +263,7 @@ class StoreContract:
             self.do("report", report(A), now)
             self.do("report", report(B), now)
             self.tick(now)
-        assert not list(self.grid.rooms())
+        assert not self.world.rooms()
         return flight
 
     def test_tasks_of_a_room_that_is_gone_stay_in_order(self) -> None:

@@ -82,6 +82,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.now = 1_000_000.0
         self.numbers = 0
         self.restarts = 0
+        self.turns = 0
         self.said: dict[tuple[str, str], tuple[list[Room], float]] = {}
         self.worlds: list[World] = [
             MemoryWorld(SETTINGS, POOLS),
@@ -99,7 +100,9 @@ class StoreMachine(RuleBasedStateMachine):
     def all_do(self, pool: str, call: Callable[[GridStore], Any]) -> list[Any]:
         """Let every store do the same, and check that it comes to the same."""
         results = []
+        self.turns += 1
         for world in self.worlds:
+            world.pick.picks = self.turns
             try:
                 results.append(world.answer(call(world.pool(pool))))
             except Refused as error:
@@ -129,7 +132,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def some_room(self, name: str, data: st.DataObject) -> RoomId:
         """Draw a room, rather one that there is than another."""
-        known = sorted(view.id for view in self.worlds[0].pool(name).rooms())
+        known = sorted(view.id for view in self.worlds[0].rooms(name))
         return data.draw(st.sampled_from(known) | room_ids if known else room_ids)
 
     @rule(name=pools, customer=customers, data=st.data(), times=st.integers(1, 5))
@@ -216,7 +219,7 @@ class StoreMachine(RuleBasedStateMachine):
         """Usage, rooms and servers agree."""
         self.compare("usage", [map(repr, world.store.usage()) for world in self.worlds])
         for name in POOLS:
-            self.compare("rooms", [map(_room, world.pool(name).rooms()) for world in self.worlds])
+            self.compare("rooms", [map(_room, world.rooms(name)) for world in self.worlds])
             found = [map(_server, world.pool(name).servers()) for world in self.worlds]
             self.compare("servers", found)
 

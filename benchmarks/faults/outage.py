@@ -171,7 +171,9 @@ class _Outage:
                 await stack.enter_async_context(scene.pool(gateway, 16))
                 for gateway in scene.gateways
             ]
-            await scene.traffic.connect_all(pools[0], ((room, "user-0") for room in self.rooms))
+            # A gateway serves what it has answered for, or its own servers report.
+            for pool in pools:
+                await scene.traffic.connect_all(pool, ((room, "user-0") for room in self.rooms))
             for room in self.rooms:
                 scene.traffic.caller.connect(room, "user-1")
             await scene.reported(2)

@@ -1,4 +1,4 @@
-"""``odingw call``, ``drain``, ``undrain`` and ``unban``: calls of a gateway's two APIs."""
+"""``odingw call``, ``drain``, ``undrain``, ``disable`` and ``unban``: calls of the two APIs."""
 
 import json
 import time
@@ -205,7 +205,7 @@ def call(
     Prints the result of METHOD. The token is made with the access key, for METHOD and --room.
 
     Methods of the client API: Connect, RoomClose, RoomUpdate, RoomBanClient, RoomSendMessage,
-    rpc.discover; of the server API (with --server-api): Info, Drain, Undrain and what ODIN
+    rpc.discover; of the server API (with --server-api): Info, Drain, Undrain, Disable and what ODIN
     servers call.
     """
     arguments = _arguments(params, pairs)
@@ -374,6 +374,23 @@ def undrain(internal: Address, server: str, as_json: bool) -> None:
         emit({"server": server, "drained": False})
     else:
         click.echo(f"{plain(server)} takes new rooms")
+
+
+@click.command(epilog=epilog("odingw disable sfu1.example:4433"))
+@click.argument("server", shell_complete=complete_servers)
+@internal_options
+@json_option
+def disable(internal: Address, server: str, as_json: bool) -> None:
+    """Take a server for dead, so that its rooms move at their next Connect.
+
+    That is for a server that died together with the gateway that it reported to: such a server is
+    waited for, for gateway.unheard_timeout. One that reports again is used again.
+    """
+    call_internal(internal, "Disable", {"server": server})
+    if as_json:
+        emit({"server": server, "disabled": True})
+    else:
+        click.echo(f"{plain(server)} is disabled until it reports again")
 
 
 @click.command(

@@ -27,7 +27,7 @@ _WINDOW: Final = 10.0
 
 _WARM: Final = 0.7
 _HOT: Final = 0.9
-_STYLES: Final = {"ready": "green", "drained": "yellow", "disabled": "red"}
+_STYLES: Final = {"ready": "green", "drained": "yellow", "unheard": "yellow", "disabled": "red"}
 _WORDS: Final = {"ready": "live"}
 """States that are called otherwise than in the JSON: as on the status page."""
 

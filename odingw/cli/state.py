@@ -42,13 +42,15 @@ class Server(Struct, frozen=True, kw_only=True):
     reservations: int = 0
     disabled: bool = False
     drained: bool = False
+    unheard: bool = False
     last_seen: float = 0.0
     tasks: int = 0
 
     @property
     def state(self) -> str:
         """One word."""
-        return "disabled" if self.disabled else "drained" if self.drained else "ready"
+        states = {"disabled": self.disabled, "unheard": self.unheard, "drained": self.drained}
+        return next((name for name, holds in states.items() if holds), "ready")
 
 
 class Room(Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from odingw.client.calls import (
     Request,
     ban_client,
     close_room,
+    disable,
     drain,
     find_token,
     send_message,
@@ -328,3 +329,7 @@ class AsyncInternalClient(_AsyncClient):
     def undrain(self, server: str) -> Deferred[None]:
         """Place new rooms on a server again."""
         return self._emptied(drain(server, False))
+
+    def disable(self, server: str) -> Deferred[None]:
+        """Take a server for dead until it reports again; its rooms may move."""
+        return self._emptied(disable(server))

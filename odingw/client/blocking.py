@@ -23,6 +23,7 @@ from odingw.client.calls import (
     Request,
     ban_client,
     close_room,
+    disable,
     drain,
     find_token,
     send_message,
@@ -352,3 +353,11 @@ class InternalClient(_Client):
             GatewayError: :class:`ServerNotFound`, …
         """
         self._typed(drain(server, False))
+
+    def disable(self, server: str) -> None:
+        """Take a server for dead until it reports again; its rooms may move.
+
+        Raises:
+            GatewayError: :class:`ServerNotFound`, …
+        """
+        self._typed(disable(server))

@@ -65,6 +65,11 @@ def drain(server: str, drained: bool) -> Request[Nothing]:
     return Request("Drain" if drained else "Undrain", {"server": server}, Nothing)
 
 
+def disable(server: str) -> Request[Nothing]:
+    """Return the call that disables a server."""
+    return Request("Disable", {"server": server}, Nothing)
+
+
 def _with_ban(params: dict[str, Any], ban_time: float | None) -> dict[str, Any]:
     return params if ban_time is None else {**params, "ban_time": ban_time}
 

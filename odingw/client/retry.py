@@ -9,7 +9,7 @@ from attrs.validators import ge
 from odingw.client.errors import GatewayError
 
 IDEMPOTENT: Final = frozenset(
-    ("Connect", "RoomClose", "RoomUpdate", "RoomBanClient", "Info", "Drain", "Undrain")
+    ("Connect", "RoomClose", "RoomUpdate", "RoomBanClient", "Info", "Drain", "Undrain", "Disable")
 )
 """Methods whose effect is the same if a call is carried out twice; no other is tried again."""
 

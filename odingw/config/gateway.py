@@ -233,6 +233,7 @@ class Gateway(Section, frozen=True, kw_only=True):
     )
     report_interval: Seconds = 5.0
     disable_timeout: Seconds = 7.5
+    unheard_timeout: Seconds = 300.0
     remove_timeout: Seconds = 600.0
     reservation_lifetime: Seconds = 10.0
     bans_per_customer: Count = 10000

@@ -111,7 +111,9 @@ class Changes:
     def place(self, reservation: Reservation) -> None:
         """Take note of a reservation."""
         if self.recording:
-            self.places[reservation.room.id, reservation.key] = reservation
+            key = (reservation.room.id, reservation.key)
+            self.places.pop(key, None)
+            self.places[key] = reservation
 
     def place_over(self, reservation: Reservation) -> None:
         """Take note of a reservation whose time is over."""

@@ -1,8 +1,11 @@
 """The rules of one grid: who is admitted, where rooms go, what servers are told."""
 
-from collections.abc import Callable, Generator, Iterator, Set
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence, Set
+from itertools import islice
 from math import inf
 from typing import Final
+
+from msgspec.structs import replace
 
 from odingw.errors import Reason, Refused
 from odingw.grid.bans import Bans
@@ -13,6 +16,7 @@ from odingw.grid.records import Base, GivenKey, Room, Server
 from odingw.grid.registry import Registry
 from odingw.grid.reports import Reports
 from odingw.grid.rooms import RoomId, base_of, common_base
+from odingw.grid.store import PAGE
 from odingw.grid.tasks import MAX_BYTES, Delivery, Task, size_of
 from odingw.grid.usage import Usage
 from odingw.grid.values import (
@@ -102,9 +106,15 @@ class Grid:
         self._reserve(base, room, admission, now)
         return Placed(base.server.address, how, base.server.kid)
 
-    def report(self, report: ServerReport, now: float) -> Reported:
-        """Take in what a server says of itself and its rooms."""
-        steps = self.report_in_steps(report, now)
+    def report(self, report: ServerReport, now: float, *, take: bool = False) -> Reported:
+        """Take in what a server says of itself and its rooms.
+
+        Args:
+            report: what it says.
+            now: the time.
+            take: also put the tasks that may be sent to it now in flight.
+        """
+        steps = self.report_in_steps(report, now, take=take)
         while True:
             try:
                 next(steps)
@@ -112,10 +122,14 @@ class Grid:
                 reported: Reported = end.value
                 return reported
 
-    def report_in_steps(self, report: ServerReport, now: float) -> Generator[None, None, Reported]:
+    def report_in_steps(
+        self, report: ServerReport, now: float, *, take: bool = False
+    ) -> Generator[None, None, Reported]:
         """Take in a report bit by bit; between two steps the grid serves everybody else."""
         self._registry.expire(now, _SWEEP)
-        return self._reports.take_in(report, now)
+        reported = yield from self._reports.take_in(report, now)
+        delivery = self.take(report.address) if take else None
+        return replace(reported, delivery=delivery) if delivery is not None else reported
 
     def command(self, command: Command, now: float) -> None:
         """Queue a task for the room's server and keep the ban that comes with it.
@@ -198,6 +212,18 @@ class Grid:
         self._changes.server(address)
         self._registry.list_open_servers()
 
+    def disable(self, address: str) -> None:
+        """Write a server off until it reports again.
+
+        Raises:
+            Refused: there is no such server (``server_not_found``).
+        """
+        server = self._registry.servers.get(address)
+        if server is None:
+            raise Refused(Reason.SERVER_NOT_FOUND)
+        if not server.disabled:
+            self._registry.disable(server, True)
+
     def excuse(self, now: float) -> None:
         """Count every server as just heard: the gateway itself was not there to listen."""
         for server in self._registry.servers.values():
@@ -264,6 +290,9 @@ class Grid:
         server = self._registry.by_kid.get(kid)
         return server.address if server else None
 
+    def refresh(self) -> None:
+        """Learn nothing: nobody else changes this grid."""
+
     def addresses(self) -> Set[str]:
         """Return the addresses of all servers."""
         return self._registry.servers.keys()
@@ -303,6 +332,12 @@ class Grid:
                     reported=room.round > 0,
                     updated=base.server.last_seen if room.round else room.placed,
                 )
+
+    async def pages(self) -> AsyncIterator[Sequence[RoomView]]:
+        """Yield all rooms, page by page."""
+        views = self.rooms()
+        while page := list(islice(views, PAGE)):
+            yield page
 
     def _check_bans(self, admission: Admission, now: float) -> None:
         if not len(self._bans):

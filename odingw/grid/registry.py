@@ -17,7 +17,7 @@ from odingw.grid.rooms import BaseId
 from odingw.grid.tasks import Task, TaskQueue
 from odingw.grid.usage import Usage
 
-_KEYS_OF_OTHERS: Final = 10_000
+KEYS_OF_OTHERS: Final = 10_000
 """For how many servers that are not attached it is remembered which key they were given."""
 
 
@@ -97,7 +97,7 @@ class Registry:
         server = self.servers.get(address)
         if server is not None:
             self.set_kid(server, given.kid)
-        if len(self.keys) > len(self.servers) + _KEYS_OF_OTHERS:
+        if len(self.keys) > len(self.servers) + KEYS_OF_OTHERS:
             self.forget_key(next(other for other in self.keys if other not in self.servers))
 
     def forget_key(self, address: str) -> None:

@@ -5,8 +5,8 @@ rely on afterwards (placing a room, taking in a report, queueing a task) may tak
 return the result, or an awaitable of it. Everything else is answered from what the process knows.
 """
 
-from collections.abc import Awaitable, Iterable, Set
-from typing import Protocol, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence, Set
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from odingw.grid.tasks import Delivery
 from odingw.grid.values import (
@@ -23,6 +23,9 @@ from odingw.grid.values import (
 
 T = TypeVar("T")
 
+PAGE: Final = 500
+"""How many rooms a page of them has."""
+
 Eventual: TypeAlias = T | Awaitable[T]
 """A value, or an awaitable of it."""
 
@@ -37,8 +40,14 @@ class GridStore(Protocol):
             Refused: a limit, a fault of ``rid``, a ban, no server, or the store is unavailable.
         """
 
-    def report(self, report: ServerReport, now: float) -> Eventual[Reported]:
-        """Take in what a server says of itself and its rooms."""
+    def report(self, report: ServerReport, now: float, *, take: bool = False) -> Eventual[Reported]:
+        """Take in what a server says of itself and its rooms.
+
+        Args:
+            report: what it says.
+            now: the time.
+            take: also put the tasks that may be sent to it now in flight.
+        """
 
     def command(self, command: Command, now: float) -> Eventual[None]:
         """Queue a task for the room's server and keep the ban that comes with it.
@@ -64,6 +73,13 @@ class GridStore(Protocol):
             Refused: there is no such server.
         """
 
+    def disable(self, address: str) -> Eventual[None]:
+        """Write a server off until it reports again; its rooms may move.
+
+        Raises:
+            Refused: there is no such server.
+        """
+
     def give_key(self, address: str, kid: str, now: float) -> Eventual[str]:
         """Remember which key a server is given, before it is.
 
@@ -80,14 +96,20 @@ class GridStore(Protocol):
     def address_of_key(self, kid: str) -> str | None:
         """Return the address of the attached server that was given the key with this id."""
 
+    def refresh(self) -> Awaitable[None] | None:
+        """Learn of servers and keys that came up elsewhere; None: there can be nothing new."""
+
     def addresses(self) -> Set[str]:
         """Return the addresses of all servers."""
 
     def servers(self) -> Iterable[ServerView]:
-        """Yield all servers."""
+        """Yield all servers, as they were a second ago at most."""
 
-    def rooms(self) -> Iterable[RoomView]:
-        """Yield all rooms that are reported or reserved; calls in between may change them."""
+    def pages(self) -> AsyncIterator[Sequence[RoomView]]:
+        """Yield all rooms that are reported or reserved, in pages of about :data:`PAGE`.
+
+        Calls in between may change them.
+        """
 
 
 class Store(Protocol):
@@ -103,7 +125,7 @@ class Store(Protocol):
 
     @property
     def skipped(self) -> int:
-        """How many messages of other gateways could not be read."""
+        """How many rows of what is stored could not be read."""
 
     def start(self, now: float) -> None:
         """Begin to work; to be called before anything else, and after a process has forked.
@@ -125,7 +147,7 @@ class Store(Protocol):
         """Yield the pools that are in use, by name."""
 
     def usage(self) -> Iterable[UsageView]:
-        """Yield every customer that uses anything."""
+        """Yield every customer that uses anything, demo users as one."""
 
     def tick(self, now: float) -> tuple[Event, ...]:
         """Do the periodic work; to be called every :attr:`GridSettings.tick` seconds."""

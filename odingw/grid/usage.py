@@ -9,6 +9,8 @@ from odingw.grid.values import Admission, UsageView
 DEMO_PREFIX: Final = "demo_"
 """How the ids of demo users begin; their peers are also limited all together."""
 
+ALL_DEMO: Final = DEMO_PREFIX + "*"
+"""Stands for all demo users together; there may be any number of them."""
 
 LONGEST_CUSTOMER: Final = 256
 """Characters of a customer's id; of one that a server reports, no more are kept."""
@@ -75,11 +77,23 @@ class Usage:
                 raise Refused(Reason.ROOM_LIMIT_EXCEEDED, self._retry_after)
 
     def views(self) -> Iterator[UsageView]:
-        """Yield every customer that uses anything."""
+        """Yield every customer that uses anything, demo users as one."""
+        demo = Counts()
         for customer, counts in self._counts.items():
-            yield UsageView(
-                customer=customer,
-                peers=counts.peers,
-                reservations=counts.reservations,
-                rooms=counts.rooms,
-            )
+            if customer.startswith(DEMO_PREFIX):
+                demo.peers += counts.peers
+                demo.reservations += counts.reservations
+                demo.rooms += counts.rooms
+            else:
+                yield _view(customer, counts)
+        if demo.rooms or demo.peers or demo.reservations:
+            yield _view(ALL_DEMO, demo)
+
+
+def _view(customer: str, counts: Counts) -> UsageView:
+    return UsageView(
+        customer=customer,
+        peers=counts.peers,
+        reservations=counts.reservations,
+        rooms=counts.rooms,
+    )

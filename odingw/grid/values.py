@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 from msgspec import Struct
 
 from odingw.grid.rooms import BaseId, RoomId, base_of
-from odingw.grid.tasks import Task, TaskBody
+from odingw.grid.tasks import Delivery, Task, TaskBody
 
 
 class GridSettings(Struct, frozen=True, kw_only=True):
@@ -18,6 +18,7 @@ class GridSettings(Struct, frozen=True, kw_only=True):
     report_interval: float = 5.0
     disable_timeout: float = 7.5
     remove_timeout: float = 600.0
+    unheard_timeout: float = 300.0
     reservation_lifetime: float = 10.0
     queued_tasks: int = 1000
     bans_per_customer: int = 10_000
@@ -208,14 +209,21 @@ class Reported(Struct, frozen=True):
         closes: tasks that tell the server to close rooms which belong to another one; they go
             into the reply ahead of the queue and are made anew by each report that names the room.
         events: for the log.
+        delivery: the tasks that were taken with it, if that was asked for and there are any.
     """
 
     closes: tuple[TaskBody, ...] = ()
     events: tuple[Event, ...] = ()
+    delivery: Delivery | None = None
 
 
 class ServerView(Struct, frozen=True, kw_only=True):
-    """A server, for people and metrics."""
+    """A server, for people and metrics.
+
+    Attributes:
+        unheard: the gateway that it reported to is gone, so it gets no new rooms and keeps those
+            that it has.
+    """
 
     address: str
     kid: str
@@ -231,6 +239,7 @@ class ServerView(Struct, frozen=True, kw_only=True):
     first_seen: float
     last_seen: float
     tasks: int
+    unheard: bool = False
 
 
 class RoomView(Struct, frozen=True, kw_only=True):

@@ -315,7 +315,13 @@ class _StoreCollector(Collector):
                 reserved.add_metric(key, server.reservations)
                 tasks.add_metric(key, server.tasks)
                 age.add_metric(key, max(0.0, now - server.last_seen))
-                state = "disabled" if server.disabled else "drained" if server.drained else "live"
+                states = (
+                    ("disabled", server.disabled),
+                    ("unheard", server.unheard),
+                    ("drained", server.drained),
+                    ("live", True),
+                )
+                state = next(name for name, holds in states if holds)
                 up.add_metric((*key, state), 1)
         yield from (rooms, peers, load, reserved, tasks, age, up)
         yield from self._usage()

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from inspect import isawaitable
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Raw, Struct
@@ -20,8 +19,7 @@ from odingw.errors import (
     invalid_params,
 )
 from odingw.grid.rooms import room_hash
-from odingw.grid.store import GridStore
-from odingw.grid.tasks import Delivery
+from odingw.grid.store import PAGE, GridStore
 from odingw.grid.values import Event, Reported, ReportsElsewhere, RoomView, ServerReport
 from odingw.hosts import is_host
 from odingw.rpc.grid_config import extend, reports_elsewhere
@@ -49,6 +47,7 @@ from odingw.rpc.server_methods import (
 from odingw.tokens import SecretKey
 
 if TYPE_CHECKING:
+    from odingw.grid.tasks import Delivery
     from odingw.rpc.jsonrpc import Method
 
 DEFAULT_PORT: Final = 4433
@@ -68,9 +67,6 @@ MOST_SERVERS: Final = 10_000
 
 _RETRY_AFTER: Final = 60
 """Seconds."""
-
-INFO_SLICE: Final = 500
-"""Rooms that Info describes before others get their turn."""
 
 _encode: Final = Encoder().encode
 
@@ -153,6 +149,7 @@ class ServerApi:
                 "Info": self._info,
                 "Drain": self._drain,
                 "Undrain": self._undrain,
+                "Disable": self._disable,
             }
         )
 
@@ -223,49 +220,29 @@ class ServerApi:
             int(min(max(0.0, params.clients), _MOST_CLIENTS)),
             ReportedRooms(params.rooms, self._rules.rooms_per_report),
         )
-        reported = self._store.report(report, call.now)
+        reported = self._store.report(report, call.now, take=answered)
         if isinstance(reported, Reported):
-            for event in reported.events:
-                self._on_event(event)
-            delivery = self._store.take(address) if answered else None
-            if not isawaitable(delivery):
-                return _tasks(call, reported, delivery)
-            return self._taken_later(call, reported, delivery)
-        return self._reported_later(call, address, reported, answered)
+            return self._tasks(call, reported)
+        return self._tasks_later(call, reported)
 
-    async def _taken_later(
-        self, call: ServerCall, reported: Reported, delivery: Awaitable[Delivery | None]
-    ) -> Tasks:
-        return _tasks(call, reported, await delivery)
+    async def _tasks_later(self, call: ServerCall, reported: Awaitable[Reported]) -> Tasks:
+        return self._tasks(call, await reported)
 
-    async def _reported_later(
-        self, call: ServerCall, address: str, reported: Awaitable[Reported], answered: bool
-    ) -> Tasks:
-        outcome = await reported
-        for event in outcome.events:
+    def _tasks(self, call: ServerCall, reported: Reported) -> Tasks:
+        for event in reported.events:
             self._on_event(event)
-        delivery = self._store.take(address) if answered else None
-        if isawaitable(delivery):
-            delivery = await delivery
-        return _tasks(call, outcome, delivery)
+        delivery = reported.delivery
+        if delivery is None:
+            return Tasks(reported.closes)
+        call.deliveries.append(delivery)
+        return Tasks((*reported.closes, *(task.body for task in delivery.tasks)))
 
-    def _info(self, call: ServerCall, params: NoParams, answered: bool) -> Info | Awaitable[Info]:
-        views, found = iter(self._store.rooms()), _Rooms()
-        if self._pause is None:
-            found.add(views)
-        elif found.add(islice(views, INFO_SLICE)) == INFO_SLICE:
-            return self._info_later(views, found, self._pause)
-        return self._info_of(found)
-
-    async def _info_later(
-        self,
-        views: Iterable[RoomView],
-        found: "_Rooms",
-        pause: Callable[[], Awaitable[object]],
-    ) -> Info:
-        await pause()
-        while found.add(islice(views, INFO_SLICE)) == INFO_SLICE:
-            await pause()
+    async def _info(self, call: ServerCall, params: NoParams, answered: bool) -> Info:
+        found = _Rooms()
+        async for page in self._store.pages():
+            found.add(page)
+            if self._pause is not None and len(page) >= PAGE:
+                await self._pause()
         return self._info_of(found)
 
     def _info_of(self, found: "_Rooms") -> Info:
@@ -292,6 +269,11 @@ class ServerApi:
 
     def _undrain(self, call: ServerCall, params: DrainParams, answered: bool) -> Any:
         return self._set_drained(call, params.server, False)
+
+    def _disable(self, call: ServerCall, params: DrainParams, answered: bool) -> Any:
+        self._check_allowed(call, params.server)
+        done = self._store.disable(params.server)
+        return _nothing_later(done) if isawaitable(done) else {}
 
     def _set_drained(self, call: ServerCall, address: str, drained: bool) -> Any:
         self._check_allowed(call, address)
@@ -337,8 +319,8 @@ class _Rooms:
         self._rooms: list[bytes] = []
         self._reported: dict[str, list[bytes]] = {}
 
-    def add(self, views: Iterable[RoomView]) -> int:
-        """Describe rooms, and return how many these were."""
+    def add(self, views: Iterable[RoomView]) -> None:
+        """Describe rooms."""
         rooms: list[RoomInfo] = []
         reported: dict[str, list[ReportedRoom]] = {}
         for view in views:
@@ -353,7 +335,6 @@ class _Rooms:
             self._rooms.append(_encode(rooms)[1:-1])
         for server, found in reported.items():
             self._reported.setdefault(server, []).append(_encode(found)[1:-1])
-        return len(rooms)
 
     @property
     def rooms(self) -> Any:
@@ -368,13 +349,6 @@ class _Rooms:
 async def _nothing_later(done: Awaitable[None]) -> dict[str, object]:
     await done
     return {}
-
-
-def _tasks(call: ServerCall, reported: Reported, delivery: Delivery | None) -> Tasks:
-    if delivery is None:
-        return Tasks(reported.closes)
-    call.deliveries.append(delivery)
-    return Tasks((*reported.closes, *(task.body for task in delivery.tasks)))
 
 
 def _grid_api(server: str | None) -> None:

@@ -221,5 +221,11 @@ SERVER_API: Final = Interface(
             summary="Place new rooms on a server again.",
             reasons=_DRAINS,
         ),
+        "Disable": Signature(
+            params=DrainParams,
+            result=Nothing,
+            summary="Take a server for dead until it reports again; its rooms may move.",
+            reasons=_DRAINS,
+        ),
     },
 )

@@ -5,7 +5,7 @@ a ban, a drain. Killed at any moment and started again, the gateway knows all th
 for.
 """
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence, Set
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -89,9 +89,10 @@ class LocalGrid:
         for base in [base for base, group in self._unsaved.items() if group <= stored]:
             del self._unsaved[base]
 
-    def report(self, report: ServerReport, now: float) -> Eventual[Reported]:
+    def report(self, report: ServerReport, now: float, *, take: bool = False) -> Eventual[Reported]:
         """Take in a report; what is lost of it, the next one says again."""
-        return self._slices.run(self._grid.report_in_steps(report, now), self._journal.changed)
+        steps = self._grid.report_in_steps(report, now, take=take)
+        return self._slices.run(steps, self._journal.changed)
 
     def command(self, command: Command, now: float) -> Eventual[None]:
         """Queue a task; accepted when it is stored."""
@@ -124,6 +125,12 @@ class LocalGrid:
         self._grid.drain(address, drained)
         return self._saved()
 
+    def disable(self, address: str) -> Eventual[None]:
+        """Write a server off until it reports again."""
+        self._check_trouble()
+        self._grid.disable(address)
+        return self._saved()
+
     def give_key(self, address: str, kid: str, now: float) -> Eventual[str]:
         """Remember which key a server is given; it is, when that is stored."""
         before = self._grid.key_of(address)
@@ -148,6 +155,9 @@ class LocalGrid:
         """Return the address of the attached server that was given the key with this id."""
         return self._grid.address_of_key(kid)
 
+    def refresh(self) -> None:
+        """Learn nothing: nobody else changes this grid."""
+
     def addresses(self) -> Set[str]:
         """Return the addresses of all servers."""
         return self._grid.addresses()
@@ -156,9 +166,9 @@ class LocalGrid:
         """Yield all servers."""
         return self._grid.servers()
 
-    def rooms(self) -> Iterable[RoomView]:
-        """Yield all rooms that are reported or reserved."""
-        return self._grid.rooms()
+    def pages(self) -> AsyncIterator[Sequence[RoomView]]:
+        """Yield all rooms that are reported or reserved, page by page."""
+        return self._grid.pages()
 
     def _check_trouble(self) -> None:
         if self._journal.trouble:
@@ -313,5 +323,5 @@ class LocalStore:
             pools.setdefault(pool, []).append(row)
         for pool, rows in pools.items():
             ledger = self._grids.pool(pool).ledger
-            for key, place in sorted(latest(rows), key=lambda item: (item[1].ends, item[0])):
+            for key, place in sorted(latest(rows), key=lambda item: item[1].ends):
                 ledger.put_place(key, place)

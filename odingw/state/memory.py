@@ -7,7 +7,14 @@ from twisted.internet.defer import Deferred, succeed
 from odingw.grid.grid import Grid
 from odingw.grid.store import Eventual
 from odingw.grid.usage import Usage
-from odingw.grid.values import Event, GridSettings, Paused, Reported, ServerReport, UsageView
+from odingw.grid.values import (
+    Event,
+    GridSettings,
+    Paused,
+    Reported,
+    ServerReport,
+    UsageView,
+)
 from odingw.state.slices import Slices
 
 
@@ -84,11 +91,13 @@ class _MemoryGrid(Grid):
         super().__init__(settings, usage, pick)
         self._slices = slices
 
-    def report(self, report: ServerReport, now: float) -> Eventual[Reported]:  # type: ignore[override]  # stores' callers expect either
+    def report(  # type: ignore[override]  # stores' callers expect either
+        self, report: ServerReport, now: float, *, take: bool = False
+    ) -> Eventual[Reported]:
         """Take in what a server says of itself and its rooms."""
         if self._slices is None:
-            return super().report(report, now)
-        return self._slices.run(self.report_in_steps(report, now))
+            return super().report(report, now, take=take)
+        return self._slices.run(self.report_in_steps(report, now, take=take))
 
 
 class MemoryStore(Grids):

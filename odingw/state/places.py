@@ -96,7 +96,10 @@ def latest(rows: Iterable[PlacesRow]) -> Iterator[tuple[PlaceKey, PlaceRow]]:
     found: dict[PlaceKey, PlaceRow | None] = {}
     ended = 0.0
     for row in rows:
-        found.update(row.places)
+        for key, place in row.places:
+            # Those that end together keep the order in which they were made or renewed.
+            found.pop(key, None)
+            found[key] = place
         if not row.places:
             ended = row.until
     for key, place in found.items():

@@ -100,6 +100,7 @@ class ClientHttp(Api):
         per_address: requests a second of one client address.
         per_key: requests a second of one access key; of one address, in demo mode.
         trusted: proxies that are believed about addresses.
+        refresh: makes keys known that came up elsewhere a moment ago; None: there are none.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class ClientHttp(Api):
         per_address: RateLimit,
         per_key: RateLimit,
         trusted: Sequence[Trusted],
+        refresh: Callable[[], Awaitable[None] | None] = lambda: None,
     ) -> None:
         super().__init__("client", metrics, now)
         self._engine = engine
@@ -121,12 +123,35 @@ class ClientHttp(Api):
         self._per_address = per_address
         self._per_key = per_key
         self._trusted = trusted
+        self._refresh = refresh
 
     def _answer(self, request: GatewayRequest) -> Reply | Awaitable[Reply]:
         now, wall = self._now(), time.time()
         if self._per_address.active:
             check_rate(self._per_address, client_address(request, self._trusted), now)
-        caller = self._authenticate(request, wall)
+        try:
+            caller = self._authenticate(request, wall)
+        except TokenError as error:
+            refreshed = self._refresh() if error.fault is TokenFault.UNKNOWN_KEY else None
+            if refreshed is None:
+                raise self._unauthorized(error) from None
+            return self._answer_later(request, refreshed, now, wall)
+        return self._answer_to(caller, request, now, wall)
+
+    async def _answer_later(
+        self, request: GatewayRequest, refreshed: Awaitable[None], now: float, wall: float
+    ) -> Reply:
+        await refreshed
+        try:
+            caller = self._authenticate(request, wall)
+        except TokenError as error:
+            raise self._unauthorized(error) from None
+        reply = self._answer_to(caller, request, now, wall)
+        return reply if isinstance(reply, Reply) else await reply
+
+    def _answer_to(
+        self, caller: Caller, request: GatewayRequest, now: float, wall: float
+    ) -> Reply | Awaitable[Reply]:
         if self._per_key.active:
             check_rate(self._per_key, self._key_of(caller, request), now)
         for rule in caller.relaxed:
@@ -144,14 +169,15 @@ class ClientHttp(Api):
     def _authenticate(self, request: GatewayRequest, wall: float) -> Caller:
         try:
             caller = self._authenticator.authenticate(self._token(request), wall)
-        except TokenError as error:
-            self._metrics.verified(str(error.fault))
-            raise unauthorized(error) from None
         except RpcError:
             self._metrics.verified("ok")
             raise
         self._metrics.verified("ok")
         return caller
+
+    def _unauthorized(self, error: TokenError) -> RpcError:
+        self._metrics.verified(str(error.fault))
+        return unauthorized(error)
 
     def _token(self, request: GatewayRequest) -> str:
         values = request.requestHeaders.getRawHeaders(b"authorization")

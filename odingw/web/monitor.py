@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Iterable
 from heapq import nsmallest
-from itertools import islice
 from typing import Any, Final, Protocol
 
 from msgspec import Raw, Struct
@@ -10,7 +9,7 @@ from msgspec.json import encode
 from msgspec.structs import asdict
 
 from odingw import __version__
-from odingw.grid.store import GridStore, Store
+from odingw.grid.store import PAGE, GridStore, Store
 from odingw.grid.values import ServerView
 from odingw.ops.health import Health
 from odingw.ops.metrics import Metrics
@@ -22,9 +21,6 @@ MOST_CUSTOMERS: Final = 200
 
 _MANY_CUSTOMERS: Final = 1000
 """From how many on the summary's are kept for a while: a page that is open asks every second."""
-
-_SLICE: Final = 500
-"""How many rooms are read in one step."""
 
 _KEPT: Final = 5.0
 """Seconds for which they are kept."""
@@ -173,10 +169,10 @@ class Monitor:
         }
 
     async def _rooms(self, grid: GridStore) -> Raw:
-        views, parts = iter(grid.rooms()), []
-        while part := [encode(view) for view in islice(views, _SLICE)]:
-            parts += part
-            if len(part) == _SLICE:
+        parts: list[bytes] = []
+        async for page in grid.pages():
+            parts += map(encode, page)
+            if len(page) >= PAGE:
                 await self._pause()
         return Raw(b"[%b]" % b",".join(parts))
 

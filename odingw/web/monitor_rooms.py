@@ -1,16 +1,14 @@
 """Finds rooms for the status page, however many there are, without holding the reactor up."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Final
 
 from msgspec import Struct
-from twisted.internet.defer import CancelledError
-from twisted.internet.task import Cooperator
+from twisted.internet.defer import Deferred
 
 from odingw.errors import invalid_params
-from odingw.grid.store import Store
+from odingw.grid.store import PAGE, Store
 from odingw.grid.values import RoomView
 
 MOST_ROOMS: Final = 200
@@ -25,10 +23,10 @@ LONGEST_SEARCH: Final = 200
 LONGEST_NAME: Final = 500
 """How many characters of a name are shown."""
 
-_SLICE: Final = 200
-"""Rooms that are looked at without a look at the clock."""
+MOST_READ: Final = 100_000
+"""How many rooms are looked at."""
 
-_STEP: Final = 0.004
+_STEP: Final = 0.002
 """Seconds after which others have their turn."""
 
 _SORT_KEYS: Final[Mapping[str, Callable[["RoomEntry"], Any]]] = {
@@ -81,11 +79,13 @@ class RoomsPage(Struct):
         total: how many rooms were looked at.
         matches: how many of them were wanted.
         rooms: the part asked for.
+        complete: whether all rooms were looked at, and not the first only.
     """
 
     total: int = 0
     matches: int = 0
     rooms: Sequence[RoomEntry] = ()
+    complete: bool = True
 
 
 def read_query(args: Mapping[bytes, Sequence[bytes]]) -> RoomQuery:
@@ -135,43 +135,63 @@ class RoomSearch:
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._store = store
-        self._cooperator = Cooperator(lambda: _over(clock), later)
+        self._later = later
+        self._clock = clock
 
     async def find(self, query: RoomQuery) -> RoomsPage:
-        """Return the rooms that are wanted."""
-        page = RoomsPage()
-        task = self._cooperator.cooperate(self._walk(query, page))
-        try:
-            await task.whenDone()
-        except CancelledError:
-            task.stop()
-            raise
+        """Return the rooms that are wanted, of the first :data:`MOST_READ`."""
+        page, found = RoomsPage(), _Found(query)
+        over = _over(self._clock)
+        async for pool, rooms in self._pages(query):
+            if page.total >= MOST_READ:
+                page.complete = False
+                break
+            page.total += len(rooms)
+            page.matches += found.add(pool, rooms)
+            if over():
+                await self._pause()
+                over = _over(self._clock)
+        page.rooms = found.rooms()
         return page
 
-    def _walk(self, query: RoomQuery, page: RoomsPage) -> Iterator[None]:
-        key, most = _SORT_KEYS[query.sort], query.offset + query.limit
-        found: list[RoomEntry] = []
-
-        def trim() -> None:
-            # Sorting keeps the order of equals, so the second key goes first.
-            found.sort(key=lambda room: room.id)
-            found.sort(key=key, reverse=query.descending)
-            del found[most:]
-
+    async def _pages(self, query: RoomQuery) -> AsyncIterator[tuple[str, Sequence[RoomView]]]:
         for pool, grid in list(self._store.pools()):
-            if query.pool not in (None, pool):
-                continue
-            rooms = iter(grid.rooms())
-            while looked_at := list(islice(rooms, _SLICE)):
-                page.total += len(looked_at)
-                matching = [_entry(pool, room) for room in looked_at if _fits(room, query)]
-                page.matches += len(matching)
-                found += matching
-                if len(found) > 2 * most + _SLICE:
-                    trim()
-                yield
-        trim()
-        page.rooms = found[query.offset :]
+            if query.pool in (None, pool):
+                async for rooms in grid.pages():
+                    yield pool, rooms
+
+    def _pause(self) -> Deferred[None]:
+        paused: Deferred[None] = Deferred(lambda _: call.cancel())
+        call = self._later(lambda: paused.callback(None))
+        return paused
+
+
+class _Found:
+    """The rooms that come first of those that are wanted."""
+
+    def __init__(self, query: RoomQuery) -> None:
+        self._query = query
+        self._most = query.offset + query.limit
+        self._found: list[RoomEntry] = []
+
+    def add(self, pool: str, rooms: Sequence[RoomView]) -> int:
+        """Take in rooms, and return how many of them are wanted."""
+        matching = [_entry(pool, room) for room in rooms if _fits(room, self._query)]
+        self._found += matching
+        if len(self._found) > 2 * self._most + PAGE:
+            self._trim()
+        return len(matching)
+
+    def rooms(self) -> list[RoomEntry]:
+        """Return the part that is asked for."""
+        self._trim()
+        return self._found[self._query.offset :]
+
+    def _trim(self) -> None:
+        # Sorting keeps the order of equals, so the second key goes first.
+        self._found.sort(key=lambda room: room.id)
+        self._found.sort(key=_SORT_KEYS[self._query.sort], reverse=self._query.descending)
+        del self._found[self._most :]
 
 
 def _over(clock: Callable[[], float]) -> Callable[[], bool]:

@@ -37,15 +37,44 @@ BOUNDS: Final[tuple[Weakness, ...]] = (
     Weakness(
         "room-taken-in-a-fleet",
         NEITHER,
-        "it reports to another gateway, which has not heard yet where the room was placed",
-        "Redis gives a room away only to those who claim it knowingly",
+        "it reports to another gateway than the one that has just placed the room",
+        "Redis judges that, and knows of all places that are reserved",
         "tests/test_redis_store.py::PlacementTests"
         "::test_a_room_that_another_gateway_has_just_placed_is_not_taken",
         (
             Edit(
-                "odingw/state/redis/replica.py",
-                "claims = base.reported and (apart or self._ledger.is_claimed(base_id))",
-                "claims = base.reported",
+                "odingw/state/redis/scripts/report.lua",
+                "        kept[base.id] = true\n        return false\n",
+                "        kept[base.id] = true\n        return true\n",
+            ),
+        ),
+    ),
+    Weakness(
+        "server-without-its-gateway",
+        NEITHER,
+        "a gateway that dies takes its servers' rooms along, under the feet of their peers",
+        "such a server keeps its rooms for 300 seconds, and gets no new ones",
+        "tests/test_redis_silence.py::GatewayGoneTests::test_rooms_stay",
+        (
+            Edit(
+                "odingw/state/redis/scripts/tick.lua",
+                "if leased or silent > unheard_timeout then",
+                "if true then",
+            ),
+        ),
+    ),
+    Weakness(
+        "gateway-that-stutters",
+        NEITHER,
+        "a gateway that stands still again and again keeps dead servers of others alive",
+        "it excuses those that report to it",
+        "tests/test_redis_silence.py::GatewayCutTests"
+        "::test_one_that_stutters_excuses_its_own_alone",
+        (
+            Edit(
+                "odingw/state/redis/scripts/tick.lua",
+                "then excuse(gateway) end",
+                "then excuse(nil) end",
             ),
         ),
     ),
@@ -88,42 +117,42 @@ BOUNDS: Final[tuple[Weakness, ...]] = (
     Weakness(
         "redis-junk",
         NEITHER,
-        "one message that cannot be read, published in Redis, ends the link",
-        "it is skipped and counted",
-        "tests/test_redis_messages.py::UnreadableTests::test_they_are_skipped",
+        "a row in Redis that cannot be read ends the link",
+        "it is skipped, counted and named",
+        "tests/test_redis_layout.py::JunkTests::test_rows",
         (
             Edit(
-                "odingw/state/redis/exchange.py",
-                "        except Exception as error:\n            self.skipped += 1",
-                "        except ZeroDivisionError as error:\n            self.skipped += 1",
+                "odingw/state/redis/line.py",
+                "            self._begin_anew(pool, lost)\n            return\n",
+                "            assert self._link\n            self._link.close()\n",
             ),
         ),
     ),
     Weakness(
-        "redis-missed",
+        "redis-key-gone",
         NEITHER,
-        "a commit whose message could not be read is never heard of",
-        "commits are numbered; what is missing is noticed and all is read anew",
-        "tests/test_redis_messages.py::MissedTests::test_a_commit_that_was_not_heard_of",
+        "where a key was deleted or evicted, rooms are placed again",
+        "each has a marker; where it is missing, all gateways write again what they know",
+        "tests/test_redis_layout.py::DeletedTests::test_rows",
         (
             Edit(
-                "odingw/state/redis/exchange.py",
-                "        if told.seq == self.seq + 1:\n            self.seq = told.seq",
-                "        self.seq = max(self.seq, told.seq)",
+                "odingw/state/redis/scripts/look.lua",
+                "  if redis.pcall('HEXISTS', K[name], '') ~= 1 then error('LOST ' .. name) end\n",
+                "",
             ),
         ),
     ),
     Weakness(
-        "redis-read-anew",
+        "redis-lost",
         NEITHER,
-        "messages that cannot be read make all be read anew, again and again",
-        "at most every 30 seconds",
-        "tests/test_redis_messages.py::MissedTests::test_all_is_not_read_anew_more_often_than_that",
+        "a Redis that has lost its data has new rooms placed before all have told what they know",
+        "none is placed until all gateways with a lease have written",
+        "tests/test_redis_outage.py::EmptiedTests::test_no_new_room_before_all_have_written",
         (
             Edit(
-                "odingw/state/redis/store.py",
-                "(missed and self._may_read_anew())",
-                "missed",
+                "odingw/state/redis/scripts/books.lua",
+                "return call('ZCOUNT', K.awaited, now, '+inf') == 0",
+                "return true",
             ),
         ),
     ),

@@ -50,7 +50,8 @@ def edited(root: Path, edits: Iterable[Edit]) -> dict[str, str]:
         texts[file] = text.replace(old, new)
     for file, text in texts.items():
         try:
-            ast.parse(text)
+            if file.endswith(".py"):
+                ast.parse(text)
         except SyntaxError as error:
             raise MisfitError(f"{file}: without the defence: {error}") from None
     return texts

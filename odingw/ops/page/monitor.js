@@ -563,6 +563,7 @@ function showSpark(cell, server) {
 
 function stateOf(server) {
   if (server.disabled) return ["bad", server.drained ? "disabled, drained" : "disabled"];
+  if (server.unheard) return ["warn", server.drained ? "unheard, drained" : "unheard"];
   return server.drained ? ["warn", "drained"] : ["good", "live"];
 }
 
@@ -834,7 +835,7 @@ function showRooms(page) {
   const filtered = Boolean(search || chosenServer());
   const all = chosenServer() && !search ? page.matches : page.total;
   const found = filtered && search ? `${count(page.matches)} of ${plural(all, "room")}` : plural(page.matches, "room");
-  setText(byId("rooms-note"), found);
+  setText(byId("rooms-note"), page.complete ? found : `${found}, of the first ${count(page.total)}`);
   byId("rooms-empty").hidden = rows.length > 0;
   byId("rooms-clear").hidden = !filtered;
   setText(byId("rooms-empty-text"), filtered ? "No room matches." : "No room is open.");

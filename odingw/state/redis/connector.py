@@ -10,7 +10,6 @@ from odingw.errors import ConfigError
 from odingw.state.redis.errors import RedisAwayError, RedisRefusedError
 from odingw.state.redis.link import Link, check_txredisapi, open_link
 from odingw.state.redis.tls import client_options
-from odingw.state.redis.told import ToldProtocol, let_subscribe
 
 _MOST_MOVES: Final = 5
 """Nodes of a cluster that are asked one after the other where a slot is."""
@@ -69,24 +68,20 @@ class Connector:
                 self._nodes.append(node)
         raise _together(failed)
 
-    async def _open(self, node: Node, _: str = "", protocol: type[Any] | None = None) -> Link:
+    async def _open(self, node: Node, _: str = "") -> Link:
         address = self._address
         try:
-            link = await open_link(
+            return await open_link(
                 node,
                 self._reactor,
                 tls=self._tls,
                 username=address.username,
                 password=address.password,
                 database=address.database,
-                protocol=protocol,
             )
         except ConfigError as error:
             # The files were good when the gateway started.
             raise RedisAwayError(str(error)) from None
-        return (
-            link if protocol else let_subscribe(link, partial(self._open, node, "", ToldProtocol))
-        )
 
     async def _by_sentinel(self, sentinel: Node, _: str) -> Link:
         """Ask a sentinel for the master, and make sure that it is one: the sentinel may be late."""

@@ -47,10 +47,7 @@ class Link:
     Attributes:
         node: where it leads.
         lost: fires with the reason when it is lost.
-        subscribe: see :mod:`odingw.state.redis.told`.
     """
-
-    subscribe: Any = None
 
     def __init__(self, protocol: Any, node: Node, reactor: Any) -> None:
         self.node = node
@@ -71,10 +68,6 @@ class Link:
             return fail(RedisAwayError(self._protocol.why))
         self._patience.asked()
         return answer.addBoth(self._answered)
-
-    def listen(self, on_message: Any) -> None:
-        """Set what :class:`odingw.state.redis.told.ToldProtocol` calls."""
-        self._protocol.on_message = on_message
 
     def close(self) -> None:
         """Cut the connection."""
@@ -127,7 +120,6 @@ async def open_link(
     username: str | None = None,
     password: str | None = None,
     database: int = 0,
-    protocol: type[Any] | None = None,
 ) -> Link:
     """Connect, log in, and see that commands are answered.
 
@@ -138,7 +130,6 @@ async def open_link(
         username: to log in with; None: the default user.
         password: to log in with; None: do not.
         database: which one to choose.
-        protocol: instead of that for commands alone.
 
     Raises:
         RedisAwayError: Redis cannot be reached, or is not trusted.
@@ -149,7 +140,7 @@ async def open_link(
     if tls is not None:
         endpoint = wrapClientTLS(tls(host), endpoint)
     try:
-        made = await endpoint.connect(_Factory.forProtocol(protocol or CommandProtocol))
+        made = await endpoint.connect(_Factory.forProtocol(CommandProtocol))
     except _UNREACHABLE as error:
         raise RedisAwayError(f"cannot connect to {node_text(node)}: {_reason(error)}") from None
     link = Link(made, node, reactor)

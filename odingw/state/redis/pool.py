@@ -1,28 +1,26 @@
-"""The grid of one pool, shared by all gateways of a fleet.
+"""The grid of one pool in Redis: each call is one script, and Redis alone decides.
 
-A call is carried out on this gateway's own grid first. What it changed goes to Redis together with
-everything else of the same reactor step, and the answer says where Redis decided otherwise; the
-call is then carried out again on the corrected grid. While Redis is away, changes gather and what
-is known is served on.
+While Redis is away, known rooms are served by what was known last, reports are answered, and
+everything else is refused.
 """
 
-from collections.abc import Iterable, Iterator, Sequence, Set
-from typing import Final
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Set
+from typing import Any, Final, Protocol
 
+from msgspec import DecodeError, json
 from twisted.internet.defer import Deferred
 
 from odingw.errors import Reason, Refused
-from odingw.grid.bans import end_of
-from odingw.grid.changes import PlaceKey
-from odingw.grid.grid import Grid
-from odingw.grid.ledger import BanRow
-from odingw.grid.rooms import BaseId, base_of
+from odingw.grid.bans import TEN_YEARS
+from odingw.grid.rooms import base_of, common_base
 from odingw.grid.store import Eventual
-from odingw.grid.tasks import Delivery, Task
+from odingw.grid.tasks import Delivery
 from odingw.grid.values import (
     Admission,
     Command,
     Event,
+    GridSettings,
     Placed,
     Reported,
     RoomView,
@@ -30,294 +28,495 @@ from odingw.grid.values import (
     ServerView,
     TasksDropped,
 )
-from odingw.state.redis.exchange import LEASE, Exchange, RedisAwayError, failed
-from odingw.state.redis.layout import (
-    ban_value,
-    base_key,
-    encode,
-    read_task,
-    task_value,
-)
-from odingw.state.redis.replica import Replica
-from odingw.state.slices import Slices
+from odingw.state.redis.copies import Copies, used_elsewhere
+from odingw.state.redis.errors import RedisAwayError
+from odingw.state.redis.reports import Reports
+from odingw.state.redis.rows import ban_key, read_room, read_room_key, read_task, room_key, user_key
+from odingw.state.slices import Slices, Timer
+from odingw.state.steps import Steps
 
-_TRIES: Final = 4
-"""How often a Connect is carried out again because another gateway was quicker."""
+MOST: Final = 100
+"""Connects in one call: Redis does nothing else meanwhile."""
+
+TOLD: Final = 20
+"""Connects that are answered in one reactor step: each of them has work to do then."""
+
+PAGE: Final = 500
+"""Rooms that are read from Redis in one go."""
+
+REFRESH: Final = 0.2
+"""Seconds from one look that somebody waits for to the next."""
+
+_PICK: Final = 2**31
 
 
 class SharedDelivery(Delivery, frozen=True, eq=False):
     """Tasks on their way in one reply.
 
     Attributes:
-        token: tells this flight from any other to the same server.
+        token: tells this flight from any other.
+        names: the tasks' names in Redis.
     """
 
     token: str = ""
+    names: tuple[str, ...] = ()
+
+
+class Line(Protocol):
+    """What carries out scripts for a pool, and commands."""
+
+    async def run(self, pool: "RedisGrid", script: str, asked: Sequence[Any]) -> Any:
+        """Carry out a script."""
+
+    async def read(self, pool: "RedisGrid", *command: str | bytes) -> Any:
+        """Carry out a command on this pool's keys."""
 
 
 class RedisGrid:
     """The grid of one pool; an :class:`odingw.grid.store.GridStore`.
 
     Args:
-        grid: the rules, and this gateway's picture of the state.
-        replica: that picture as a copy of what Redis holds.
-        exchange: with Redis.
+        key: of its ``main``.
+        settings: the numbers that the rules depend on.
+        pick: given n, a random number from 0 to n - 1.
         gateway: this gateway's id.
-        slices: runs what takes long.
-        retry_after: seconds, told to those who are refused because Redis is away.
+        line: carries out scripts.
+        timer: for delays.
+        pools: all pools.
+        skip: told of what cannot be read.
+        steps: measures how long work here holds the reactor up.
+        spread: whether other pools' keys are out of the reach of this one's scripts.
+
+    Attributes:
+        up: whether scripts can be carried out.
+        ahead: seconds that Redis's clock is ahead of this gateway's.
+        epoch: of this pool's keys.
+        run_id: tells this Redis from one that has taken its place.
+        lost: whether something of this epoch is missing.
+        ticking: whether its periodic work is under way.
+        accepted: tasks that this gateway has accepted and that are not known to be done.
+        arrived: tasks whose delivery arrived, and when.
+        unsettled: calls to make when Redis is back.
+        now: this gateway's time, when it was last told.
     """
 
     def __init__(
         self,
-        grid: Grid,
-        replica: Replica,
-        exchange: Exchange,
+        key: str,
+        settings: GridSettings,
+        pick: Callable[[int], int],
         gateway: str,
-        slices: Slices,
-        retry_after: float,
+        line: Line,
+        timer: Timer,
+        pools: Mapping[str, "RedisGrid"],
+        skip: Callable[[str], None],
+        steps: Steps,
+        *,
+        spread: bool = False,
     ) -> None:
-        self.replica = replica
-        self.exchange = exchange
-        self._grid = grid
+        self.up = False
+        self.ahead = 0.0
+        self.epoch = ""
+        self.run_id = ""
+        self.lost = False
+        self.ticking = False
+        self.copies = Copies()
+        self.accepted: dict[str, Any] = {}
+        self.arrived: dict[str, float] = {}
+        self.unsettled: list[tuple[Any, ...]] = []
+        self.now = 0.0
+        self.key = key
+        self.skip = skip
+        self.steps = steps
+        self._settings = settings
+        self._retry_after = settings.report_interval
+        self._pick = pick
         self._gateway = gateway
-        self._slices = slices
-        self._retry_after = retry_after
-        self._tokens = 0
+        self._line = line
+        self._timer = timer
+        self._pools = pools
+        self._spread = spread
+        self.reports = Reports(self, gateway, settings.report_interval, Slices(timer))
+        self._waiting: list[tuple[Admission, Deferred[Placed]]] = []
+        self._flying: dict[str, str] = {}
+        self._refreshed = -REFRESH
+        self._unknown: list[Deferred[None]] = []
+        self._scheduled = False
+        self._connecting = False
+        self._numbers = 0
+
+    def run(self, script: str, *asked: Any) -> Deferred[Any]:
+        """Carry out a script; fails with ``RedisAwayError``."""
+        return Deferred.fromCoroutine(self._line.run(self, script, asked))
+
+    def _others(self) -> list[Copies]:
+        return [pool.copies for pool in self._pools.values() if pool is not self]
+
+    # Connect
 
     def connect(self, admission: Admission, now: float) -> Eventual[Placed]:
-        """Admit a client; which server has its room is for Redis to say."""
-        place = _place_of(admission)
-        held = place is not None and self._grid.ledger.place(place) is not None
-        try:
-            placed = self._grid.connect(admission, self.exchange.set_time(now))
-        except Refused:
-            # What was over by then has been ended all the same.
-            self.exchange.soon()
-            raise
-        if not self.exchange.up:
-            return placed
-        return self._confirm(admission, placed, None if held else place)
+        """Admit a client; all Connects of a reactor step are one call."""
+        self.now = now
+        if not self.up:
+            return self._connect_apart(admission)
+        placed: Deferred[Placed] = Deferred()
+        self._waiting.append((admission, placed))
+        self._soon()
+        return placed
 
-    async def _confirm(
-        self, admission: Admission, placed: Placed, taken: PlaceKey | None
-    ) -> Placed:
-        base = (admission.namespace, base_of(admission.rooms[-1]))
-        checks = [("c", encode(key)) for key in _ban_keys(admission)]
-        for _ in range(_TRIES):
+    def _connect_apart(self, admission: Admission) -> Placed:
+        return self.copies.connect(
+            admission,
+            self.now + self.ahead,
+            self._others(),
+            self._settings.reservation_lifetime,
+            self._retry_after,
+        )
+
+    def _soon(self) -> None:
+        if not self._scheduled and not self._connecting:
+            self._scheduled = True
+            self._timer.callLater(0, self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+        if batch:
+            self._connecting = True
+            asked = [self._ask(admission) for admission, _ in batch]
+            self.run("connect", asked, self._pick(_PICK)).addBoth(self._connected, batch)
+
+    def _ask(self, admission: Admission) -> tuple[Any, ...]:
+        names, namespace = admission.rooms, admission.namespace
+        fault = ""
+        if len(names) != 1:
             try:
-                outcome = await self.exchange.send(checks)
-            except RedisAwayError:
-                return self._alone(base, placed)
-            try:
-                self._check_bans(admission, outcome.results)
-            except Refused:
-                if taken is not None:
-                    self._grid.ledger.cancel(taken)
-                    self.exchange.soon()
-                raise
-            # Not what Redis said of this commit alone: another one may have come in between.
-            if self._grid.ledger.server_of_base(base) == placed.address:
-                return placed
-            placed = self._grid.connect(admission, self.exchange.now)
-        raise self._unavailable()
+                common_base(names)
+            except Refused as error:
+                fault = error.reason
+        room = base = room_key(namespace, names[-1] if names else "")
+        bans: list[str] = []
+        for name in names:
+            key = room if name is names[-1] else room_key(namespace, name)
+            bans += (f"b{key}", f"b{key}\0{admission.user}")
+        if "{" in room:
+            base = room_key(namespace, base_of(names[-1]))
+        limits = (admission.max_peers, admission.max_rooms, admission.demo_peers)
+        return (
+            admission.customer,
+            room,
+            base,
+            bans,
+            user_key((admission.user, admission.token_id)),
+            *(-1 if limit is None else limit for limit in limits),
+            admission.server if admission.server is not None else "",
+            fault,
+            *used_elsewhere(admission, self._others() if self._spread else ()),
+        )
 
-    def _alone(self, base: BaseId, placed: Placed) -> Placed:
-        """Decide on a Connect that Redis did not answer."""
-        if placed.how != "existing":
-            # Nobody has been told of it; whoever asks again must not find it.
-            self._grid.ledger.drop_base(base)
-        elif self._grid.ledger.base(base) is not None:
-            return placed
-        raise self._unavailable()
+    def _connected(self, answer: Any, batch: list[tuple[Admission, Deferred[Placed]]]) -> None:
+        self._connecting = False
+        if self._waiting:
+            self._soon()
+        self._tell(answer, batch)
 
-    def _check_bans(self, admission: Admission, results: Sequence[str]) -> None:
-        reasons = (Reason.ROOM_BANNED, Reason.USER_BANNED)
-        for index, until in enumerate(results):
-            if until and float(until) > self.exchange.now:
-                raise Refused(reasons[index % 2], float(until) - self.exchange.now)
+    def _tell(self, answer: Any, batch: list[tuple[Admission, Deferred[Placed]]]) -> None:
+        answers = answer[0] if isinstance(answer, list) else [None] * len(batch)
+        with self.steps:
+            for (admission, placed), each in zip(batch[:TOLD], answers, strict=False):
+                try:
+                    result = self._placed(admission, each)
+                except Exception as error:
+                    placed.errback(error)
+                else:
+                    placed.callback(result)
+        if len(batch) > TOLD:
+            rest = [answers[TOLD:]] if isinstance(answer, list) else answer
+            self._timer.callLater(0, lambda: self._tell(rest, batch[TOLD:]))
 
-    def report(self, report: ServerReport, now: float) -> Eventual[Reported]:
+    def _placed(self, admission: Admission, answer: Any) -> Placed:
+        if answer is None:
+            return self._connect_apart(admission)
+        how, what, extra = answer
+        if how == "refused":
+            if what == Reason.STORE_UNAVAILABLE:
+                return self._connect_apart(admission)
+            raise Refused(what, extra or self._after(what))
+        placed = Placed(what, how, extra)
+        now = self.now + self.ahead
+        self.copies.answer((admission.namespace, base_of(admission.rooms[-1])), what, self.now)
+        self.copies.grant(admission, placed, now + self._settings.reservation_lifetime, now)
+        return placed
+
+    def _after(self, reason: str) -> float | None:
+        faults = (Reason.RID_EMPTY, Reason.RID_BASE_MISMATCH)
+        return None if reason in faults else self._retry_after
+
+    # Reports and tasks
+
+    def report(self, report: ServerReport, now: float, *, take: bool = False) -> Deferred[Reported]:
         """Take in a report; it is answered whether or not Redis is there."""
-        now = self.exchange.set_time(now)
-
-        def stepped() -> None:
-            self.replica.reported.add(report.address)
-            self._grid.ledger.note_server(report.address)
-            self.exchange.soon()
-
-        return self._slices.run(self._grid.report_in_steps(report, now), stepped)
+        self.now = now
+        return Deferred.fromCoroutine(self.reports.take_in(report, now, take=take))
 
     def command(self, command: Command, now: float) -> Eventual[None]:
         """Queue a task for whichever server has the room."""
-        try:
-            self._grid.judge(command, self.exchange.set_time(now))
-        except Refused:
-            self.exchange.soon()
-            raise
-        if not self.exchange.up:
-            raise self._unavailable()
-        return self._queue(command)
+        self.now = now
+        return Deferred.fromCoroutine(self._command(command))
 
-    async def _queue(self, command: Command) -> None:
-        ban, ban_row = b"", b""
-        row = None
+    async def _command(self, command: Command) -> None:
+        body = json.encode(command.body)
+        self._numbers += 1
+        suffix = f" {self._gateway} {self._numbers}"
+        ban, seconds = "", 0.0
         if command.ban is not None:
-            ban = encode((command.room, command.user))
-            if command.ban:
-                row = BanRow(end_of(command.ban, self.exchange.now), command.customer)
-                ban_row = ban_value(row)
-        value = task_value(command.body, command.customer)
-        operation = ("T", base_key(command.room), value, ban, ban_row)
+            ban = ban_key((command.room, command.user))
+            seconds = min(command.ban, TEN_YEARS)
+        room, customer = room_key(*command.room), command.customer
+        asked = ("command", room, suffix, customer, len(body), body.decode(), ban, seconds)
+        task, address = await self._manage(*asked)
+        if task:
+            base = room_key(*command.base)
+            self.accepted[task] = [address, base, customer, len(body), 0, 0, body.decode()]
+
+    async def _manage(self, *asked: Any) -> Any:
         try:
-            outcome = await self.exchange.send([operation])
+            reason, *told = await self.run("manage", *asked)
         except RedisAwayError:
             raise self._unavailable() from None
-        result = outcome.results[0]
-        if not result:
-            raise Refused(Reason.ROOM_NOT_FOUND)
-        if self.exchange.seq >= outcome.seq:
-            # It was told already, and may have changed since.
-            return
-        if row is not None:
-            self.replica.put_ban(ban.decode(), ban_row.decode())
-        elif ban:
-            self.replica.drop_ban((command.room, command.user))
-        if result != "lifted":
-            number, server = result
-            self.replica.put_task(int(number), server, 0, value.decode())
+        if reason:
+            late = reason in (Reason.TOO_MANY_TASKS, Reason.STORE_UNAVAILABLE)
+            raise Refused(reason, self._retry_after if late else None)
+        return self._told(*told)
 
-    def take(self, address: str) -> Eventual[Delivery | None]:
+    def _told(self, fact: Any, *more: Any) -> Any:
+        """Take in what was said: if Redis loses it, this gateway tells it again."""
+        if fact:
+            self.copies.facts[fact[0]] = fact[1]
+        return more
+
+    def take(self, address: str) -> Deferred[Delivery | None]:
         """Put the tasks that may be sent to a server now in flight."""
-        if not self.exchange.up or not self._grid.has_tasks(address):
-            return None
-        return self._take(address)
+        return Deferred.fromCoroutine(self._take(address))
 
     async def _take(self, address: str) -> Delivery | None:
-        self._tokens += 1
-        token = f"{self._gateway}-{self._tokens}"
+        known = self.flights(address)
+        token = self.new_token(address)
         try:
-            outcome = await self.exchange.send([("K", address, token, str(LEASE))])
+            (taken,) = await self.run("settle", "take", address, token, known)
         except RedisAwayError:
-            # Redis may have done it all the same, or do it yet.
-            self.exchange.unsettled.append(("A", address, token, "-"))
+            # Redis may have done it all the same; the next take ends that.
+            self.end_flight(token)
             return None
-        tasks = [self._taken(address, *found) for found in outcome.results[0]]
-        return SharedDelivery(address, tuple(tasks), token) if tasks else None
+        return self.delivery(address, token, taken)
 
-    def _taken(self, address: str, number: str, value: str, returned: str) -> Task:
-        task = self.replica.tasks.get(int(number))
-        if task is None:
-            # It has not been told yet, or is done by now; that is for others to say.
-            row = read_task(value, address, int(returned))
-            namespace, name = row.body.id
-            task = Task(row.body, row.customer, (namespace, base_of(name)), int(number))
-        task.returned = int(returned)
-        return task
+    def new_token(self, address: str) -> str:
+        """Return a token for a delivery, which is under way until it is settled."""
+        self._numbers += 1
+        token = f"{self._gateway} {self._numbers}"
+        self._flying[token] = address
+        return token
+
+    def flights(self, address: str) -> list[str]:
+        """Return the tokens of the deliveries to a server that are under way."""
+        return [token for token, server in self._flying.items() if server == address]
+
+    def end_flight(self, token: str) -> bool:
+        """Take in that a delivery is over; False if it was."""
+        return self._flying.pop(token, None) is not None
+
+    def delivery(self, address: str, token: str, taken: Sequence[Any]) -> Delivery | None:
+        """Return the tasks that were taken; those that cannot be read are dropped."""
+        tasks, names = [], []
+        for name, returned, customer, body in taken:
+            try:
+                tasks.append(read_task(name, returned, customer, body))
+            except (DecodeError, ValueError) as error:
+                self.skip(f"the task {name}: {error}")
+            names.append(name)
+        if not names:
+            self.end_flight(token)
+            return None
+        delivery = SharedDelivery(address, tuple(tasks), token, tuple(names))
+        if not tasks:
+            self.acknowledge(delivery)
+            return None
+        return delivery
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Forget tasks that arrived; if Redis is away, as soon as it is back."""
-        Deferred.fromCoroutine(self._settle(delivery, arrived=True)).addErrback(failed)
+        Deferred.fromCoroutine(self._settle(delivery, "arrived"))
 
-    def give_back(self, delivery: Delivery) -> Eventual[tuple[Event, ...]]:
+    def give_back(self, delivery: Delivery) -> Deferred[tuple[Event, ...]]:
         """Queue tasks that did not arrive again."""
-        return self._settle(delivery, arrived=False)
+        return Deferred.fromCoroutine(self._settle(delivery, "returned"))
 
-    async def _settle(self, delivery: Delivery, *, arrived: bool) -> tuple[Event, ...]:
+    async def _settle(self, delivery: Delivery, how: str) -> tuple[Event, ...]:
         assert isinstance(delivery, SharedDelivery)  # noqa: S101  -- take() makes no others
-        operation = ("A", delivery.address, delivery.token, "1" if arrived else "0")
-        known = {task.number: task for task in delivery.tasks}
-        try:
-            if not self.exchange.up:
-                raise RedisAwayError
-            outcome = await self.exchange.send([operation])
-        except RedisAwayError:
-            self.exchange.unsettled.append(operation)
+        if not self.end_flight(delivery.token):
             return ()
-        dropped = tuple(known[int(n)] for n in outcome.results[0] if int(n) in known)
-        for task in dropped:
-            task.returned += 1
-        return (TasksDropped(delivery.address, dropped),) if dropped else ()
-
-    def drain(self, address: str, drained: bool) -> Eventual[None]:
-        """Let a server take no new rooms, or take them again."""
-        if not self.exchange.up:
-            raise self._unavailable()
-        return self._drain(address, drained)
-
-    async def _drain(self, address: str, drained: bool) -> None:
+        if how == "arrived":
+            for name in delivery.names:
+                self.accepted.pop(name, None)
+                self.arrived[name] = self.now
+        asked = ("settle", how, delivery.address, delivery.token, delivery.names)
         try:
-            outcome = await self.exchange.send([("D", address, "1" if drained else "0")])
+            (dropped,) = await self.run(*asked)
         except RedisAwayError:
-            raise self._unavailable() from None
-        if not outcome.results[0]:
-            raise Refused(Reason.SERVER_NOT_FOUND)
+            self.unsettled.append(asked)
+            return ()
+        by_name = dict(zip(delivery.names, delivery.tasks, strict=False))
+        tasks = tuple(by_name[name] for name in dropped if name in by_name)
+        for task in tasks:
+            task.returned += 1
+        return (TasksDropped(delivery.address, tasks),) if tasks else ()
 
-    def give_key(self, address: str, kid: str, now: float) -> Eventual[str]:
-        """Remember which key a server is given; it is, when all gateways can know."""
-        before = self._grid.key_of(address)
-        if not self.exchange.up and before is not None:
-            return before
-        if not self._grid.note_key(address, kid, self.exchange.set_time(now)):
-            self.exchange.soon()
-            return kid
-        return self._given(address, kid, before) if self.exchange.up else kid
+    # Servers
 
-    async def _given(self, address: str, kid: str, before: str | None) -> str:
+    def drain(self, address: str, drained: bool) -> Deferred[None]:
+        """Let a server take no new rooms, or take them again."""
+        return Deferred.fromCoroutine(self._set("drain", address, drained))
+
+    def disable(self, address: str) -> Deferred[None]:
+        """Write a server off until it reports again."""
+        return Deferred.fromCoroutine(self._set("disable", address, True))
+
+    async def _set(self, what: str, address: str, value: bool) -> None:
+        await self._manage(what, address, value)
+        await self.look()
+
+    def give_key(self, address: str, kid: str, now: float) -> Deferred[str]:
+        """Remember which key a server is given; it is, when Redis has it."""
+        self.now = now
+        return Deferred.fromCoroutine(self._give(address, kid))
+
+    async def _give(self, address: str, kid: str) -> str:
+        fact, row = self.copies.facts.get(f"g{address}"), self.copies.rows.get(address)
+        before = fact[1] if fact else row.kid if row else None
+        if not self.up and before is not None:
+            return str(before)
+        at = self.now + self.ahead
         try:
-            await self.exchange.send(())
+            _, *told = await self.run("manage", "give", address, kid, False)
         except RedisAwayError:
             # What other gateways sign with must not be wrong; this is told when Redis is back.
-            if before is not None and self._grid.key_of(address) == kid:
-                self._grid.note_key(address, before, self.exchange.now)
-                return before
+            kid = kid if before is None else str(before)
+            self.unsettled.append(("manage", "give", address, kid, at))
+        else:
+            self._told(*told)
+            await self.look()
         return kid
 
     def address_of_key(self, kid: str) -> str | None:
         """Return the address of the attached server that was given the key with this id."""
-        return self._grid.address_of_key(kid)
+        return self.copies.address_of_key(kid)
+
+    def refresh(self) -> Deferred[None] | None:
+        """Learn of servers and keys that came up elsewhere, a few times a second at most."""
+        if not self.up:
+            return None
+        refreshed: Deferred[None] = Deferred()
+        self._unknown.append(refreshed)
+        if len(self._unknown) == 1:
+            wait = self._refreshed + REFRESH - time.monotonic()
+            self._timer.callLater(max(0.0, wait), self._refresh)
+        return refreshed
+
+    def _refresh(self) -> None:
+        self._refreshed = time.monotonic()
+        unknown, self._unknown = self._unknown, []
+
+        def tell(_: None) -> None:
+            for refreshed in unknown:
+                refreshed.callback(None)
+
+        self.look().addCallback(tell)
 
     def addresses(self) -> Set[str]:
         """Return the addresses of all servers."""
-        return self._grid.addresses()
+        return self.copies.rows.keys()
 
     def servers(self) -> Iterable[ServerView]:
-        """Yield all servers."""
-        return self._grid.servers()
+        """Yield all servers, as they were a second ago at most."""
+        return self.copies.servers(self.ahead)
 
-    def rooms(self) -> Iterable[RoomView]:
-        """Yield all rooms that are reported or reserved."""
-        return self._grid.rooms()
+    async def pages(self) -> AsyncIterator[Sequence[RoomView]]:
+        """Yield all rooms, page by page; while Redis is away, none."""
+        for address in list(self.copies.rows):
+            try:
+                async for page in self.rooms_of(address):
+                    yield page
+            except RedisAwayError:
+                return
 
-    def tick(self, now: float) -> tuple[Event, ...]:
-        """Do the periodic work. While Redis is away nobody is written off: others may hear them."""
-        now = self.exchange.set_time(now)
-        self.replica.drop_empty_bases()
-        if not self.exchange.up:
-            self._grid.sweep(now)
-            self.replica.forget_places()
-            return ()
-        events = self._grid.tick(now)
-        self.exchange.soon()
-        return events
+    async def rooms_of(self, address: str) -> AsyncIterator[Sequence[RoomView]]:
+        """Yield the rooms of a server, page by page."""
+        cursor, seen = b"0", set[str]()
+        while True:
+            key = f"{self.key[:-4]}{self.epoch}:rooms:{address}"
+            cursor, found = await self._line.read(self, "HSCAN", key, cursor, "COUNT", str(PAGE))
+            yield [
+                view
+                for name, row in zip(found[::2], found[1::2], strict=True)
+                if name and name not in seen and (view := self._view(address, name, row))
+            ]
+            seen.update(found[::2])
+            if cursor == b"0":
+                return
 
-    def excuse(self, now: float) -> None:
-        """Count every server as just heard, here and at all gateways."""
-        self._grid.excuse(self.exchange.set_time(now))
-        if self.exchange.up:
-            self.exchange.send([("E",)]).addErrback(failed)
+    def _view(self, address: str, name: bytes, value: bytes) -> RoomView | None:
+        try:
+            room, row = read_room_key(name.decode()), read_room(value)
+        except (DecodeError, ValueError) as error:
+            self.skip(f"a room of {address}: {error}")
+            return None
+        server = self.copies.rows.get(address)
+        reported = row.peers >= 0
+        return RoomView(
+            id=room,
+            customer=row.customer,
+            server=address,
+            peers=max(0, row.peers),
+            reservations=row.reservations,
+            reported=reported,
+            updated=(server.seen if server and reported else row.placed) - self.ahead,
+        )
+
+    # What a gateway does by itself
+
+    def look(self) -> Deferred[None]:
+        """Bring the copies up to date."""
+        return Deferred.fromCoroutine(self._look())
+
+    async def _look(self) -> None:
+        copies = self.copies
+        waiting = list(self.accepted)[:MOST]
+        for task in waiting:
+            # What is not done has its turn again after the others.
+            self.accepted[task] = self.accepted.pop(task)
+        try:
+            look = await self.run("look", copies.fact, waiting)
+        except RedisAwayError:
+            return
+        with self.steps:
+            for problem in copies.take_in(look):
+                self.skip(problem)
+        for task in look.done:
+            self.accepted.pop(task, None)
+
+    def sweep(self, now: float) -> None:
+        """Forget what is over."""
+        self.now = now
+        self.copies.sweep(now, now + self.ahead, self._gateway, self._settings.remove_timeout)
+        for task in [task for task, at in self.arrived.items() if at < now - 60]:
+            del self.arrived[task]
+
+    async def leave(self) -> None:
+        """Say goodbye: what is in flight is nobody's any more."""
+        try:
+            await self._line.read(self, "ZREM", f"{self.key[:-4]}gateways", self._gateway)
+        except RedisAwayError:
+            return
 
     def _unavailable(self) -> Refused:
         return Refused(Reason.STORE_UNAVAILABLE, self._retry_after)
-
-
-def _place_of(admission: Admission) -> PlaceKey | None:
-    if not admission.rooms:
-        return None
-    client = (admission.user, "" if admission.user else admission.token_id)
-    return (admission.namespace, admission.rooms[-1]), client
-
-
-def _ban_keys(admission: Admission) -> Iterator[tuple[tuple[str, str], str | None]]:
-    for name in admission.rooms:
-        yield (admission.namespace, name), None
-        yield (admission.namespace, name), admission.user
