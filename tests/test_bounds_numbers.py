@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -105,7 +106,11 @@ class LimitNumberTests(SynchronousTestCase):
         found = directory(documents)
         metrics.watch_limits(lambda: found.customers.values())
         page, _ = metrics.page("text/plain")
-        self.assertIn(b'odingw_customer_peers_limit{customer="c2"} 9.007199254740991e+15', page)
+        found_limit = re.search(
+            rb'^odingw_customer_peers_limit{customer="c2"} (.+)$', page, re.MULTILINE
+        )
+        assert found_limit is not None
+        self.assertEqual(2.0**53 - 1, float(found_limit[1]))
         self.assertEqual(["c0", "c1", "c2"], list(found.customers))
 
 
