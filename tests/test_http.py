@@ -297,7 +297,11 @@ class OpenInternalTests(ProcessCase):
         )
 
     def test_the_start_says_what_a_remote_operator_must_configure(self) -> None:
-        self.assertIn("set gateway.internal.users and gateway.internal.allow", self.gateway.log)
+        self.assertIn(
+            "for ODIN servers elsewhere add their networks to gateway.internal.allow, and set "
+            "gateway.internal.users",
+            self.gateway.log,
+        )
 
 
 class ProxyLineTests(ProcessCase):

@@ -122,7 +122,7 @@ def served(config: Config) -> str:
     else:
         whom = f"callers from {networks} only, and none that show a proxy's traces"
     others = ""
-    if not config.gateway.internal.allow:
+    if all(network.is_loopback for network in internal_networks(config)):
         others = f"; {_ADD_NETWORKS if users else _FOR_OTHERS}"
     endpoints = ", ".join(internal_endpoints(config))
     if str(INTERNAL_PORT) not in endpoints:

@@ -1,7 +1,8 @@
 """State in Redis: several gateways, one grid.
 
-Each gateway keeps a grid of its own, by the same rules as anywhere (:mod:`odingw.grid`), and works
-on that. What it changes it commits to Redis in one round trip (``commit.lua``), which decides where
-gateways contradict each other: where a base lives, who holds a task, whether a ban stands. Redis
-tells all gateways what was committed, and they put it into their grids.
+Redis holds the state, and each call of :class:`odingw.grid.store.GridStore` is one script in it
+(``scripts/``), by the same rules and with the same names as :mod:`odingw.grid`. Nothing is told to
+gateways that did not ask: each keeps the servers, which it reads once a second, the rooms of the
+servers that report to it, and its own last answers, so that known rooms are served while Redis is
+away.
 """
