@@ -80,7 +80,7 @@ class ClusterTests(KindCase):
             await two.pool(pool).look()
         # Three peers and three reservations; exactly one more.
         for pool, user, granted in (("", "bob", True), ("", "eve", False), ("eu", "eve", True)):
-            wanted = self.connect(two.pool(pool), "room", user, max_peers=7)
+            wanted: Any = self.connect(two.pool(pool), "room", user, max_peers=7)
             if granted:
                 await wanted
             else:
@@ -88,7 +88,7 @@ class ClusterTests(KindCase):
                 self.assertEqual(Reason.PEER_LIMIT_EXCEEDED, error)
         for pool in self.pools:
             await two.pool(pool).look()
-        wanted = self.connect(two.pool("us"), "room", "eve", max_peers=7)
+        wanted: Any = self.connect(two.pool("us"), "room", "eve", max_peers=7)
         await self.assertFailure(wanted, Refused)
         await two.pool("eu").command(update("room", 7), time.time())
         told = await one.pool("eu").report(report(A), time.time(), take=True)
