@@ -88,8 +88,8 @@ class ClusterTests(KindCase):
                 self.assertEqual(Reason.PEER_LIMIT_EXCEEDED, error)
         for pool in self.pools:
             await two.pool(pool).look()
-        wanted: Any = self.connect(two.pool("us"), "room", "eve", max_peers=7)
-        await self.assertFailure(wanted, Refused)
+        refused = self.connect(two.pool("us"), "room", "eve", max_peers=7)
+        await self.assertFailure(refused, Refused)
         await two.pool("eu").command(update("room", 7), time.time())
         told = await one.pool("eu").report(report(A), time.time(), take=True)
         self.assertEqual([7], numbers(told.delivery))
