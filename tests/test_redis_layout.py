@@ -242,6 +242,10 @@ class DeletedTests(JunkTests):
             self.assert_agreed()
             where = {view.id[1]: view.server for view in rooms(self.one)}
             self.assertEqual((A, A), (where["room"], where["{b}1"]), (short, number))
+        now = self.books().key("").encode()
+        kept = {b"{test}:fleet", b"{test:}:main", b"{test:}:gateways"}
+        left = set(self.server.command("KEYS", "*")) - kept
+        self.assertEqual([], [key for key in left if not key.startswith(now)])
 
     def test_counts(self) -> None:
         """Of many keys at once it is the same."""

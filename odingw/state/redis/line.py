@@ -1,6 +1,7 @@
 """The connection to the Redis that has some pools' keys: made, lost, and made again."""
 
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -34,6 +35,8 @@ _LONGEST_REASON: Final = 300
 
 _PASSING: Final = frozenset({"other", "busy", "oom", "noperm", "noreplicas"})
 """Kinds of refusals for which another connection is of no use."""
+
+_GLOB: Final = re.compile(r"[*?\[\]\\^]")
 
 _log = Logger("odingw.state")
 
@@ -227,6 +230,8 @@ class Line:
                 "another gateway of this fleet has other numbers in [gateway] or [limits]: what "
                 "holds for a room depends on which of them is asked"
             )
+        if pool.epoch not in ("", found):
+            Deferred.fromCoroutine(self._clean(pool.key, pool.epoch))
         pool.epoch, pool.run_id, pool.lost = found, run, False
         lost = bool(answer[2])
         if lost:
@@ -242,6 +247,21 @@ class Line:
                     break
         await restore(pool, lost=lost)
         await pool.look()
+
+    async def _clean(self, key: str, epoch: str) -> None:
+        """Delete what is left of an epoch."""
+        start = _GLOB.sub(r"\\\g<0>", f"{key.removesuffix('main')}{epoch}:")
+        cursor = b"0"
+        try:
+            while True:
+                asked = ("SCAN", cursor, "MATCH", f"{start}*", "COUNT", "1000")
+                cursor, keys = await self.execute(*asked)
+                if keys:
+                    await self.execute("UNLINK", *keys)
+                if cursor == b"0":
+                    return
+        except (RedisAwayError, RedisRefusedError) as error:
+            _log.warn("keys of epoch {epoch} are left: {reason}", epoch=epoch, reason=str(error))
 
     async def stop(self) -> None:
         """End."""

@@ -259,7 +259,7 @@ class RedisGrid:
         self.now = now
         return Deferred.fromCoroutine(self.reports.take_in(report, now, take=take))
 
-    def command(self, command: Command, now: float) -> Eventual[None]:
+    def command(self, command: Command, now: float) -> Deferred[None]:
         """Queue a task for whichever server has the room."""
         self.now = now
         return Deferred.fromCoroutine(self._command(command))

@@ -202,7 +202,11 @@ function grid.save_room(found, room, row)
 end
 
 function grid.add_room(base, room, customer)
-  if call('HEXISTS', K['rooms:' .. base.server.address], '') == 0 then error('LOST rooms') end
+  local found = base.server
+  if not found.is_whole and call('HEXISTS', K['rooms:' .. found.address], '') == 0 then
+    error('LOST rooms')
+  end
+  found.is_whole = true
   base.rooms = base.rooms + 1
   grid.save(base)
   if room ~= base.id then call('ZADD', K.names, 0, base.id .. '\0' .. room) end
@@ -348,7 +352,7 @@ function grid.may_place()
 end
 
 function grid.place(id, found)
-  grid.bring_tasks(id, found.address)
+  if call('ZCARD', K.about) > 1 then grid.bring_tasks(id, found.address) end
   return {id = id, server = found, reported = false, rooms = 0}
 end
 

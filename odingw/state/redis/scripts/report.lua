@@ -107,12 +107,14 @@ local function is_claim(base, peers)
   return true
 end
 
+local has_bases = call('HEXISTS', K.bases, '') == 1
+
 -- The base that a room is in, if the server has it or gets it.
 local function find_base(room, peers)
   local id = grid.base_of(room)
   local base = grid.base_at(id)
   if not base then
-    if call('HEXISTS', K.bases, '') == 0 then error('LOST bases') end
+    if not has_bases then error('LOST bases') end
     return grid.place(id, found)
   end
   if base.server ~= found then
@@ -134,9 +136,12 @@ local function take_in(room, customer, peers, is_again)
   else
     local base = find_base(room, peers)
     if not base then return false end
-    row = grid.room_at(found, room) or grid.add_room(base, room, customer)
-    if not base.reported then
-      base.reported = true
+    local is_saved = base.reported
+    base.reported = true
+    row = base.rooms > 0 and grid.room_at(found, room)
+    if not row then
+      row = grid.add_room(base, room, customer)
+    elseif not is_saved then
       grid.save(base)
     end
     grid.count(row[1], 0, 0, -1)
