@@ -35,7 +35,10 @@ SECTIONS: Final = {
         "call": ("calls:call", "Call a method of a gateway."),
         "drain": ("calls:drain", "Let a server take no new rooms."),
         "undrain": ("calls:undrain", "Let a server take new rooms again."),
-        "disable": ("calls:disable", "Take a server for dead, so that its rooms move."),
+        "disable": (
+            "calls:disable",
+            "Take a server for dead, so that its rooms move at their next Connect.",
+        ),
         "unban": ("calls:unban", "Lift the ban of a room or a user."),
     },
     "Keep": {
