@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.faults import deploy, fleet
@@ -25,6 +26,7 @@ class FleetTests(SynchronousTestCase):
             self.assertGreater(int(str(found[column])), 0, "".join(text))
 
 
+@pytest.mark.long
 class DeployTests(SynchronousTestCase):
     def setUp(self) -> None:
         require_redis(self)

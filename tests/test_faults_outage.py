@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.faults import outage
@@ -31,6 +32,7 @@ class OutageTests(SynchronousTestCase):
         for column in ("known", "reports", "tasks"):
             self.assertGreater(int(str(found[column])), 0, "".join(text))
 
+    @pytest.mark.long
     def test_redis_comes_back_with_its_data(self) -> None:
         """Known rooms and reports are served meanwhile, and all is as before afterwards."""
         self.run_variant("kept")
@@ -43,10 +45,12 @@ class OutageTests(SynchronousTestCase):
         """A Redis that takes requests and does not answer is as good as none."""
         self.run_variant("paused")
 
+    @pytest.mark.long
     def test_redis_is_slow(self) -> None:
         """Slow is not away: all requests are served."""
         self.run_variant("slow")
 
+    @pytest.mark.long
     def test_another_redis_takes_its_place(self) -> None:
         """The name leads to an empty one now, and gateways fill it from what they know."""
         self.run_variant("failover")

@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
+import pytest
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import deferToThread
@@ -267,6 +268,7 @@ class OneGatewayTests(RotationCase):
         self.check()
 
 
+@pytest.mark.long
 class FleetTests(RotationCase):
     async def test_without_a_refused_client(self) -> None:
         """Two gateways over one Redis, restarted one after the other at each step."""
