@@ -4,12 +4,14 @@ import json
 import socket
 import ssl
 import struct
+import time
 from typing import Any
 
 import trustme
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.process import GatewayProcess, customer, report_params
+from tests.test_gateway import metric
 
 SERVER = "sfu.test:4433"
 RESET = struct.pack("ii", 1, 0)
@@ -48,6 +50,9 @@ class Wire:
             body += self.socket.recv(65536)
         return numbers(json.loads(body))
 
+    def is_open(self) -> bool:
+        return self.socket.fileno() >= 0
+
     def close(self) -> None:
         self.socket.close()
 
@@ -66,6 +71,7 @@ class DeliveryCase(SynchronousTestCase):
     context: ssl.SSLContext | None = None
 
     def setUp(self) -> None:
+        self.wires: list[Wire] = []
         self.gateway = self.start()
         self.addCleanup(self.gateway.stop)
         self.report()
@@ -74,7 +80,8 @@ class DeliveryCase(SynchronousTestCase):
         return GatewayProcess(customer()).start()
 
     def wire(self) -> Wire:
-        return Wire(self.gateway.port, self.context)
+        self.wires.append(Wire(self.gateway.port, self.context))
+        return self.wires[-1]
 
     def report(self, *headers: str) -> list[int]:
         """Report over a connection of its own and return the tasks."""
@@ -85,10 +92,13 @@ class DeliveryCase(SynchronousTestCase):
         return tasks
 
     def let_it_notice(self) -> None:
-        """Let the gateway go round its loop, so that it has seen what happened to connections."""
-        for _ in range(3):
-            # What ends a connection may be seen in the same round as the first of these.
-            self.gateway.request("GET", "/healthz", port=self.gateway.admin)
+        """Wait until the gateway has seen which connections are over."""
+        end = time.monotonic() + 30
+        # The one that asks counts too.
+        while metric(self.gateway, "odingw_open_connections") != 1 + sum(
+            map(Wire.is_open, self.wires)
+        ):
+            self.assertLess(time.monotonic(), end)
 
     def queue(self, *data: int) -> None:
         for number in data:
