@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from odingw.config import State
 
 
-def _state_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
+def _arguments(command: Callable[..., Any]) -> Callable[..., Any]:
+    for parameter in (
+        json_option,
         click.option(
             "--state",
             metavar="URL",
@@ -28,8 +29,9 @@ def _state_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Path(path_type=Path),
             help="The configuration of the gateways (TOML).",
         ),
+        click.argument("file", type=click.Path(dir_okay=False, path_type=Path)),
     ):
-        command = option(command)
+        command = parameter(command)
     return command
 
 
@@ -39,9 +41,7 @@ def _state_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "odingw backup --state sqlite:/var/lib/odingw/odingw.sqlite monday.sqlite",
     )
 )
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@_state_options
-@json_option
+@_arguments
 def backup(file: Path, config: Path | None, state: str | None, as_json: bool) -> None:
     """Copy the state to a file while gateways use it.
 
@@ -62,9 +62,7 @@ def backup(file: Path, config: Path | None, state: str | None, as_json: bool) ->
         "odingw restore --state sqlite:/var/lib/odingw/odingw.sqlite monday.sqlite",
     )
 )
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@_state_options
-@json_option
+@_arguments
 def restore(file: Path, config: Path | None, state: str | None, as_json: bool) -> None:
     """Put a backup in the place of the state.
 

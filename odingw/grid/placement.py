@@ -28,7 +28,8 @@ GROWTH_TIME: Final = 45.0
 
 _GROWTH_PRIOR: Final = 2.0
 _GROWTH_LEARNING: Final = 0.02
-_HEADROOM: Final = 9.0
+HEADROOM: Final = 9.0
+"""For how many mean rooms there must be room everywhere."""
 
 
 class Load:
@@ -146,7 +147,7 @@ class GrowthModel:
     @property
     def headroom(self) -> float:
         """Places that count as taken everywhere, so that a large room finds room."""
-        return _HEADROOM * self.mean
+        return HEADROOM * self.mean
 
     def begin(self, load: Load, now: float) -> Growth:
         """Reserve what a new room on this server is expected to need beyond its first client."""

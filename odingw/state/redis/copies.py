@@ -11,6 +11,7 @@ from typing import Any, Final
 from msgspec import DecodeError, Struct, msgpack
 
 from odingw.errors import Reason, Refused
+from odingw.grid.placement import HEADROOM
 from odingw.grid.rooms import BaseId, RoomId, base_of, common_base
 from odingw.grid.usage import ALL_DEMO, DEMO_PREFIX
 from odingw.grid.values import Admission, Placed, ServerView, UsageView
@@ -34,10 +35,6 @@ REMEMBERED_TIME: Final = 3600.0
 
 ELSEWHERE: Final = 30.0
 """Seconds without a report after which a server is another gateway's, if that hears it."""
-
-_HEADROOM: Final = 9.0
-"""As in :mod:`odingw.grid.placement`."""
-
 
 _NOTHING: Final = b"\xa0"
 """The empty text, as MessagePack."""
@@ -186,7 +183,7 @@ class Copies:
                 version=row.version,
                 load=row.load,
                 expected_load=row.estimate
-                + (reserved + growth + _HEADROOM * self.growth) * row.cost,
+                + (reserved + growth + HEADROOM * self.growth) * row.cost,
                 clients=row.clients,
                 rooms=rooms,
                 peers=peers,

@@ -29,6 +29,7 @@ local K = setmetatable({}, {__index = function(names, name)
 end})
 
 local SWEEP = 500         -- records that one call looks at beside its work
+local GROWTH_TIME = 45    -- as in odingw.grid.placement
 local CANDIDATES = 8      -- servers of which the exact load is compared
 
 local grid = {mean = tonumber(main[2] or nil) or 2, skipped = {}}
@@ -218,7 +219,7 @@ function grid.drop_room(base, room, row, grows)
   grid.count(row[1], 0, 0, -1)
   -- Its growth ends in its time all the same.
   if grid.is_growing(row) then
-    call('HSET', K.growth, row[5], pack({row[3] + 45, '', grows.address, grows.born, row[6], row[7]}))
+    call('HSET', K.growth, row[5], pack({row[3] + GROWTH_TIME, '', grows.address, grows.born, row[6], row[7]}))
   end
   call('HDEL', K['rooms:' .. base.server.address], room)
   if room ~= base.id then call('ZREM', K.names, base.id .. '\0' .. room) end

@@ -78,7 +78,7 @@ local function begin_growth(found, room, row)
   if rest > 0.5 or (rest == 0.5 and whole % 2 == 1) then whole = whole + 1 end
   row[5], row[6], row[7] = grid.next_number('growing'), math.max(0, whole - 1), 1
   grid.tally(found, 'g', row[6])
-  call('HSET', K.growth, row[5], pack({now + 45, room, '', 0, 0, 1}))
+  call('HSET', K.growth, row[5], pack({now + GROWTH_TIME, room, '', 0, 0, 1}))
 end
 
 -- A further client uses up a foreseen place (GrowthModel.join).
@@ -116,7 +116,7 @@ local function connect(asked, pick)
   if not row then
     row = grid.add_room(base, room, customer)
     begin_growth(found, room, row)
-  elseif not held and grid.is_growing(row) and now < row[3] + 45 then
+  elseif not held and grid.is_growing(row) and now < row[3] + GROWTH_TIME then
     join_growth(found, row)
   end
   grid.reserve(found, room, row, user, customer, now + settings[1], now, number, held)

@@ -37,13 +37,18 @@ function put.servers(item)
   call('ZADD', K.heard, now, address)
 end
 
-function put.rooms(item)
-  local room, address, customer, peers, placed = unpack(item)
+-- The base of a room, and its server, if that is the one with this address.
+local function base_on(address, room)
   local id = grid.base_of(room)
   local base = grid.base_at(id)
   local found = base and base.server or grid.server(address)
-  if not found or found.address ~= address then return end
-  base = base or grid.place(id, found)
+  if found and found.address == address then return base or grid.place(id, found), found end
+end
+
+function put.rooms(item)
+  local room, address, customer, peers, placed = unpack(item)
+  local base, found = base_on(address, room)
+  if not base then return end
   local row = grid.room_at(found, room) or grid.add_room(base, room, customer)
   if row[2] >= 0 then return end
   grid.count(row[1], 0, 0, -1)
@@ -69,11 +74,8 @@ end
 
 function put.places(item)
   local room, user, customer, address, ends, made, owner = unpack(item)
-  local id = grid.base_of(room)
-  local base = grid.base_at(id)
-  local found = base and base.server or grid.server(address)
-  if not found or found.address ~= address then return end
-  base = base or grid.place(id, found)
+  local base, found = base_on(address, room)
+  if not base then return end
   local row = grid.room_at(found, room) or grid.add_room(base, room, owner)
   if grid.held(room, row, user) then return end
   grid.reserve(found, room, row, user, customer, ends, made)
