@@ -89,7 +89,7 @@ def _network(index: int, text: object, others: str = "") -> Network:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise ValueError(
-            f"[{index}]: {_shown(text)} is not a network; "
+            f"[{index}]: {shown(text)} is not a network; "
             f'write an address or a network such as "10.0.0.0/8" or "::1/128"{others}'
         ) from None
 
@@ -121,7 +121,7 @@ class FunctionReference(Struct, frozen=True, kw_only=True):
             if all(part.isidentifier() for part in where.split(".")):
                 return cls(name=name, module=where)
         raise ValueError(
-            f'{_shown(text)} names no function; write "package.module:name" or "file.py:name"'
+            f'{shown(text)} names no function; write "package.module:name" or "file.py:name"'
         )
 
 
@@ -139,10 +139,10 @@ def check_endpoints(texts: Iterable[str]) -> None:
     wanted = 'write an endpoint such as "tcp:7000" or "unix:/run/odingw.sock"'
     for index, text in enumerate(texts):
         if not _ENDPOINT.match(text):
-            raise ValueError(f"[{index}]: {_shown(text)} is not an endpoint string; {wanted}")
+            raise ValueError(f"[{index}]: {shown(text)} is not an endpoint string; {wanted}")
         port = _ENDPOINT_PORT.match(text)
         if port and not is_port(port[1]):
-            raise ValueError(f"[{index}]: {_shown(port[1])} is not a port; write 0 to {MAX_PORT}")
+            raise ValueError(f"[{index}]: {shown(port[1])} is not a port; write 0 to {MAX_PORT}")
 
 
 def is_port(text: str) -> bool:
@@ -158,10 +158,10 @@ def check_pool(name: str) -> None:
     """
     if not _POOL.fullmatch(name) or name in {".", ".."}:
         raise ValueError(
-            f"{_shown(name)} cannot be a pool; write letters, digits, dots, dashes, underscores"
+            f"{shown(name)} cannot be a pool; write letters, digits, dots, dashes, underscores"
         )
     if name in RESERVED_POOLS:
-        raise ValueError(f"{_shown(name)} is a path of the gateway itself; choose another name")
+        raise ValueError(f"{shown(name)} is a path of the gateway itself; choose another name")
 
 
 def check_http_url(url: str) -> None:
@@ -239,7 +239,7 @@ def check_characters(url: str, wanted: str) -> None:
         raise ValueError(f"it holds a character that must be percent-encoded; {wanted}")
 
 
-def _shown(value: object) -> str:
-    """A value, quoted and cut, for people."""
+def shown(value: object) -> str:
+    """Return a value as it is written, cut, on one line."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:56]}…{text[-1]}"

@@ -44,14 +44,14 @@ class Watch:
 
         What is overwritten in place is found by its beginning and its size.
         """
-        own = os.fstat(self._descriptor)
         try:
             there = self._path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return "was deleted or moved"
         except OSError as error:
             return f"cannot be looked at ({error.strerror})"
-        if (own.st_dev, own.st_ino) != (there.st_dev, there.st_ino):
+        own = os.fstat(self._descriptor)
+        if not os.path.samestat(own, there):
             return "was replaced by another file"
         if own.st_size < self._size or os.pread(self._descriptor, _HEADER, 0) != self._header:
             return "was overwritten"
@@ -63,8 +63,7 @@ class Watch:
             there = self._path.stat()
         except OSError:
             return False
-        own = os.fstat(self._descriptor)
-        return (own.st_dev, own.st_ino) != (there.st_dev, there.st_ino)
+        return not os.path.samestat(os.fstat(self._descriptor), there)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -53,6 +53,7 @@ from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]  # zope has no types
 
+from odingw.config.parts import shown
 from odingw.errors import ConfigError
 from odingw.web.early import TcpEndpoint
 from odingw.web.tls import CertificateFiles, ReloadingContextFactory, TlsFactory
@@ -318,12 +319,12 @@ class _Arguments:
             name = next(unnamed, None) if given is None else given
             if name is None:
                 raise self.fault(
-                    f"{_shown(value)} is one argument too many; a ':' within a value is written "
+                    f"{shown(value)} is one argument too many; a ':' within a value is written "
                     r"'\:'"
                 )
             if name not in names:
                 known = ", ".join(known for known in names if known != "sslmethod")
-                raise self.fault(f"there is no argument {_shown(name)}; known are {known}")
+                raise self.fault(f"there is no argument {shown(name)}; known are {known}")
             if name in self._values:
                 raise self.fault(
                     rf"{name} is given twice; name it once, and write a ':' within a value '\:'"
@@ -347,7 +348,7 @@ class _Arguments:
         if not text:
             raise self.fault(f"no {name} is given; write a number from 0 to {highest}")
         if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > highest:
-            raise self.fault(f"{name} is {_shown(text)}; write a number from 0 to {highest}")
+            raise self.fault(f"{name} is {shown(text)}; write a number from 0 to {highest}")
         return int(text)
 
     def path(self, name: str) -> Path | None:
@@ -385,7 +386,7 @@ def _tcp(reactor: Any, arguments: _Arguments, *, reuse_port: bool) -> TcpEndpoin
     interface = arguments.text("interface")
     if interface and not (isIPv6Address(interface) or _HOST_NAME.fullmatch(interface)):
         raise arguments.fault(
-            f"interface {_shown(interface)} is no address; write one such as '127.0.0.1', or an "
+            f"interface {shown(interface)} is no address; write one such as '127.0.0.1', or an "
             r"IPv6 one without brackets as '\:\:1'"
         )
     if interface and not isIPv6Address(interface):
@@ -393,7 +394,7 @@ def _tcp(reactor: Any, arguments: _Arguments, *, reuse_port: bool) -> TcpEndpoin
             socket.getaddrinfo(interface, None)
         except OSError as error:
             raise arguments.fault(
-                f"interface {_shown(interface)} has no address ({error.strerror}); write one such "
+                f"interface {shown(interface)} has no address ({error.strerror}); write one such "
                 "as '127.0.0.1'"
             ) from None
     if version_6:
@@ -442,11 +443,11 @@ def _unix(reactor: Any, arguments: _Arguments) -> IStreamServerEndpoint:
     path = str(arguments.folder / path)
     if len(os.fsencode(path)) > _MAX_UNIX_PATH:
         raise arguments.fault(
-            f"{_shown(path)} is too long for a socket; at most {_MAX_UNIX_PATH} bytes are possible"
+            f"{shown(path)} is too long for a socket; at most {_MAX_UNIX_PATH} bytes are possible"
         )
     mode = arguments.text("mode") or "666"
     if not re.fullmatch(r"[0-7]{3,4}", mode):
-        raise arguments.fault(f"mode is {_shown(mode)}; write it in octal, such as 660")
+        raise arguments.fault(f"mode is {shown(mode)}; write it in octal, such as 660")
     backlog = arguments.number("backlog", _BACKLOG, _MAX_PORT)
     lock = bool(arguments.number("lockfile", "1", 1))
     endpoint = UNIXServerEndpoint(reactor, path, backlog, int(mode, 8), lock)
@@ -521,7 +522,7 @@ class _MissingSocket:
 def _systemd(reactor: Any, arguments: _Arguments, description: str) -> IStreamServerEndpoint:
     domain = arguments.text("domain")
     if domain not in {"INET", "INET6", "UNIX"}:
-        raise arguments.fault(f"domain is {_shown(domain)}; write INET, INET6 or UNIX")
+        raise arguments.fault(f"domain is {shown(domain)}; write INET, INET6 or UNIX")
     if ("index" in arguments) == ("name" in arguments):
         raise arguments.fault("write either name=, as in FileDescriptorName=, or index=")
     if "index" in arguments:
@@ -545,16 +546,10 @@ def _plugin(reactor: Any, kind: str, description: str) -> IStreamServerEndpoint:
     prefixes = {plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)}
     if kind.lower() not in {prefix.lower() for prefix in prefixes}:
         known = ", ".join(sorted(prefixes | _ARGUMENTS.keys()))
-        raise ConfigError(f"there is no endpoint type {_shown(kind)}; known are {known}")
+        raise ConfigError(f"there is no endpoint type {shown(kind)}; known are {known}")
     try:
         return IStreamServerEndpoint(serverFromString(reactor, description))
     except Exception as error:
         # A plugin may raise anything. Where its parameters do not fit, Python names its function.
         reason = re.sub(r"^[\w.<>]+\(\) ", "", " ".join(str(error).split()))
         raise ConfigError(f"{kind}: {reason or type(error).__name__}") from error
-
-
-def _shown(text: str) -> str:
-    """A value, quoted and cut, on one line."""
-    quoted = repr(text)
-    return quoted if len(quoted) <= 60 else f"{quoted[:56]}…{quoted[-1]}"
