@@ -38,7 +38,7 @@ from odingw.rpc.jsonrpc import Engine, Turns
 from odingw.rpc.server_api import ServerApi, ServerRules
 from odingw.rpc.server_keys import ServerKeys
 from odingw.state.slices import Slices
-from odingw.stores import known_servers, make_store
+from odingw.stores import make_store
 from odingw.tokens import Policy, SecretKey
 from odingw.turn.service import TurnService
 from odingw.web.address import block_of
@@ -80,6 +80,7 @@ class Gateway:
         reactor: for timers.
         now: the steady clock.
         fatal: called with one line if the gateway finds that it must not go on.
+        served_before: the endpoints that served ``/internal`` before this start, if that is known.
 
     Attributes:
         health: what readiness depends on.
@@ -96,6 +97,7 @@ class Gateway:
         reactor: IReactorTime,
         now: Clock,
         fatal: Callable[[str], None],
+        served_before: str = "",
     ) -> None:
         self._config = config
         self._reactor: Any = reactor
@@ -193,7 +195,7 @@ class Gateway:
         self._stalls = StallWatch(reactor)
         self._watch_reactor()
         self._looked_for_servers = False
-        self._served_before = ""
+        self._served_before = served_before
         self._ticker = LoopingCall(self._tick)
         self._ticker.clock = reactor
 
@@ -203,8 +205,6 @@ class Gateway:
         Raises:
             ConfigError: the store cannot be used.
         """
-        # Before the store writes there where it is served from now on.
-        self._served_before = known_servers(self._config.state).internal
         self.store.start(self._now())
         self._ticker.start(self._settings.tick)
         self._history.start()

@@ -18,7 +18,8 @@ from odingw.listeners import Entry
 from odingw.master_key import FILE_NAME, MasterKeys, find
 from odingw.options import Options
 from odingw.secret_files import UnsafeFileError, check_writers, warnings
-from odingw.stores import check_master_keys
+from odingw.state.known_key import KnownKey
+from odingw.stores import check_master_keys, known_servers
 from odingw.tokens import KeyType, is_key_id_of, key_id, load_public_jwk
 from odingw.turn.settings import SHORT_SECRET
 
@@ -31,13 +32,18 @@ _PLACEHOLDERS: Final = frozenset({"changeme", "alongrandompassword"})
 """In small letters, without spaces and the like."""
 
 
-def check_keys(config: Config, options: Options, entries: Iterable[Entry]) -> MasterKeys:
+def check_keys(
+    config: Config, options: Options, entries: Iterable[Entry]
+) -> tuple[MasterKeys, KnownKey]:
     """Find the master keys that a gateway would start with; nothing is made.
 
     Args:
         config: the configuration that the options ask for.
         options: where it comes from.
         entries: what is listened on.
+
+    Returns:
+        The keys, and what the state's file knows of servers.
 
     Raises:
         ConfigError: it must not start with them.
@@ -46,11 +52,13 @@ def check_keys(config: Config, options: Options, entries: Iterable[Entry]) -> Ma
     folder = state_folder()
     file = folder / FILE_NAME
     found = find(config, options.name, folder, option=options["masterkey"] is not None)
-    if not options["new-masterkey"]:
-        check_master_keys(config.state, found.keys, file)
+    if options["new-masterkey"]:
+        known = known_servers(config.state)
+    else:
+        known = check_master_keys(config.state, found.keys, file)
     more = _of_files(config, options.name, file, entries)
     weak = (*_published_access_keys(config), *_short_passwords(config), *_odd_key_ids(config))
-    return attrs.evolve(found, warnings=(*found.warnings, *weak, *more))
+    return attrs.evolve(found, warnings=(*found.warnings, *weak, *more)), known
 
 
 def _refuse_placeholders(config: Config, source: str) -> None:

@@ -143,7 +143,7 @@ def _journal(state: State) -> Path:
     return address.path
 
 
-def check_master_keys(state: State, keys: Sequence[bytes], missing: Path) -> None:
+def check_master_keys(state: State, keys: Sequence[bytes], missing: Path) -> KnownKey:
     """Look whether the servers that a journal knows have keys of one of these master keys.
 
     As with gateways that share a Redis, the one that signed last must be among them. Nothing is
@@ -154,18 +154,21 @@ def check_master_keys(state: State, keys: Sequence[bytes], missing: Path) -> Non
         keys: the master keys; none: one is about to be made.
         missing: where it would be made.
 
+    Returns:
+        What the journal knows.
+
     Raises:
         ConfigError: they have not; the text says what to do.
     """
     path = state.address.path
     if path is None:
-        return
+        return KnownKey()
     try:
         known = known_key(path)
     except JournalBrokenError as error:
         if keys:
             # The start replaces a damaged file, and learns of servers from their reports.
-            return
+            return KnownKey()
         raise ConfigError(
             f"{missing}: the file with the master key is missing, and the state cannot tell "
             f"whether servers have keys of it ({error}); {_WAYS_OUT}"
@@ -180,6 +183,7 @@ def check_master_keys(state: State, keys: Sequence[bytes], missing: Path) -> Non
             f"state.url: {_servers(known)} in {path} have keys derived from a master key that is "
             f"not configured; {_WAYS_OUT}"
         )
+    return known
 
 
 def _servers(known: KnownKey) -> str:

@@ -55,7 +55,7 @@ from odingw.ops import logs
 from odingw.ops.systemd import Notifier
 from odingw.options import Options
 from odingw.ports import PortError, Ports
-from odingw.stores import check_store, known_servers, servers_without
+from odingw.stores import check_store, servers_without
 from odingw.web import twisted_private
 from odingw.web.site import GatewaySite
 
@@ -89,6 +89,7 @@ class GatewayService(Service):
 
     Attributes:
         keys: the master keys that were found.
+        known: what the state's file knows of servers.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class GatewayService(Service):
         self._serving = False
         self._waiting: Deferred[None] | None = None
         self._refresher = refresher(config.gateway, reactor)
-        self.keys = check_keys(config, options, self._listeners.values())
+        self.keys, self.known = check_keys(config, options, self._listeners.values())
         self._master_keys = self.keys.keys or (
             (secrets.token_bytes(32),) if trial else make(state_folder())
         )
@@ -124,6 +125,7 @@ class GatewayService(Service):
             reactor,
             SteadyClock(),
             self._give_up,
+            self.known.internal,
         )
         self._watcher = LoopingCall(self._watch)
         self._watcher.clock = reactor
@@ -457,7 +459,7 @@ def check(options: Options) -> Checked:
     finally:
         globalLogPublisher.removeObserver(observer)
     warnings += static_directory(config.gateway.customers).problems
-    known = known_servers(config.state)
+    known = service.known
     if warning := of_known_servers(config, len(known.servers), known.internal):
         warnings.append(warning)
     if service.keys.keys and (unknown := servers_without(known, service.keys.keys)):
