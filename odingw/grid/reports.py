@@ -190,7 +190,7 @@ class Reports:
                     return
             room = server.rooms.get(item.id)
             if room is not None:
-                customer, peers = _customer(item), _peers(item)
+                customer, peers = customer_of(item), peers_of(item)
                 # It may be what is kept of it that is the same.
                 if (customer, peers) != (room.customer, room.peers):
                     self._registry.report(room, customer, peers)
@@ -213,7 +213,7 @@ class Reports:
             if room is None:
                 foreign.append(item)
                 continue
-            self._registry.report(room, _customer(item), _peers(item))
+            self._registry.report(room, customer_of(item), peers_of(item))
             room.round = server.round
         return foreign
 
@@ -245,7 +245,7 @@ class Reports:
             self._registry.move(base, server)
             base.claimed = True
         room = base.rooms.get(name)
-        return room or self._registry.add_room(base, name, _customer(item), intake.now)
+        return room or self._registry.add_room(base, name, customer_of(item), intake.now)
 
     def _close_foreign(
         self, intake: _Intake, foreign: Sequence[RoomReport]
@@ -274,7 +274,7 @@ def _is_claim(intake: _Intake, base: Base, item: RoomReport) -> bool:
     server that has reported since before it was reserved, and had not named a room of the base by
     then.
     """
-    if not _peers(item) or base.id in intake.kept:
+    if not peers_of(item) or base.id in intake.kept:
         return False
     server = intake.server
     named = server.named.get(base.id, intake.now)
@@ -293,9 +293,11 @@ def _moved(before: tuple[float, float], now: tuple[float, float]) -> bool:
     return abs(before[0] - now[0]) > _AT_REST or abs(before[1] - now[1]) > _AT_REST
 
 
-def _customer(room: RoomReport) -> str:
+def customer_of(room: RoomReport) -> str:
+    """Return whose a reported room is, no longer than a name may be."""
     return room.customer[:LONGEST_CUSTOMER]
 
 
-def _peers(room: RoomReport) -> int:
+def peers_of(room: RoomReport) -> int:
+    """Return how many peers a reported room has, within what can be."""
     return int(min(max(0, room.peers), MOST_PEERS))

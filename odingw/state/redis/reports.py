@@ -8,17 +8,14 @@ read back, and it is told the difference to these.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from odingw.grid.records import MOST_PEERS
-from odingw.grid.reports import MOST_CONTESTS, READ
+from odingw.grid.reports import MOST_CONTESTS, READ, customer_of, peers_of
 from odingw.grid.rooms import RoomId
 from odingw.grid.tasks import Duration, RoomClose
-from odingw.grid.usage import LONGEST_CUSTOMER
 from odingw.grid.values import (
     Event,
     MoreContested,
     Reported,
     RoomContested,
-    RoomReport,
     ServerAttached,
     ServerReport,
 )
@@ -93,7 +90,7 @@ class Reports:
             for item in piece:
                 room, what = item.id, before.get(item.id)
                 if what is None or what[0] != item.peers or what[1] != item.customer:
-                    what = (_peers(item), item.customer[:LONGEST_CUSTOMER])
+                    what = (peers_of(item), customer_of(item))
                 if said.setdefault(room, what) is not what and what[0] and not said[room][0]:
                     twice.setdefault(room, what)
             if not number % READ:
@@ -245,7 +242,3 @@ def _flat(rooms: Iterable[tuple[RoomId, tuple[int, str]]]) -> list[Any]:
     for room, (peers, customer) in rooms:
         flat += (room_key(*room), customer, peers)
     return flat
-
-
-def _peers(room: RoomReport) -> int:
-    return int(min(max(0, room.peers), MOST_PEERS))
